@@ -1,0 +1,36 @@
+# The two commands: `make demo` runs the main job on real photos, `make test` passes the tests.
+# Each makes its own .venv from the package index; nothing else on the machine is touched.
+PYTHON ?= python3
+BIN = .venv/bin
+STAMP = .venv/.installed
+# Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test browser check format clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/potstill demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not browser" $(ARGS)
+
+# Pages in a real Chromium: needs Debian's package chromium, and npm for the web export.
+browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv

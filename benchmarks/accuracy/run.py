@@ -1,0 +1,109 @@
+"""Accuracy of distilled students against their twins: sets × students, defaults untouched. Resumable.
+
+    python benchmarks/accuracy/run.py --sets animals=PATH:cat,dog,bird flowers=PATH solar=demo --seeds 3
+
+Each set and student is one `potstill distill` in `--runs`; one row per trained model is added to results.csv. What is
+there already is not trained again.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+KEY = ("set", "teacher", "student", "pretrained", "arm", "seed", "size")
+NUMBERS = ("epochs", "accuracy", "errors", "n", "nll", "ece", "agreement", "seconds")
+COLUMNS = (*KEY[:6], "epochs", "size", *NUMBERS[1:])
+
+
+def main() -> None:
+    """Run all combinations, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", required=True, help="NAME=FOLDER or NAME=FOLDER:CLASS,CLASS; solar=demo")
+    parser.add_argument("--students", nargs="+", required=True, help="as potstill's --student.models; NAME!=scratch")
+    parser.add_argument("--teacher", default="efficientnet_lite0")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--settings", default="{}", help="JSON of further settings, the same for all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
+    arguments = parser.parse_args()
+
+    from potstill.pipeline import distill
+
+    for text in arguments.sets:
+        name, _, place = text.partition("=")
+        folder, _, classes = place.partition(":")
+        data = _solar(arguments.runs) if folder == "demo" else Path(folder)
+        for student in arguments.students:
+            scratch = student.endswith("!")
+            settings = {
+                "student.models": [student.rstrip("!")],
+                "student.weights": "none" if scratch else "auto",
+                "teacher.model": [arguments.teacher],
+                "images.classes": classes.split(",") if classes else [],
+                "seeds": arguments.seeds,
+                **json.loads(arguments.settings),
+            }
+            # All students of a set share one run, and so one teacher; scratch and pretrained must not share a folder.
+            run = arguments.runs / f"{name}_{arguments.teacher}{'_scratch' if scratch else ''}"
+            result = distill(data, settings=settings, run=run)
+            _append(arguments.out, name, arguments.teacher, result)
+
+
+def _solar(runs: Path) -> Path:
+    from potstill.demo import make_folder
+
+    return make_folder(runs / "solar-photos")
+
+
+def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
+    import numpy as np
+
+    from potstill import metrics
+    from potstill.comparison import model_folder
+    from potstill.models import load_info
+    from potstill.run import read_json
+
+    known: set[tuple[str, ...]] = set()
+    if out.is_file():
+        with out.open() as file:
+            known = {tuple(row[c] for c in KEY) for row in csv.DictReader(file)}
+    with np.load(result.run.comparison / "predictions.npz") as stored:
+        answers = dict(stored)
+    labels = answers["labels"]
+    with out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        for student in result.comparison["students"]:
+            for arm in ("distilled", "alone"):
+                for seed in range(result.comparison["seeds"]):
+                    folder = model_folder(result.run, student["name"], seed, arm)
+                    trained = load_info(folder).trained
+                    logits = answers[f"{student['name']}/{arm}"][seed]
+                    scaled = logits / trained["temperature"]
+                    row = {
+                        "set": set_name,
+                        "teacher": teacher,
+                        "student": student["model"],
+                        "pretrained": str(student["pretrained"]),
+                        "arm": arm,
+                        "seed": str(seed),
+                        "epochs": trained["recipe"]["epochs"],
+                        "size": str(student["size"]),
+                        "accuracy": round(metrics.accuracy(logits, labels), 5),
+                        "errors": int(np.sum(logits.argmax(-1) != labels)),
+                        "n": len(labels),
+                        "nll": round(metrics.nll(scaled, labels), 5),
+                        "ece": round(metrics.ece(scaled, labels), 5),
+                        "agreement": round(metrics.agreement(logits, answers["teacher"]), 5),
+                        "seconds": read_json(folder / "done.json")["seconds"],
+                    }
+                    key = tuple(str(row[c]) for c in KEY)
+                    if key not in known:
+                        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""How near the run comes to the machine's own speed: ratios, both sides measured in turn in this one process.
+
+    python benchmarks/speed/run.py --photos FOLDER_OF_JPEGS
+
+prints the table and writes results.csv. FOLDER is a photo folder as `potstill distill` takes it; it is only read.
+"""
+
+import argparse
+import csv
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from PIL import Image
+from synthetic import synthetic_run
+from torch import nn
+
+from potstill import student_job
+from potstill.arrays import RowWriter
+from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
+from potstill.images.collect import collect_images
+from potstill.images.folder import read_folder
+from potstill.images.pixels import PixelStore
+from potstill.inference import BATCH, answers, store_features
+from potstill.machine import decide, environment, fastest_precision
+from potstill.models import build, describe
+from potstill.progress import Reporter
+from potstill.run import Run
+from potstill.stored import SoftLabels
+from potstill.student_job import Job, Recipe
+from potstill.training import Precision, Schedule, fit
+from potstill.views import Renderer, draw_views
+
+TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
+STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
+REPEATS = 7
+
+
+@dataclass
+class Row:
+    """One line of results.csv. `ratio` is ours / reference, the median over the repeats, between min and max."""
+
+    what: str
+    ours: float
+    reference: float
+    ratio: float
+    min: float
+    max: float
+    n: int
+    unit: str
+    goal: str
+    hardware: str = ""
+    versions: str = ""
+
+
+def in_turn(what: str, unit: str, goal: str, ours: Callable[[], float], reference: Callable[[], float]) -> Row:
+    """Measure both sides REPEATS times, one after the other, after one go of each to warm up."""
+    ours(), reference()
+    pairs = [(ours(), reference()) for _ in range(REPEATS)]
+    ratios = [a / b for a, b in pairs]
+    a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Row(what, a, b, statistics.median(ratios), min(ratios), max(ratios), REPEATS, unit, goal)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
+    """One step and the whole loop of a student, against the same student alone on one batch that stays in memory."""
+    torch.set_num_threads(1)
+    precision = Precision(torch.device("cpu"))
+    store, soft = PixelStore(run.images), SoftLabels.open(run)
+
+    def side(recipe: Recipe) -> tuple[nn.ModuleDict, Callable, Callable]:
+        model = build(describe(name, run.classes(), size=size))
+        model.to(memory_format=torch.channels_last)
+        trained = nn.ModuleDict({"model": model})
+        if recipe.feature_weight:
+            trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1])
+        job = Job(run.path, name, size, "none", 0, recipe)
+        batch = student_job._batches(job, run, store, soft, size)
+        return trained, batch, lambda data: student_job._loss(data, recipe, model, trained, precision)
+
+    def loop(recipe: Recipe, *, resident: bool) -> Callable[[], float]:
+        trained, batch, loss = side(recipe)
+        kept = batch(0)
+        read = (lambda step: kept) if resident else batch
+        schedule = Schedule(steps=steps, lr=1e-4, weight_decay=0.02, ema=0.998)
+        folder = tempfile.TemporaryDirectory()
+
+        def work() -> float:
+            target = Path(folder.name) / "checkpoint.safetensors"
+            target.unlink(missing_ok=True)
+            return seconds_of(lambda: fit(trained, read, loss, schedule, precision, checkpoint=target)) / steps
+
+        return work
+
+    plain = loop(TWIN, resident=True)
+    what = f"{name} at {size} px, 1 thread"
+    return [
+        in_turn(f"distillation step / plain step: {what}", "s per step", "≤ 1.03", loop(STUDENT, resident=True), plain),
+        in_turn(f"whole loop / plain step: {what}", "s per step", "≤ 1.05", loop(STUDENT, resident=False), plain),
+    ]
+
+
+def packing_row(photos: Path) -> Row:
+    """Decoding, checking, hashing and packing, against decoding alone with all cores and the same scaled decoding."""
+    files, side = read_folder(photos).files, 128
+    cores = decide(MachineConfig()).cores
+
+    def pack() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            took = seconds_of(
+                lambda: collect_images(photos, ImagesConfig(), side, Run(Path(folder)), Reporter(quiet=True))
+            )
+        return len(files) / took
+
+    def decode(path: Path) -> None:
+        with Image.open(path) as image:
+            image.draft("RGB", (round(side * 1.15),) * 2)
+            image.load()
+
+    def bare() -> float:
+        with ThreadPoolExecutor(cores) as pool:
+            return len(files) / seconds_of(lambda: list(pool.map(lambda file: decode(file.path), files)))
+
+    return in_turn(f"packing / bare JPEG decoding, {cores} cores", "photos per s", "≥ 0.8", pack, bare)
+
+
+def labelling_row(photos: Path, name: str, size: int) -> Row:
+    """Rendering, labelling and storing views, against the teacher's answers to one batch that stays in memory."""
+    machine = decide(MachineConfig())
+    torch.set_num_threads(machine.cores)
+    model = build(describe(name, ["a", "b"], size=size)).eval()
+    model.to(memory_format=torch.channels_last)
+    precision, _ = fastest_precision(model, size, machine, training=False)
+    with tempfile.TemporaryDirectory() as folder:
+        store = collect_images(photos, ImagesConfig(), size, Run(Path(folder)), Reporter(quiet=True))
+        rows = store.rows("train")[:64]
+        views = draw_views(store, rows, 4, ViewsConfig())
+        renderer = Renderer(store, rows, views, size, threads=machine.cores)
+        batch = renderer(np.arange(BATCH), np.zeros(BATCH, int))
+
+        def label() -> float:
+            writer = RowWriter(Path(folder) / "features.npy", (*views.shape, model.num_features), np.float16)
+            took = seconds_of(lambda: store_features(model, renderer, writer, precision, lambda done: None))
+            writer.close()
+            return views.size / took
+
+        def bare() -> float:
+            times = views.size // BATCH
+            return times * BATCH / seconds_of(lambda: [answers(model, batch, precision) for _ in range(times)])
+
+        dtype = str(precision.dtype)[6:]
+        return in_turn(
+            f"teacher labelling / bare inference: {name} at {size} px, {dtype}", "views per s", "≥ 0.95", label, bare
+        )
+
+
+def start_rows() -> list[Row]:
+    """Seconds until something is there, beside those of an empty Python."""
+
+    def run(*arguments: str) -> Callable[[], float]:
+        return lambda: seconds_of(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
+
+    empty = run("-c", "pass")
+    return [
+        in_turn("import potstill / empty Python", "s", "≤ 0.3 s", run("-c", "import potstill"), empty),
+        in_turn("potstill --help / empty Python", "s", "≤ 0.3 s", run("-m", "potstill", "--help"), empty),
+    ]
+
+
+def memory_row(folder: Path, few: int, many: int) -> Row:
+    """Peak memory of a process that trains 20 steps, with few photos and with many."""
+
+    def peak(photos: int) -> float:
+        run = synthetic_run(folder / f"{photos}", photos, side=74, width=64)
+        command = [sys.executable, __file__, "--train", str(run.path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(done.stdout)
+
+    small, large = peak(few), peak(many)
+    ratio = large / small
+    return Row(f"peak memory, {many:,} / {few:,} photos", large, small, ratio, ratio, ratio, 1, "MB", "flat")
+
+
+def train_and_tell(folder: Path) -> None:
+    """20 steps on a synthetic run; prints this process's peak memory in MB."""
+    torch.set_num_threads(1)
+    run = Run(folder)
+    recipe = replace(STUDENT, soft_labels="")
+    job = Job(folder / "job", "mobilenetv1_025", 64, "none", 0, recipe)
+    batch = student_job._batches(job, run, PixelStore(run.images), SoftLabels.open(run), 64)
+    model = build(describe(job.model, run.classes(), size=64))
+    trained = nn.ModuleDict({"model": model, "projector": nn.Linear(model.num_features, 64)})
+    precision = Precision(torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as temporary:
+        fit(
+            trained,
+            batch,
+            lambda data: student_job._loss(data, recipe, model, trained, precision),
+            Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
+            precision,
+            checkpoint=Path(temporary) / "checkpoint.safetensors",
+        )
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+
+
+def main() -> None:
+    """Measure all rows, print them, write results.csv."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="a photo folder with JPEG files")
+    parser.add_argument("--teacher", default="efficientnet_lite2@224")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.train:
+        train_and_tell(arguments.train)
+        return
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        run = synthetic_run(Path(temporary) / "run", 2000)
+        for name in ("mobilenetv1_025", "mobilenetv3_small_100"):
+            rows += training_rows(run, name, 128, steps=12)
+        if arguments.photos:
+            rows.append(packing_row(arguments.photos))
+            name, _, size = arguments.teacher.partition("@")
+            rows.append(labelling_row(arguments.photos, name, int(size)))
+        rows += start_rows()
+        rows.append(memory_row(Path(temporary), 1000, 200_000))
+    facts = environment(decide(MachineConfig()))
+    versions = " ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    hardware = f"{facts['processor']}, {facts['machine']['cores']} cores, {facts['cpu_capability']}"
+    with arguments.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            row.hardware, row.versions = hardware, versions
+            numbers = {key: float(f"{getattr(row, key):.4g}") for key in ("ours", "reference", "ratio", "min", "max")}
+            writer.writerow({**asdict(row), **numbers})
+            print(f"{row.ratio:7.3f} ({row.min:.3f} to {row.max:.3f}, n = {row.n}; {row.goal})  {row.what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Potstill: photos in, the smallest classifier that is still right out, with proof.
+
+run = potstill.distill("data", students=["mobilenetv3_small_100"])
+run.student.predict("cat.jpg")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potstill.config import Config
+    from potstill.errors import PotstillError
+    from potstill.pipeline import Result, distill
+    from potstill.predict import Prediction, Predictor
+    from potstill.predict import load_predictor as load
+
+_WHERE = {
+    "Config": ("potstill.config", "Config"),
+    "PotstillError": ("potstill.errors", "PotstillError"),
+    "Prediction": ("potstill.predict", "Prediction"),
+    "Predictor": ("potstill.predict", "Predictor"),
+    "Result": ("potstill.pipeline", "Result"),
+    "distill": ("potstill.pipeline", "distill"),
+    "load": ("potstill.predict", "load_predictor"),
+}
+
+__all__ = ["Config", "PotstillError", "Prediction", "Predictor", "Result", "distill", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import potstill` itself is cheap and does not import torch (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

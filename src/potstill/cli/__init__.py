@@ -1,0 +1,59 @@
+"""The command line: parse, call the library, print. No logic lives here, and nobody imports it."""
+
+import errno
+import shlex
+import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from potstill.errors import PotstillError
+
+app = App(
+    name="potstill",
+    help="Photos in, the smallest classifier that is still right out, with proof.",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `run` says what is kept
+)
+
+
+given: ContextVar[tuple[str, ...]] = ContextVar("given", default=())
+"""The words of the command that runs, for telling a flag that was given from one that has its default."""
+
+_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""A full or read-only disk, or missing rights: no bugs of ours."""
+
+
+def run(tokens: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 done but something is wrong, 2 refused, 130 interrupted."""
+    from potstill.cli import deploy, photos, runs  # noqa: F401  each registers its commands
+
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    given.set(tuple(words))
+    same = shlex.join(["potstill", *words])
+    try:
+        result = app(
+            words,
+            exit_on_error=False,
+            print_error=True,
+            error_console=errors,
+            result_action="return_value",
+        )
+    except CycloptsError:
+        return 2  # already printed, with the nearest valid name
+    except PotstillError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False)
+        return 2
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        errors.print(f"{error.strerror}{where}. What was finished is kept. Mend it, then: {same}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print(f"\nStopped. What was finished is kept. To go on: {same}", markup=False)
+        return 130
+    return result if isinstance(result, int) else 0

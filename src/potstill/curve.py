@@ -1,0 +1,84 @@
+"""The learning curve: what distillation buys with few labels and with many. One run per number of labels."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from potstill.config import Config
+from potstill.errors import ConfigError
+from potstill.pipeline import distill
+from potstill.progress import Reporter
+from potstill.run import write_text
+from potstill.settings import from_mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One student at one number of labels; shares of test photos, intervals as in comparison.json."""
+
+    per_class: int
+    student: str
+    teacher: float
+    distilled: float
+    alone: float
+    difference: float
+    low: float
+    high: float
+    test_photos: int
+    seeds: int
+
+
+def learning_curve(data: Path, per_class: Sequence[int], config: Config, folder: Path, tell: Reporter) -> list[Point]:
+    """Run the whole job once for each number of labels per class, into `folder/per-class-N`, and write `curve.csv`.
+
+    Each teacher knows only the labels of its own run. What becomes of the other photos is `images.rest`.
+
+    Raises:
+        ConfigError: a number below 2.
+    """
+    if not per_class or min(per_class) < 2:
+        raise ConfigError("Name at least one number of labels per class, all 2 or more: --per-class 20,50,100.")
+    points: list[Point] = []
+    for count in sorted(set(per_class)):
+        tell.say(f"{count} labels per class")
+        settings = from_mapping({"images.per_class": count}, base=config)
+        result = distill(data, config=settings, run=folder / f"per-class-{count}", tell=tell)
+        comparison = result.comparison
+        points += [
+            Point(
+                count,
+                student["name"],
+                comparison["teacher"]["accuracy"]["value"],
+                student["distilled"]["accuracy"]["value"],
+                student["alone"]["accuracy"]["value"],
+                student["difference"]["value"],
+                student["difference"]["low"],
+                student["difference"]["high"],
+                comparison["test_photos"],
+                comparison["seeds"],
+            )
+            for student in comparison["students"]
+        ]
+        write_text(folder / "curve.csv", _csv(points))
+    return points
+
+
+def curve_table(points: Sequence[Point]) -> str:
+    """For the terminal."""
+    lines = [f"{'labels':>7}  {'student':24} {'teacher':>8} {'distilled':>9} {'alone':>7}  difference (interval)"]
+    lines += [
+        f"{p.per_class:7d}  {p.student:24} {p.teacher:8.1%} {p.distilled:9.1%} {p.alone:7.1%}  "
+        f"{100 * p.difference:+.1f} ({100 * p.low:+.1f} to {100 * p.high:+.1f}) points"
+        for p in points
+    ]
+    return "\n".join(lines)
+
+
+def _csv(points: Sequence[Point]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*asdict(points[0])], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in points)
+    return buffer.getvalue()

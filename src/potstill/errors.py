@@ -1,0 +1,55 @@
+"""Every error that a user can cause or mend. The command line prints it and exits with code 2.
+
+    PotstillError
+    ├── ConfigError        a setting is unknown, out of range or contradicts another
+    ├── DataError          the folder of photos cannot be used as it is
+    ├── WeightsError       weights are missing, unreachable, of the wrong shape or not what they say
+    ├── ModelError         no such model, or a stored model that does not match its description
+    ├── TeacherError       the teacher did not learn: it is no better than always saying one class
+    ├── StaleError         a finished stage was made from other inputs or settings
+    ├── SpaceError         the disk is too small for what would be written
+    ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
+    └── ExportError        an exporter is missing or its file is not right any more
+
+A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
+"""
+
+
+class PotstillError(Exception):
+    """Base of all errors that users can mend."""
+
+
+class ConfigError(PotstillError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class DataError(PotstillError):
+    """The folder of photos cannot be used as it is."""
+
+
+class WeightsError(PotstillError):
+    """Weights are missing, unreachable, of the wrong shape or not what they say they are."""
+
+
+class ModelError(PotstillError):
+    """No such model, or a stored model that does not match its description."""
+
+
+class TeacherError(PotstillError):
+    """The teacher did not learn anything that could be taught."""
+
+
+class StaleError(PotstillError):
+    """A finished stage was made from other inputs or settings."""
+
+
+class SpaceError(PotstillError):
+    """The disk is too small for what would be written."""
+
+
+class SourceError(PotstillError):
+    """A photo source cannot be reached, refuses, or does not know the class."""
+
+
+class ExportError(PotstillError):
+    """An exporter is missing, or the file that it made is not right any more."""

@@ -1,0 +1,20 @@
+"""Stage 6: files to deploy, one module per format, each file scored again by its own runtime on the test photos."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potstill.export.flow import Tolerance, export
+    from potstill.export.hub import push
+    from potstill.export.load import load_exported, verify
+
+_WHERE = {"export": "flow", "Tolerance": "flow", "push": "hub", "load_exported": "load", "verify": "load"}
+
+__all__ = ["Tolerance", "export", "load_exported", "push", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the process that scores a file loads that file's runtime and nothing else (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"potstill.export.{_WHERE[name]}"), name)

@@ -1,0 +1,109 @@
+"""Quantisation-aware distillation: the student learns from the stored soft labels once more, with rounded numbers.
+
+The last rung for int8. Weights and inputs of every convolution and linear layer are rounded to 8 bits in the forward
+pass, and the gradient passes the rounding as if it were not there (straight-through; Jacob et al. 2018,
+arXiv:1712.05877). Weights are rounded per output channel and symmetrically, so the rounding is the same before and
+after the exporters fold the batch norms into them. Norms keep their statistics.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from potstill.images.pixels import PixelStore
+from potstill.losses import distill_loss
+from potstill.models import Classifier, load, normalise, save
+from potstill.progress import Reporter
+from potstill.run import Run
+from potstill.stored import SoftLabels
+from potstill.training import Precision, Schedule, fit
+from potstill.views import Renderer
+
+STEPS = 300
+BATCH = 32
+LR = 1e-4
+RANGE_PHOTOS = 128
+
+
+class _RoundedWeight(nn.Module):
+    """−127…127 per output channel."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        top = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8)
+        zero = torch.zeros(len(top), dtype=torch.int32, device=weight.device)
+        return torch.fake_quantize_per_channel_affine(weight, top / 127, zero, 0, -127, 127)
+
+
+class _RoundedInput:
+    """Rounds the first input of a layer to 8 bits, once the range of its values has been seen."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.seeing = 0.0, 0.0, True
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        values, *rest = inputs
+        if self.seeing:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            return inputs
+        scale = max(self.high - self.low, 1e-8) / 255
+        zero = round(-self.low / scale)
+        return (torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, 255), *rest)
+
+
+def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps: int = STEPS) -> None:
+    """Train the student of folder `student` on with 8-bit rounding, and store it in the folder `out`."""
+    store, soft = PixelStore(run.images), SoftLabels.open(run)
+    model = load(student)
+    renderer = Renderer(store, soft.photos, soft.views, model.info.size)
+    photos, count = soft.views.shape
+    temperature = float(model.info.trained.get("recipe", {}).get("temperature", 1.0))
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        generator = np.random.default_rng([0, step])
+        photo, view = generator.integers(photos, size=BATCH), generator.integers(count, size=BATCH)
+        logits = soft.logits(photo, view).astype(np.float32)
+        return torch.from_numpy(renderer(photo, view)), torch.from_numpy(logits)
+
+    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+        model.eval()  # the norms keep what they learned; gradients flow all the same
+        return distill_loss(model(normalise(data[0], model.info)), data[1], temperature=temperature)
+
+    rounded = _round(model)
+    with torch.inference_mode():
+        for step in range(RANGE_PHOTOS // BATCH):
+            model(normalise(batch(step)[0], model.info))
+    for rounding in rounded:
+        rounding.seeing = False
+    out.mkdir(parents=True, exist_ok=True)
+    with tell.bar("Quantisation-aware distillation", steps, unit="steps") as update:
+        fit(
+            nn.ModuleDict({"model": model}),
+            batch,
+            loss,
+            Schedule(steps=steps, lr=LR, weight_decay=0.0),
+            Precision(torch.device("cpu")),
+            checkpoint=out / "checkpoint.safetensors",
+            after_step=lambda step, _: update(step),
+        )
+    for layer in _layers(model):
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+    save(model, out, quantisation_aware={"steps": steps, "lr": LR})
+    (out / "checkpoint.safetensors").unlink()
+
+
+def _layers(model: Classifier) -> list[nn.Module]:
+    return [module for module in model.net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def _round(model: Classifier) -> list[_RoundedInput]:
+    """Make every layer round its weight and, after the ranges have been seen, its input."""
+    rounded = []
+    for layer in _layers(model):
+        parametrize.register_parametrization(layer, "weight", _RoundedWeight())
+        rounding = _RoundedInput()
+        layer.register_forward_pre_hook(rounding)
+        rounded.append(rounding)
+    return rounded

@@ -1,0 +1,153 @@
+"""The model card: README.md beside the exported files, in the model hub's format. It says what the run measured."""
+
+from typing import Any
+
+from potstill.errors import ExportError
+from potstill.export.hub import timm_name
+from potstill.export.reference import input_rule
+from potstill.export.results import formats_table, read_results
+from potstill.run import Run, read_json, write_text
+
+
+def write_card(run: Run, student: str) -> None:
+    """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
+    facts = read_results(run)["students"][student]
+    comparison = read_json(run.comparison / "comparison.json")
+    numbers = next(s for s in comparison["students"] if s["name"] == student)
+    info = read_json(run.students / student / f"seed-{facts['seed']}" / facts["arm"] / "model.json")
+    parts = [_front_matter(student, facts, numbers, info), _text(student, facts, comparison, numbers, info)]
+    write_text(run.export / student / "README.md", "\n".join(parts))
+
+
+def _front_matter(student: str, facts: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]) -> str:
+    """What the hub reads. The licence is not guessed: the owner of the photos and weights has to set it."""
+    accuracy = facts["accuracy"]["value"]
+    return f"""---
+library_name: {"timm" if _in_timm(info) else "potstill"}
+pipeline_tag: image-classification
+license: other
+license_name: see-licences
+license_link: "#licences"
+tags:
+- image-classification
+- timm
+- knowledge-distillation
+- potstill
+metrics:
+- accuracy
+model-index:
+- name: "{student}"
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      type: imagefolder
+      name: test photos of the run
+    metrics:
+    - type: accuracy
+      value: {accuracy:.4f}
+---
+"""
+
+
+def _text(
+    student: str, facts: dict[str, Any], comparison: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]
+) -> str:
+    classes = facts["classes"]
+    teacher = comparison["teacher"]
+    confidence = f"{comparison['confidence']:.0%}"
+    per_class = "\n".join(
+        f"| {row['class']} | {row['photos']} | {row['distilled']:.1%} | {row['teacher']:.1%} |"
+        for row in numbers["per_class"]
+    )
+    trained_from = "from scratch" if not numbers["pretrained"] else _source(info["weights"])
+    return f"""# {student}: {_listed(classes)}
+
+A small image classifier: it tells which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
+from {_listed(teacher["models"])} with Potstill.
+It has {numbers["parameters"]:,} parameters and takes
+{numbers["macs"] / 1e6:.0f} million multiply-accumulates per photo of {facts["size"]} x {facts["size"]} pixels.
+
+## What it is for
+
+Photos like those it was trained and tested on, of one of these classes each. `probabilities` are calibrated on
+validation photos (temperature {facts["temperature"]:.3f}). An answer below {facts["threshold"]:.3f} is less sure than
+95 % of those were: the photo perhaps shows none of the classes.
+
+## How to use it
+
+Input: {input_rule(facts["size"])}
+
+Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}. They are in every file, too, and in
+`manifest.json` with the sha256 of each file. {_weights(info)}
+
+## How good it is
+
+On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; intervals are {confidence}.
+
+| | accuracy |
+|---|--:|
+| this model (seed {facts["seed"]}) | {_interval(facts["accuracy"])} |
+| this architecture, distilled, mean of {comparison["seeds"]} seed(s) | {_interval(numbers["distilled"]["accuracy"])} |
+| the same, trained without the teacher | {_interval(numbers["alone"]["accuracy"])} |
+| the teacher | {_interval(teacher["accuracy"])} |
+
+{numbers["verdict"]}
+
+| class | test photos | this architecture | teacher |
+|---|--:|--:|--:|
+{per_class}
+
+## The files
+
+Each was run by its own runtime on the test photos, on one thread of {comparison["environment"]["processor"]}.
+
+{formats_table(facts["files"])}
+## Data and licences
+
+- Photos: collected by whoever made the run; {facts["test_photos"]:,} of them for the test. Potstill does not know their
+  licence. Whoever publishes this model has to say it here.
+- Starting weights of the student: {trained_from}.
+- The teacher's weights and their licence are in the run's `2_teacher/model.json`.
+
+## Limits
+
+- The numbers hold for photos like the test photos: same cameras, places and seasons. Elsewhere, test again.
+- It always answers with one of its classes, whatever the photo shows; use the threshold.
+- A difference of accuracy below about {numbers["smallest_visible_difference"]:.1%} cannot be seen with so many photos.
+- Files marked "not run" could not be run on the machine that made them.
+"""
+
+
+def _in_timm(info: dict[str, Any]) -> bool:
+    """Whether timm builds the student from the config.json that `push` uploads."""
+    try:
+        timm_name(info)
+    except ExportError:
+        return False
+    return True
+
+
+def _weights(info: dict[str, Any]) -> str:
+    """How to load the weights from a hub."""
+    if _in_timm(info):
+        return (
+            "On a hub, `model.safetensors` and `config.json` are the model for timm: "
+            '`timm.create_model("hf-hub:OWNER/NAME", pretrained=True)`.'
+        )
+    return (
+        "On a hub, `model.safetensors` and `model.json` are the model for Potstill: download both, then "
+        "`potstill.load(FOLDER)`. timm has no name for this architecture."
+    )
+
+
+def _source(weights: dict[str, Any]) -> str:
+    return f"{weights.get('source', 'unknown')}, licence {weights.get('licence') or 'not stated'}"
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,56 @@
+"""int8, rung by rung: each way is tried only when the one before lost more than the tolerance."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from potstill.images.pixels import PixelStore
+from potstill.run import Run
+from potstill.stored import SoftLabels
+from potstill.views import Renderer, plain_views
+
+CALIBRATION_PHOTOS = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """One way to an int8 file."""
+
+    name: str
+    plain_photos: bool = False
+    """Calibrate on plain training photos, not on the views that the student learned from."""
+    percentile: bool = False
+    float_ends: bool = False
+    aware: bool = False
+    """Train on with rounding first. The weights are others then, so the file is held to the accuracy only."""
+
+
+LADDER = (
+    Rung(name="training views"),
+    Rung(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
+    Rung(name="first and last layer in float", plain_photos=True, float_ends=True),
+    Rung(name="quantisation-aware distillation", aware=True),
+)
+
+
+def calibration_photos(run: Run, size: int, *, plain: bool) -> np.ndarray:
+    """(N, S, S, 3) uint8: training photos, evenly spread over the classes, as the network sees them."""
+    store = PixelStore(run.images)
+    if plain:
+        rows = store.rows("train")
+        views = plain_views(store, rows)[:, None]
+    else:
+        soft = SoftLabels.open(run)
+        rows, views = soft.photos, np.asarray(soft.views)
+    # The store is ordered by photo id, a hash, so that evenly spaced photos are a random sample of all classes.
+    picked = np.unique(np.linspace(0, len(rows) - 1, min(CALIBRATION_PHOTOS, len(rows))).astype(int))
+    return Renderer(store, rows, views, size)(picked, np.arange(len(picked)) % views.shape[1])
+
+
+def write_calibration(run: Run, size: int, rung: Rung, folder: Path) -> Path:
+    """The rung's photos as a file for `Conversion.calibration`."""
+    path = folder / f"calibration-{'plain' if rung.plain_photos else 'views'}.npy"
+    if not path.is_file():
+        np.save(path, calibration_photos(run, size, plain=rung.plain_photos))
+    return path

@@ -1,0 +1,115 @@
+"""LiteRT (TensorFlow Lite), for Android, microprocessors and boards. Takes photos of the input size."""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.deploy import Deployable, FixedSize
+from potstill.export.quantization import Quantization
+from potstill.run import replacing
+
+METADATA_FILE = "potstill.json"
+"""Texts are appended to the file as a zip, as TensorFlow Lite's own metadata does it: `unzip` lists them."""
+
+
+def export_litert(
+    deployable: Deployable,
+    path: Path,
+    *,
+    labels: Sequence[str],
+    metadata: dict[str, str],
+    precision: str = "float32",
+    quantization: Quantization | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Write one .tflite file: input (S, S, 3) uint8, output (1, C) float32.
+
+    Args:
+        precision: "float32", "float16" (weights; arithmetic is the runtime's choice) or "int8".
+    The other arguments are those of `export_onnx`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = _write_plain(deployable, (cache or Path(folder)) / "plain.tflite")
+        data = plain.read_bytes()
+        if precision == "float16":
+            data = _half(plain)
+        elif precision == "int8":
+            assert quantization is not None
+            data = _int8(plain, quantization)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr("labels.txt", "\n".join(labels) + "\n")
+            archive.writestr(METADATA_FILE, json.dumps(metadata, ensure_ascii=False))
+
+
+def open_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The file as a function: (S, S, 3) uint8 → (C,) probabilities, on one thread."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    image, answer = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(photo: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(image, photo)
+        interpreter.invoke()
+        return interpreter.get_tensor(answer)[0]
+
+    return run
+
+
+def read_litert_metadata(path: Path) -> dict[str, str]:
+    """The texts in the file."""
+    with zipfile.ZipFile(path) as archive:
+        labels = archive.read("labels.txt").decode().splitlines()
+        return {"labels": json.dumps(labels, ensure_ascii=False), **json.loads(archive.read(METADATA_FILE))}
+
+
+def _write_plain(deployable: Deployable, path: Path) -> Path:
+    """The float32 file as the converter writes it, where it is not there yet. Returns `path`."""
+    if not path.is_file():
+        import litert_torch
+        import torch
+
+        photo = torch.zeros(deployable.size, deployable.size, 3, dtype=torch.uint8)
+        litert_torch.convert(FixedSize(deployable).eval(), (photo,)).export(str(path))
+    return path
+
+
+def _half(path: Path) -> bytes:
+    from ai_edge_quantizer import qtyping, quantizer
+
+    tool = quantizer.Quantizer(str(path))
+    config = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        tool.update_quantization_recipe(".*", qtyping.TFLOperationName[name], config, "float_casting")
+    return bytes(tool.quantize().quantized_model)
+
+
+def _int8(path: Path, how: Quantization) -> bytes:
+    from ai_edge_quantizer import quantizer, recipe
+
+    tool = quantizer.Quantizer(str(path))
+    tool.load_quantization_recipe(recipe.static_wi8_ai8())
+    for operation, scope in _float_operations(how):
+        tool.update_quantization_recipe(scope, operation, algorithm_key="no_quantize")
+    ranges = tool.calibrate({"serving_default": [{"args_0": photo} for photo in how.photos]})
+    return bytes(tool.quantize(ranges).quantized_model)
+
+
+def _float_operations(how: Quantization) -> list[tuple[Any, str]]:
+    """Operations that stay float, with a pattern of their scope: input and softmax, and the ends where asked for."""
+    from ai_edge_quantizer.qtyping import TFLOperationName as Name
+
+    always = [(name, ".*") for name in (Name.INPUT, Name.OUTPUT, Name.SOFTMAX, Name.TRANSPOSE, Name.SUB, Name.DIV)]
+    return always + ([(Name.FULLY_CONNECTED, ".*"), (Name.CONV_2D, ".*conv_stem.*")] if how.float_ends else [])

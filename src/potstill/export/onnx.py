@@ -1,0 +1,150 @@
+"""ONNX, for ONNX Runtime on servers, desktops, phones and in the browser. Takes photos of any size."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.deploy import Deployable
+from potstill.export.quantization import Quantization
+from potstill.run import replacing
+
+SMALLEST, LARGEST = 16, 8192
+"""Sides of photos that the file takes, in pixels."""
+
+
+def export_onnx(
+    deployable: Deployable,
+    path: Path,
+    *,
+    labels: Sequence[str],
+    metadata: dict[str, str],
+    precision: str = "float32",
+    quantization: Quantization | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Write one ONNX file: input `image` (H, W, 3) uint8, output `probabilities` (1, C) float32.
+
+    Args:
+        labels: class names, kept in the file under `labels` as a JSON list.
+        metadata: further texts to keep in the file.
+        precision: "float32", "float16" (weights and arithmetic of the network; the preprocessing stays float32) or
+            "int8".
+        quantization: for int8.
+        cache: a folder for what several files of the same student have in common; must belong to that student.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        if precision == "float16":
+            result = write_graph(deployable, Path(folder) / "half.onnx", half=True)
+        else:
+            result = write_graph(deployable, (cache or Path(folder)) / "plain.onnx")
+        if precision == "int8":
+            assert quantization is not None
+            result = _quantize(result, Path(folder) / "int8.onnx", quantization)
+        model = onnx.load(result)
+    _forget_sources(model)
+    onnx.helper.set_model_props(model, {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata})
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The file as a function: (H, W, 3) uint8 → (C,) probabilities, on one thread."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(photo: np.ndarray) -> np.ndarray:
+        return session.run(None, {"image": photo})[0][0]
+
+    return run
+
+
+def read_onnx_metadata(path: Path) -> dict[str, str]:
+    """The texts in the file."""
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def write_graph(deployable: Deployable, path: Path, *, half: bool = False) -> Path:
+    """The graph as torch writes it, where it is not there yet. Returns `path`."""
+    if path.is_file():
+        return path
+    import torch
+
+    height = torch.export.Dim("height", min=SMALLEST, max=LARGEST)
+    width = torch.export.Dim("width", min=SMALLEST, max=LARGEST)
+    torch.onnx.export(
+        deployable.half_net() if half else deployable,
+        (torch.zeros(240, 320, 3, dtype=torch.uint8),),
+        str(path),
+        dynamo=True,
+        external_data=False,  # one file
+        verbose=False,
+        input_names=["image"],
+        output_names=["probabilities"],
+        dynamic_shapes=({0: height, 1: width},),
+    )
+    return path
+
+
+def _quantize(plain: Path, path: Path, how: Quantization) -> Path:
+    """Static int8 of everything between the first convolution and the softmax; the preprocessing stays as it is."""
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Photos(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(how.photos)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            photo = next(self.rest, None)
+            return None if photo is None else {"image": photo}
+
+    prepared = path.with_name("prepared.onnx")
+    quant_pre_process(str(plain), str(prepared))
+    percentile = {"calibrate_method": CalibrationMethod.Percentile, "extra_options": {"CalibPercentile": 99.999}}
+    quantize_static(
+        str(prepared),
+        str(path),
+        Photos(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8,  # signed activations are up to four times slower on x86
+        nodes_to_exclude=_float_nodes(onnx.load(prepared), how.float_ends),
+        **(percentile if how.percentile else {}),
+    )
+    return path
+
+
+def _float_nodes(model: Any, float_ends: bool) -> list[str]:
+    """Names of the nodes that stay float: preprocessing, softmax, and the ends of the network where asked for."""
+    nodes = list(model.graph.node)  # in topological order
+    weighted = [i for i, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
+    first, last = weighted[0], weighted[-1]
+    kept = [*range(first), *range(last + 1, len(nodes))]
+    return [nodes[i].name for i in kept + ([first, last] if float_ends else [])]
+
+
+def _forget_sources(model: Any) -> None:
+    """Remove the paths of source files that torch writes into every node."""
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")

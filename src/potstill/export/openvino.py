@@ -1,0 +1,96 @@
+"""OpenVINO, for Intel processors. Takes photos of the input size. Two files: NAME.xml and NAME.bin.
+
+Its CPU runtime accepts an antialiased resize in the graph and leaves out the antialiasing without a word: with photos
+of any size the answers to 2 % of our test photos were others. So the caller resizes.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.deploy import Deployable, FixedSize
+from potstill.export.quantization import Quantization
+
+METADATA = ["potstill", "texts"]
+"""Where in the .xml the texts are, as one JSON value."""
+
+
+def export_openvino(
+    deployable: Deployable,
+    path: Path,
+    *,
+    labels: Sequence[str],
+    metadata: dict[str, str],
+    precision: str = "float32",
+    quantization: Quantization | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Write `path` (.xml) and the weights beside it (.bin): input (S, S, 3) uint8, output (1, C) float32.
+
+    The arguments are those of `export_onnx`; "float16" stores the weights so, arithmetic is the runtime's choice.
+    """
+    import openvino as ov
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = ov.convert_model(_write_graph(deployable, (cache or Path(folder)) / "fixed.onnx"))
+    if precision == "int8":
+        assert quantization is not None
+        model = _int8(model, quantization)
+    texts = {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata}
+    model.set_rt_info(json.dumps(texts), METADATA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(model, path, compress_to_fp16=precision == "float16")
+
+
+def open_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The file as a function: (S, S, 3) uint8 → (C,) probabilities, on one thread, in float32 where not int8.
+
+    Without the hint OpenVINO computes in bfloat16 on processors that have it, and differs visibly.
+    """
+    import openvino as ov
+
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = ov.Core().compile_model(path, "CPU", settings)
+
+    def run(photo: np.ndarray) -> np.ndarray:
+        return compiled(photo)[0][0]
+
+    return run
+
+
+def read_openvino_metadata(path: Path) -> dict[str, str]:
+    """The texts in the file."""
+    import openvino as ov
+
+    return dict(json.loads(ov.Core().read_model(path).get_rt_info(METADATA).astype(str)))
+
+
+def _write_graph(deployable: Deployable, path: Path) -> Path:
+    """The ONNX graph that OpenVINO reads, where it is not there yet. Returns `path`."""
+    if not path.is_file():
+        import torch
+
+        photo = torch.zeros(deployable.size, deployable.size, 3, dtype=torch.uint8)
+        torch.onnx.export(
+            FixedSize(deployable).eval(), (photo,), str(path), dynamo=True, external_data=False, verbose=False
+        )
+    return path
+
+
+def _int8(model: Any, how: Quantization) -> Any:
+    import nncf
+
+    weighted = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
+    operations = [op.get_friendly_name() for op in model.get_ordered_ops()]
+    before = operations[: operations.index(weighted[0].get_friendly_name())]
+    ends = [weighted[0].get_friendly_name(), *_last_product(model)] if how.float_ends else []
+    floats = nncf.IgnoredScope(names=[*before, *ends], validate=False)
+    return nncf.quantize(model, nncf.Dataset(list(how.photos)), subset_size=len(how.photos), ignored_scope=floats)
+
+
+def _last_product(model: Any) -> list[str]:
+    return [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"][-1:]

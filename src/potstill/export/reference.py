@@ -1,0 +1,114 @@
+"""What every file of a student is compared with: the torch student's own answers to the test photos."""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill import metrics
+from potstill.deploy import Deployable
+from potstill.export.score import TIMED_PHOTOS, WARM_UP
+from potstill.images.pixels import PixelStore
+from potstill.models import Classifier, load
+from potstill.run import Run, sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A torch student, and what it says to the test photos."""
+
+    run: Run
+    name: str
+    folder: Path
+    model: Classifier
+    labels: np.ndarray
+    """(n,) of the test photos."""
+    probabilities: np.ndarray
+    """(n, C)."""
+    milliseconds: float
+    """Median of one photo on one thread, as for the files."""
+
+    @classmethod
+    def of(cls, run: Run, name: str, folder: Path) -> "Reference":
+        """Run the student of `folder` on the test photos."""
+        store = PixelStore(run.images)
+        rows = store.rows("test")
+        model = load(folder)
+        deployable = Deployable(model, temperature=_temperature(model)).eval()
+        answers, times = [], []
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                for row in rows:
+                    photo = torch.from_numpy(np.array(store.photo(int(row))))
+                    started = time.perf_counter()
+                    answers.append(deployable(photo)[0].numpy())
+                    times.append(1000 * (time.perf_counter() - started))
+        finally:
+            torch.set_num_threads(threads)
+        timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
+        milliseconds = round(statistics.median(timed), 3)
+        return cls(run, name, folder, model, store.labels(rows), np.stack(answers), milliseconds)
+
+    def facts(self) -> dict[str, Any]:
+        """For export.json."""
+        info, photos = self.model.info, len(self.labels)
+        right = int(np.sum(self.probabilities.argmax(-1) == self.labels))
+        low, high = metrics.wilson_interval(right, photos)
+        return {
+            "model": info.name,
+            "seed": int(info.trained["seed"]),
+            "arm": str(info.trained["arm"]),
+            "weights_sha256": sha256_of(self.folder / "model.safetensors"),
+            "size": info.size,
+            "classes": list(info.classes),
+            "temperature": _temperature(self.model),
+            "threshold": float(info.trained.get("threshold", 0.0)),
+            "test_photos": photos,
+            "accuracy": {"value": right / photos, "low": low, "high": high},
+            "milliseconds": self.milliseconds,
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """The texts that travel in every file, beside the labels."""
+        info = self.model.info
+        return {
+            "made_by": f"potstill {version('potstill')}",
+            "student": self.name,
+            "run": self.run.path.name,
+            "fingerprint": self.run.stage("4_students").digest(),
+            "weights_sha256": sha256_of(self.folder / "model.safetensors"),
+            "size": str(info.size),
+            "input": input_rule(info.size),
+            "temperature": repr(_temperature(self.model)),
+            "threshold": repr(float(info.trained.get("threshold", 0.0))),
+            "license": json.dumps(licences(self.model), ensure_ascii=False),
+        }
+
+
+def input_rule(size: int) -> str:
+    """What goes into a file, in words."""
+    return (
+        "one upright RGB photo, uint8, height x width x 3. A file that takes any size cuts the centre square and "
+        f"resizes it itself; one that takes {size} x {size} wants the centre square, resized with an antialiased "
+        "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalisation and softmax are inside."
+    )
+
+
+def licences(model: Classifier) -> dict[str, str]:
+    """What is known of the licences of what the student is made from."""
+    weights = model.info.weights
+    if weights.get("source") == "none":
+        return {"starting weights": "none: trained from scratch"}
+    return {"starting weights": str(weights.get("licence") or "not stated; see their source")}
+
+
+def _temperature(model: Classifier) -> float:
+    return float(model.info.trained.get("temperature", 1.0))

@@ -1,0 +1,74 @@
+"""A page that runs the student in the visitor's browser: a folder of static files for any web host.
+
+    index.html  app.js  style.css    the page
+    student.onnx                     the student, preprocessing inside, as `--to onnx` makes and scores it
+    model.json                       class names, threshold, and what the run measured
+    ort.js  *.wasm  LICENCES.txt     ONNX Runtime for the browser, from its npm package
+
+Nothing comes from another host, and the page's content security policy forbids it to send anything anywhere.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from potstill.export.flow import Tolerance, export
+from potstill.export.results import read_results
+from potstill.export.web.runtime import FILES, LICENCES, get_runtime
+from potstill.predict import chosen_student
+from potstill.progress import Reporter
+from potstill.run import Run, read_json, write_bytes, write_json, write_text
+
+PAGE = Path(__file__).parent / "page"
+
+
+def export_web(
+    run: Run,
+    *,
+    student: str | None = None,
+    seed: int | None = None,
+    tolerance: Tolerance | None = None,
+    tell: Reporter | None = None,
+) -> Path:
+    """Write the folder `6_export/STUDENT/web` and return it.
+
+    Args:
+        student: the one that the comparison chose on val when None.
+        seed: the best on val when None.
+        tolerance: what the ONNX file may lose against the torch student.
+    Raises:
+        ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is not right any more.
+    """
+    name = student or chosen_student(run)
+    tell = tell or Reporter(log=run.path / "log.txt")
+    library = get_runtime(tell)
+    export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, tell=tell)
+    facts = read_results(run)["students"][name]
+    file = next(f for f in facts["files"] if (f["format"], f["precision"]) == ("onnx", "float32"))
+    folder = run.export / name / "web"
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier version left
+    for source in [*sorted(PAGE.iterdir()), *(library / target for target in FILES.values())]:
+        write_bytes(folder / source.name, source.read_bytes())
+    write_bytes(folder / "student.onnx", (run.export / file["file"]).read_bytes())
+    write_text(folder / "LICENCES.txt", LICENCES)
+    write_json(folder / "model.json", describe(run, name, facts))
+    return folder
+
+
+def describe(run: Run, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the page tells about the student: the content of model.json."""
+    comparison = read_json(run.comparison / "comparison.json")
+    numbers = next(s for s in comparison["students"] if s["name"] == name)
+    attribution = run.images / "ATTRIBUTION.txt"
+    return {
+        "name": name,
+        "classes": facts["classes"],
+        "threshold": facts["threshold"],
+        "size": facts["size"],
+        "bytes": numbers["bytes"],
+        "accuracy": facts["accuracy"],
+        "test_photos": facts["test_photos"],
+        "teacher": " + ".join(comparison["teacher"]["models"]),
+        "weights_sha256": facts["weights_sha256"],
+        "attribution": attribution.read_text("utf-8", errors="replace").strip() if attribution.is_file() else "",
+    }

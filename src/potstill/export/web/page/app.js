@@ -1,0 +1,251 @@
+// Runs the student on photos and on the camera. The ONNX file holds the whole preprocessing; here a photo is only
+// decoded, turned upright (EXIF) and cut to its centre square, which the file would do, too.
+import * as ort from "./ort.js";
+
+const SMALLEST = 16;
+const LARGEST = 4096; // Phones refuse larger canvases.
+const SHOWN = 5;
+const LIVE_PAUSE = 150; // Milliseconds between two looks at the camera.
+
+const at = (id) => document.getElementById(id);
+const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
+
+let session = null;
+let model = null;
+let stream = null;
+let turn = 0; // A newer photo makes older answers void.
+
+async function start() {
+  ort.env.wasm.numThreads = 1; // More need headers that plain static hosts do not send.
+  ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
+  model = await (await fetched("model.json")).json();
+  describe();
+  const file = new Uint8Array(await (await fetched("student.onnx")).arrayBuffer());
+  session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
+  await classify(new Uint8Array(64 * 64 * 3), 64); // The first answer takes longer; nobody should wait for it.
+  at("choose").disabled = false;
+  at("camera").disabled = !navigator.mediaDevices?.getUserMedia;
+  say("Ready for a photo.");
+  document.body.dataset.ready = "yes";
+}
+
+async function fetched(name) {
+  const response = await fetch(new URL(name, import.meta.url));
+  if (!response.ok) throw new Error(`${name}: ${response.status}`);
+  return response;
+}
+
+function describe() {
+  const names = model.classes.slice(0, 12).join(", ") + (model.classes.length > 12 ? ` and ${model.classes.length - 12} more` : "");
+  document.title = `Try a photo: ${names}`;
+  at("lead").textContent = `Which of these does it show: ${names}? The model runs in your browser; photos never leave this device.`;
+  const a = model.accuracy;
+  at("about").textContent =
+    `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Right on ${percent(a.value)} ` +
+    `(95 % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) of ${model.test_photos} test photos.`;
+  at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
+}
+
+// (S, S, 3) bytes → { probabilities, milliseconds }
+async function classify(rgb, side) {
+  const began = performance.now();
+  const image = new ort.Tensor("uint8", rgb, [side, side, 3]);
+  const { probabilities } = await session.run({ image });
+  return { probabilities: Array.from(probabilities.data), milliseconds: performance.now() - began };
+}
+
+// Draws the centre square of an image or video frame onto the canvas and returns its bytes.
+function square(source, width, height) {
+  const cut = Math.min(width, height);
+  if (cut < SMALLEST) throw new Refusal(`It has ${width} × ${height} pixels; the smallest side must be ${SMALLEST}.`);
+  const side = Math.min(cut, LARGEST);
+  const canvas = at("picture");
+  canvas.width = canvas.height = side;
+  const pen = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  pen.fillStyle = "white"; // What shows through transparent pixels, as in Potstill.
+  pen.fillRect(0, 0, side, side);
+  pen.imageSmoothingEnabled = side !== cut;
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(source, Math.floor((width - cut) / 2), Math.floor((height - cut) / 2), cut, cut, 0, 0, side, side);
+  const rgba = pen.getImageData(0, 0, side, side).data;
+  const rgb = new Uint8Array(side * side * 3);
+  for (let from = 0, to = 0; from < rgba.length; from += 4) {
+    rgb[to++] = rgba[from];
+    rgb[to++] = rgba[from + 1];
+    rgb[to++] = rgba[from + 2];
+  }
+  return { rgb, side };
+}
+
+class Refusal extends Error {}
+
+async function show(blob) {
+  const mine = ++turn;
+  stopCamera();
+  say("Looking …");
+  try {
+    if (blob.size === 0) throw new Refusal("The file is empty.");
+    let bitmap;
+    try {
+      // The pixels as they are in the file: Potstill does not follow colour profiles either.
+      bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    } catch {
+      throw new Refusal("This browser cannot read it as a picture. JPEG, PNG and WebP work everywhere.");
+    }
+    const { rgb, side } = square(bitmap, bitmap.width, bitmap.height);
+    bitmap.close();
+    at("picture").hidden = false;
+    at("picture").setAttribute("aria-label", `Your photo: its centre, ${side} × ${side} pixels`);
+    at("hint").hidden = true;
+    const answer = await classify(rgb, side);
+    if (mine === turn) tell(answer, true);
+  } catch (error) {
+    if (mine === turn) refuse(error);
+  }
+}
+
+function refuse(error) {
+  at("bars").hidden = true;
+  at("more").textContent = "";
+  at("picture").hidden = true;
+  at("hint").hidden = false;
+  const reason = error instanceof Refusal ? error.message : "The model could not look at it. Please try another photo.";
+  say(`This file cannot be used as a photo. ${reason}`, "refused");
+  delete at("answer").dataset.probabilities;
+}
+
+function tell({ probabilities, milliseconds }, spoken) {
+  const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+  const best = probabilities[order[0]];
+  const name = model.classes[order[0]];
+  const known = best >= model.threshold;
+  say(known ? `${name}, ${percent(best)}` : `Perhaps not one of these classes. Nearest: ${name}, ${percent(best)}`, known ? "known" : "unsure", spoken);
+  at("bars").replaceChildren(...order.slice(0, SHOWN).map((index) => bar(model.classes[index], probabilities[index])));
+  at("bars").hidden = false;
+  const rest = model.classes.length - SHOWN;
+  at("more").textContent = (rest > 0 ? `And ${rest} more classes. ` : "") + `${milliseconds.toFixed(0)} ms on this device.`;
+  at("answer").dataset.probabilities = JSON.stringify(probabilities);
+  at("answer").dataset.label = name;
+}
+
+function bar(name, share) {
+  const item = document.createElement("li");
+  const label = document.createElement("span");
+  label.textContent = name;
+  const value = document.createElement("span");
+  value.className = "share";
+  value.textContent = percent(share);
+  const meter = document.createElement("span");
+  meter.className = "meter";
+  meter.setAttribute("role", "meter");
+  meter.setAttribute("aria-valuenow", share.toFixed(4));
+  meter.setAttribute("aria-valuemin", "0");
+  meter.setAttribute("aria-valuemax", "1");
+  meter.setAttribute("aria-label", `${name}: ${percent(share)}`);
+  const filled = document.createElement("span");
+  filled.style.width = `${100 * share}%`;
+  meter.append(filled);
+  item.append(label, value, meter);
+  return item;
+}
+
+// A screen reader speaks the status; not several times a second while the camera is on.
+function say(text, kind = "", spoken = true) {
+  at("status").setAttribute("aria-live", spoken ? "polite" : "off");
+  at("status").className = `status ${kind}`;
+  at("status").textContent = text;
+}
+
+async function startCamera() {
+  const mine = ++turn;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
+  } catch {
+    say("There is no camera, or this page may not use it. Choose a photo instead.", "refused");
+    return;
+  }
+  const video = at("video");
+  video.srcObject = stream;
+  await video.play();
+  cameraButtons(true);
+  say("The camera is on.");
+  at("shoot").focus();
+  while (stream && mine === turn) {
+    await look(false);
+    await new Promise((resolve) => setTimeout(resolve, LIVE_PAUSE));
+  }
+}
+
+async function look(spoken) {
+  const video = at("video");
+  if (!video.videoWidth) return;
+  const { rgb, side } = square(video, video.videoWidth, video.videoHeight);
+  const mine = turn;
+  const answer = await classify(rgb, side);
+  if (mine === turn) tell(answer, spoken);
+}
+
+async function shoot() {
+  turn++;
+  await look(true);
+  at("picture").setAttribute("aria-label", "The photo that you took");
+  stopCamera();
+  at("picture").hidden = false;
+  at("hint").hidden = true;
+  at("camera").focus();
+}
+
+function stopCamera() {
+  if (!stream) return;
+  for (const track of stream.getTracks()) track.stop();
+  stream = null;
+  at("video").srcObject = null;
+  cameraButtons(false);
+}
+
+function cameraButtons(on) {
+  at("video").hidden = !on;
+  at("picture").hidden = true;
+  at("hint").hidden = on;
+  at("camera").hidden = on;
+  at("shoot").hidden = at("stop").hidden = !on;
+}
+
+at("choose").addEventListener("click", () => at("file").click());
+at("file").addEventListener("change", () => {
+  const [file] = at("file").files;
+  if (file) show(file);
+  at("file").value = ""; // The same file may be chosen again.
+});
+at("camera").addEventListener("click", startCamera);
+at("shoot").addEventListener("click", shoot);
+at("stop").addEventListener("click", () => {
+  turn++;
+  stopCamera();
+  say("The camera is off.");
+  at("camera").focus();
+});
+for (const kind of ["dragenter", "dragover"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    at("drop").classList.add("over");
+  });
+}
+for (const kind of ["dragleave", "drop"]) {
+  document.addEventListener(kind, () => at("drop").classList.remove("over"));
+}
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file && session) show(file);
+});
+document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find((candidate) => candidate.type.startsWith("image/"));
+  if (file && session) show(file);
+  else if (session) say("There is no picture in what was pasted.", "refused");
+});
+
+start().catch((error) => {
+  console.error(error);
+  say("The model could not be loaded. Please load the page again; an up-to-date browser is needed.", "refused");
+});

@@ -1,0 +1,123 @@
+"""Heads of a frozen backbone: learned on stored features in seconds, one for all photos or one per fold."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from potstill.arrays import RowReader
+from potstill.config import TeacherConfig
+from potstill.images.pixels import PixelStore
+from potstill.images.split import unit_hash
+from potstill.models import HEAD_STD, Classifier
+from potstill.training import Precision, Schedule, fit
+
+PROBE_BATCH = 256
+
+
+def fit_head(
+    model: Classifier,
+    features: RowReader,
+    targets: np.ndarray,
+    allowed: np.ndarray,
+    config: TeacherConfig,
+    name: Path,
+    log: list[dict[str, Any]],
+) -> nn.Module:
+    """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardisation inside."""
+    photos = np.flatnonzero(allowed)
+    count = features.shape[1]
+    mean, std = _moments(features, photos)
+    classes = targets.shape[-1]
+    width = config.head_width
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        last = nn.Linear(width or features.shape[-1], classes)
+        nn.init.normal_(last.weight, std=HEAD_STD)
+        nn.init.zeros_(last.bias)
+        layers = [nn.Linear(features.shape[-1], width), nn.ReLU()] if width else []
+        head = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
+        steps = max(50, config.probe_epochs * len(photos) * count // PROBE_BATCH) if config.probe_epochs else 0
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            draw = np.random.default_rng([1, step])
+            photo, view = photos[draw.integers(len(photos), size=PROBE_BATCH)], draw.integers(count, size=PROBE_BATCH)
+            values = (features(photo, view).astype(np.float32) - mean) / std
+            return torch.from_numpy(values), torch.from_numpy(targets[photo, view])
+
+        losses: list[float] = []
+        fit(
+            nn.ModuleDict({"head": head}),
+            batch,
+            lambda data: nn.functional.cross_entropy(head(data[0]), data[1], reduction="none"),
+            Schedule(steps=steps, lr=config.probe_lr, weight_decay=config.weight_decay),
+            Precision(torch.device("cpu")),
+            checkpoint=name.with_suffix(".checkpoint"),
+            after_step=lambda step, loss: losses.append(loss),
+        )
+    name.with_suffix(".checkpoint").unlink(missing_ok=True)
+    log.append({"phase": name.name, "steps": steps, "loss": float(np.mean(losses[-50:])) if losses else None})
+    return _with_standardisation(head, mean, std)
+
+
+def _moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per dimension, (D,) each, over at most 20,000 stored vectors."""
+    draw = np.random.default_rng(2)
+    count = features.shape[1]
+    picked = photos if len(photos) * count <= 20_000 else draw.choice(photos, 20_000 // count, replace=False)
+    values = features(np.repeat(picked, count), np.tile(np.arange(count), len(picked))).astype(np.float32)
+    return values.mean(0), values.std(0) + 1e-3
+
+
+def _with_standardisation(head: nn.Sequential, mean: np.ndarray, std: np.ndarray) -> nn.Module:
+    """Fold (f − mean) / std into the first linear layer, and drop the dropout."""
+    layers = [layer for layer in head if not isinstance(layer, nn.Dropout)]
+    first = layers[0]
+    assert isinstance(first, nn.Linear)
+    with torch.no_grad():
+        first.weight.div_(torch.from_numpy(std))
+        first.bias.sub_(first.weight @ torch.from_numpy(mean))
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def put_head(model: Classifier, head: nn.Module) -> None:
+    """Copy the learned weights into the model's own head, layer by layer."""
+    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    own = [layer for layer in model.head.modules() if isinstance(layer, nn.Linear)]
+    for target, source in zip(own, linear, strict=True):
+        target.load_state_dict(source.state_dict())
+
+
+def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:
+    """(n, D) features → (n, C) logits."""
+    device = next(head.parameters()).device
+    with torch.inference_mode():
+        return head.eval()(torch.from_numpy(features.astype(np.float32)).to(device)).cpu().numpy()
+
+
+def fold_of(store: PixelStore, rows: np.ndarray, folds: int) -> np.ndarray:
+    """(N,) fold of each photo, by its hash."""
+    return np.array(
+        [int(folds * unit_hash(f"{i:016x}", seed=0, purpose="fold")) for i in store.index["id"][rows].tolist()], int
+    )
+
+
+def load_fold_heads(folder: Path) -> list[nn.Module]:
+    """The out-of-fold heads of a stored teacher, in order of fold; empty when it has none."""
+    path = folder / "fold_heads.safetensors"
+    if not path.is_file():
+        return []
+    tensors = load_file(path)
+    heads = []
+    for fold in range(1 + max(int(name.split(".")[0]) for name in tensors)):
+        layers: list[nn.Module] = []
+        for number in range(1 + max(int(name.split(".")[1]) for name in tensors)):
+            weight, bias = tensors[f"{fold}.{number}.weight"], tensors[f"{fold}.{number}.bias"]
+            layer = nn.Linear(weight.shape[1], weight.shape[0])
+            layer.load_state_dict({"weight": weight, "bias": bias})
+            layers += [layer] if not layers else [nn.ReLU(), layer]
+        heads.append(layers[0] if len(layers) == 1 else nn.Sequential(*layers))
+    return [head.eval() for head in heads]

@@ -1,0 +1,89 @@
+"""Decides, among photos that show the same picture, which one stays.
+
+Photos in test stay, then val, then train; among equals the one with more pixels, then the first by hash. A picture
+in two classes stays in none: nobody here knows which label is right.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from potstill.images.duplicates import THUMB, Fingerprint, same_pairs
+
+NEAR_BITS = 6
+"""Within a split, copies differ by at most so many bits of 64, unless the user says otherwise."""
+LEAK_BITS = 10
+"""The same between splits, where a missed copy would make the test easier than it is."""
+
+_ORDER = {"test": 0, "val": 1, "train": 2, "": 2, "unlabeled": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A decoded photo of the folder."""
+
+    index: int
+    split: str
+    label: str
+    sha256: str
+    pixels: int
+    marks: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A photo that should go (or, with the code `similar`, be looked at), and the one it resembles."""
+
+    index: int
+    of: int
+    code: str
+
+
+def find_copies(photos: Sequence[Photo], *, near_bits: int, leak_bits: int) -> list[Copy]:
+    """All copies among the photos, at most one line per photo, with the strongest reason.
+
+    Args:
+        near_bits, leak_bits: largest distance of 64-bit hashes, within one split and between two.
+    """
+    ranked = sorted(photos, key=lambda p: (_ORDER[p.split], -p.pixels, p.sha256, p.index))
+    found: dict[int, Copy] = {}
+    gone: set[int] = set()
+    pairs = sorted(_pairs(ranked, max(near_bits, leak_bits)))
+    conflicts = [(a, b) for a, b, bits in pairs if _conflict(ranked[a], ranked[b]) and bits <= near_bits]
+    for a, b in conflicts:
+        for one, other in ((a, b), (b, a)):
+            gone.add(one)
+            found.setdefault(one, Copy(ranked[one].index, ranked[other].index, "two_classes"))
+    for a, b, bits in pairs:  # the better one, a, is always settled before b, for pairs are in order of rank
+        if a in gone or b in gone or _conflict(ranked[a], ranked[b]):
+            continue
+        first, second = ranked[a], ranked[b]
+        crosses = first.split in ("test", "val") and first.split != second.split
+        if bits > (leak_bits if crosses else near_bits):
+            found.setdefault(b, Copy(second.index, first.index, "similar"))
+            continue
+        code = "in_test" if crosses else "identical" if bits < 0 else "duplicate"
+        gone.add(b)
+        found[b] = Copy(second.index, first.index, code)
+    return [found[rank] for rank in sorted(found)]
+
+
+def _conflict(first: Photo, second: Photo) -> bool:
+    return first.label != second.label and bool(first.label and second.label)
+
+
+def _pairs(ranked: Sequence[Photo], max_bits: int) -> Iterator[tuple[int, int, int]]:
+    """(better, worse, distance) by rank; -1 is the distance of identical files."""
+    same: defaultdict[str, list[int]] = defaultdict(list)
+    for rank, photo in enumerate(ranked):
+        for other in same[photo.sha256]:
+            yield other, rank, -1
+        same[photo.sha256].append(rank)
+    hashes = np.array([p.marks.hash for p in ranked], np.uint64)
+    mirrored = np.array([p.marks.mirrored for p in ranked], np.uint64)
+    thumbs = np.array([p.marks.thumb for p in ranked], np.uint8).reshape(-1, THUMB, THUMB)
+    for a, b, bits in same_pairs(hashes, mirrored, thumbs, max_bits=max_bits):
+        if ranked[a].sha256 != ranked[b].sha256:
+            yield a, b, bits

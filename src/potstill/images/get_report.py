@@ -1,0 +1,105 @@
+"""What a person sees of `get`: a bar per class while it works, a table and the shortages at its end."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from potstill.images.download import Stream
+from potstill.images.reasons import meaning
+from potstill.progress import PLAIN_LINE_SECONDS, Reporter
+
+
+@contextlib.contextmanager
+def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[], None]]:
+    """One bar per class; without a terminal a line now and then. Yields what to call after each photo."""
+    if reporter.console.is_terminal and not reporter.console.quiet:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[out]}"),
+        )
+        with Progress(*columns, TimeRemainingColumn(), console=reporter.console, transient=True) as progress:
+            tasks = [progress.add_task(s.concept.label, total=_wanted(s), out="") for s in streams]
+
+            def draw() -> None:
+                for task, stream in zip(tasks, streams, strict=True):
+                    out = f"{stream.reasons.total():,} left out" if stream.reasons else ""
+                    progress.update(task, completed=_have(stream), out=out)
+
+            yield _at_most_every(0.2, draw)
+            draw()
+    else:
+
+        def line() -> None:
+            reporter.say("got " + ", ".join(f"{s.concept.label} {_have(s):,}/{_wanted(s):,}" for s in streams))
+
+        yield _at_most_every(PLAIN_LINE_SECONDS, line)
+
+
+def table(streams: Sequence[Stream]) -> Table:
+    """Class by class: photos in place, and candidates left out by reason."""
+    out = Table("class", "source", "train", "test", "left out, by reason")
+    for stream in streams:
+        sides = [f"{side.have:,} of {side.wanted:,}" for side in stream.sides.values()]
+        reasons = ", ".join(f"{code} {count:,}" for code, count in stream.reasons.most_common())
+        out.add_row(stream.concept.label, stream.source.name, *sides, reasons)
+    return out
+
+
+def shortages(streams: Sequence[Stream]) -> list[str]:
+    """A paragraph for each class that has too few photos: how many, why, and what can be done."""
+    texts = []
+    for stream in streams:
+        short = [
+            f"{side.wanted - side.have:,} {split}" for split, side in stream.sides.items() if side.have < side.wanted
+        ]
+        if not short:
+            continue
+        label = stream.concept.label
+        lines = [f"{label}: {' and '.join(short)} photos are missing; {stream.source.name} listed {stream.listed:,}."]
+        if stream.error:
+            lines.append(f"  The source stopped: {stream.error}")
+        lines += [
+            f"  {count:,} {code}: {meaning(code)}"
+            + (f" (for example: {example})" if (example := stream.examples[code]) else "")
+            for code, count in stream.reasons.most_common()
+        ]
+        retried = {"server_error", "connection", "timeout", "cut_short", "parked"} & {*stream.reasons}
+        if retried:
+            lines.append("  The same command tries the failed ones again.")
+        elif stream.reasons["license"]:
+            lines.append("  --allow-nc also takes photos for non-commercial use; --license any takes all.")
+        else:
+            lines.append("  Another source may have more: --source commons, --source inaturalist.")
+        texts.append("\n".join(lines))
+    return texts
+
+
+def left_out(streams: Sequence[Stream]) -> Counter[str]:
+    """All classes together, by reason code."""
+    return sum((stream.reasons for stream in streams), Counter[str]())
+
+
+def _have(stream: Stream) -> int:
+    return sum(side.have for side in stream.sides.values())
+
+
+def _wanted(stream: Stream) -> int:
+    return sum(side.wanted for side in stream.sides.values())
+
+
+def _at_most_every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    last = time.monotonic()
+
+    def maybe() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            action()
+
+    return maybe

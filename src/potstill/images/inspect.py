@@ -1,0 +1,105 @@
+"""Looks at every file of a photo folder, on all cores: what it is, what is wrong with it, how to know its copies."""
+
+import hashlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from potstill.images.decode import BadPhotoError, Decoded, decode, read_bytes
+from potstill.images.duplicates import Fingerprint, fingerprint
+from potstill.images.looks import LOOK_SIDE, look_at
+
+_CHUNK = 32
+_POOL_FROM = 256
+"""Fewer files are looked at faster here than other processes start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What one look at a file found."""
+
+    path: Path
+    sha256: str = ""
+    pixels: int = 0
+    fault: str = ""
+    """A code of reasons.REASONS for which it cannot stay, or empty."""
+    detail: str = ""
+    notes: tuple[str, ...] = ()
+    """Codes that are only listed."""
+    marks: Fingerprint | None = None
+
+
+def inspect(path: Path, *, min_side: int) -> Inspected:
+    """Read, decode and look at one file. Never raises for a bad photo."""
+    sha256 = ""
+    try:
+        data = read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        decoded = decode(data, short_side=LOOK_SIDE, min_side=min_side, rough=True)
+        seen = look_at(data, decoded)
+    except BadPhotoError as error:
+        return Inspected(path, sha256, fault=error.code, detail=error.reason)
+    return Inspected(
+        path,
+        sha256,
+        pixels=decoded.width * decoded.height,
+        notes=(*_file_notes(path, decoded), *seen.notes),
+        marks=fingerprint(decoded.image),
+    )
+
+
+def inspect_all(paths: Sequence[Path], *, min_side: int) -> Iterator[Inspected]:
+    """`inspect` for all, in order, on all cores: processes, for threads would share one interpreter."""
+    workers = os.cpu_count() or 1
+    if workers == 1 or len(paths) < _POOL_FROM:
+        yield from (inspect(path, min_side=min_side) for path in paths)
+        return
+    chunks = [(paths[start : start + _CHUNK], min_side) for start in range(0, len(paths), _CHUNK)]
+    context = multiprocessing.get_context("spawn")  # forking a program with threads can hang it
+    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+        try:
+            for found in pool.map(_inspect_chunk, chunks):
+                yield from found
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _inspect_chunk(job: tuple[Iterable[Path], int]) -> list[Inspected]:
+    paths, min_side = job
+    return [inspect(path, min_side=min_side) for path in paths]
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _file_notes(path: Path, decoded: Decoded) -> Iterator[str]:
+    if decoded.frames > 1 and decoded.format != "MPO":
+        yield "animated"
+    if decoded.mode not in ("RGB", "L"):
+        yield "odd_mode"
+    if decoded.rotated:
+        yield "rotated"
+    if path.suffix and path.suffix.lower() not in _suffixes(decoded.format):
+        yield "wrong_extension"
+
+
+@cache
+def _suffixes(file_format: str) -> set[str]:
+    own = {suffix for suffix, name in Image.registered_extensions().items() if name == file_format}
+    return own | ({".jpg", ".jpeg", ".jpe"} if file_format == "MPO" else set())

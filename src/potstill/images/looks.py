@@ -1,0 +1,93 @@
+"""How a decoded photo looks: blank, dark, grey, blurred, stretched. Plain statistics of a small copy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from potstill.images.decode import BadPhotoError, Decoded
+
+LOOK_SIDE = 64
+"""Photos are looked at with this short side: JPEG then decodes at a fraction of the cost, yet to its last byte."""
+
+MAX_ASPECT = 4.0
+"""Longer photos are strips and banners; cropping or squeezing them shows nothing."""
+
+_SIDE = 16
+_FLICKR_NOTICE_BYTES = 2051
+"""The length of Flickr's "photo unavailable" picture, 11 % of ImageNet's addresses once (jetson-inference#124)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Statistics of an RGB picture, in grey levels out of 255."""
+
+    span: int
+    """Largest minus smallest value, of the channel where that is most, in a 16 × 16 copy."""
+    low: float
+    """5th percentile of brightness."""
+    high: float
+    """95th percentile of brightness."""
+    color: float
+    """Mean difference between the largest and the smallest channel of a pixel."""
+    edges: float
+    """Mean absolute difference of neighbours, relative to `span`."""
+
+    @property
+    def is_blank(self) -> bool:
+        return self.span < 8
+
+    @property
+    def notes(self) -> list[str]:
+        """Codes of reasons.REASONS that deserve a look, none of them a fault in itself."""
+        found = {
+            "dark": self.high < 40,
+            "bright": self.low > 225,
+            "grey": self.color < 2,
+            "blurred": self.edges < 0.012,
+        }
+        return [code for code, holds in found.items() if holds]
+
+
+def looks(image: Image.Image) -> Looks:
+    """The statistics of an RGB picture, best of about LOOK_SIDE pixels."""
+    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3).T
+    channels = np.ascontiguousarray(small, np.int16)  # numpy is several times slower along an axis of length 3
+    red, green, blue = channels
+    span = int((channels.max(axis=1) - channels.min(axis=1)).max())
+    brightness = np.sort(red + green + blue)
+    color = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    fine = np.asarray(image.convert("L"))[::2].astype(np.int16)
+    steps = np.abs(fine[:, 1:] - fine[:, :-1])
+    return Looks(
+        span=span,
+        low=float(brightness[len(brightness) // 20] / 3),
+        high=float(brightness[-1 - len(brightness) // 20] / 3),
+        color=float(color.sum()) / color.size,
+        edges=float(steps.sum()) / max(steps.size, 1) / max(span, 1),
+    )
+
+
+def look_at(data: bytes, decoded: Decoded) -> Looks:
+    """The statistics of a photo that `check`, `get` and `distill` alike let pass.
+
+    Args:
+        data: the whole file.
+        decoded: what `decode` made of it, of about LOOK_SIDE pixels or larger.
+    Raises:
+        BadPhotoError: code `thin`, `blank` or `placeholder`.
+    """
+    _refuse_shape(decoded)
+    factor = min(decoded.image.size) // LOOK_SIDE
+    seen = looks(decoded.image.reduce(factor) if factor > 1 else decoded.image)
+    if seen.is_blank:
+        raise BadPhotoError("blank", "one flat colour")
+    if len(data) == _FLICKR_NOTICE_BYTES and decoded.format == "PNG":
+        raise BadPhotoError("placeholder", f"a PNG of {len(data)} bytes, as Flickr sends for lost photos")
+    return seen
+
+
+def _refuse_shape(decoded: Decoded) -> None:
+    """Raise BadPhotoError, code `thin`, for strips."""
+    if max(decoded.width, decoded.height) > MAX_ASPECT * min(decoded.width, decoded.height):
+        raise BadPhotoError("thin", f"{decoded.width} × {decoded.height} pixels")

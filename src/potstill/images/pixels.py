@@ -1,0 +1,87 @@
+"""The packed pixel store: photos decoded once, row after row in one file, read by position.
+
+    pixels.bin   for each photo (height, width, 3) uint8, or a JPEG of it where raw pixels would take too much disk
+    index.npy    one `PHOTO` record per photo, ordered by split and id
+
+No file is opened and no JPEG is decoded while a model trains, and memory does not grow with the number of photos.
+"""
+
+import io
+import os
+import weakref
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from potstill.errors import StaleError
+from potstill.images.folder import SPLITS, Split
+
+PHOTO = np.dtype(
+    [
+        ("offset", "<u8"),  # of the first byte in pixels.bin
+        ("bytes", "<u4"),
+        ("height", "<u2"),
+        ("width", "<u2"),
+        ("jpeg", "?"),
+        ("split", "u1"),  # index into SPLITS
+        ("label", "<i4"),  # index into the classes, -1 for unlabelled photos
+        ("id", "<u8"),  # first 64 bits of the file's sha256
+    ]
+)
+
+JPEG_QUALITY = 95
+
+
+class PixelStore:
+    """Read access to the photos of a run. Cheap to open, safe to share between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is `1_images/`. Raises StaleError where index and pixels do not belong together."""
+        self.folder = Path(folder)
+        self.index: np.ndarray = np.load(self.folder / "index.npy", allow_pickle=False)
+        if self.index.dtype != PHOTO:
+            raise StaleError(f"{self.folder}/index.npy was written by another version. Remove {self.folder} and rerun.")
+        end = int((self.index["offset"] + self.index["bytes"]).max(initial=0))
+        size = (self.folder / "pixels.bin").stat().st_size
+        if size < end:
+            raise StaleError(
+                f"{self.folder}/pixels.bin has {size:,} bytes, the index needs {end:,}. Remove {self.folder} and rerun."
+            )
+
+    @cached_property
+    def _file(self) -> BinaryIO:
+        file = (self.folder / "pixels.bin").open("rb", buffering=0)
+        weakref.finalize(self, file.close)
+        return file
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, *splits: Split) -> np.ndarray:
+        """(n,) positions in the index of the photos of these splits, in order."""
+        return np.flatnonzero(np.isin(self.index["split"], [SPLITS.index(split) for split in splits]))
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64 class indices, -1 for unlabelled photos."""
+        return self.index["label"][rows].astype(np.int64)
+
+    def photo(self, row: int) -> Image.Image:
+        """Photo `row` as an RGB image."""
+        record = self.index[row]
+        # Read by position, not by memory map: pages of a map would count as this process's memory.
+        data = os.pread(self._file.fileno(), int(record["bytes"]), int(record["offset"]))
+        if record["jpeg"]:
+            return Image.open(io.BytesIO(data)).convert("RGB")
+        return Image.frombuffer("RGB", (int(record["width"]), int(record["height"])), data, "raw", "RGB", 0, 1)
+
+
+def encode(image: Image.Image, *, jpeg: bool) -> bytes:
+    """The bytes of one photo as the store keeps them."""
+    if not jpeg:
+        return image.tobytes()
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,85 @@
+"""Where photos come from. One file per source; all speak the small protocol below.
+
+A source turns a word into one of its own classes (`resolve`) and then lists photos of it in a fixed order
+(`candidates`), as lazily as it can: the caller stops when it has enough. It never fetches a photo itself.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from potstill.errors import SourceError
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Concept:
+    """What a class name means to one source."""
+
+    label: str
+    """The user's class name, and the name of its folder."""
+    id: str
+    """The source's own id: a Freebase MID, a Wikidata QID, a taxon number, a wnid, a label."""
+    name: str
+    """What the source calls it."""
+    note: str = ""
+    """Anything a person should know about the choice: other meanings, a plural turned singular."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A photo that a source says shows a class. It has not been looked at."""
+
+    key: str
+    """`SOURCE-ID`, unique, and the file name without its extension: only letters, digits, `-`, `_` and `.`."""
+    label: str
+    group: str
+    """What must stay on one side of the split: one observation, one page, one original."""
+    url: str = ""
+    read: Callable[[], bytes] | None = None
+    """Gives the bytes where they are on this machine already; runs in a thread."""
+    sha1: str = ""
+    """Hex, of the very bytes at `url`, where the source promises it."""
+    sha256: str = ""
+    license: str = ""
+    """As in licenses.license_id; "" is unknown."""
+    license_url: str = ""
+    author: str = ""
+    title: str = ""
+    landing_url: str = ""
+    split: str = ""
+    """The split that the source itself prescribes; "" leaves it to the hash of the group."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts for the provenance: what makes a row of a data set findable again."""
+
+    def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):  # parts of it come from servers, and it becomes a file name
+            raise SourceError(f"A photo of {self.label!r} has the key {self.key!r}, which cannot be a file name.")
+
+
+class Source(Protocol):
+    """What every source can do."""
+
+    name: str
+    has_licenses: bool
+    """Whether each photo carries a licence, so that the licence filter applies."""
+    public: bool
+    """Whether it is on the open internet, where one photo turns up under many names and copies are worth refusing."""
+
+    async def resolve(self, label: str, wanted: str) -> Concept:
+        """What `wanted` (a word, or an id given as `label=id`) means here. Raises SourceError with near matches."""
+        ...
+
+    def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
+        """Photos of one of the resolved classes, the same ones in the same order each time."""
+        ...
+
+    async def facts(self) -> dict[str, Any]:
+        """For dataset.json: files used, with their ETags, revisions, licences of the whole."""
+        ...
+
+    async def probe(self) -> str:
+        """One small request. Returns what was found; raises SourceError or FetchError."""
+        ...

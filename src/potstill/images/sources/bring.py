@@ -1,0 +1,94 @@
+"""Photos of your own, or lists of them: `--source PATH`. A folder, a list of URLs, tar shards.
+
+FOLDER/{train,test}/CLASS/*, FOLDER/CLASS/*       photos
+FOLDER/CLASS.txt                                  one URL per line, a file per class
+LIST.csv, .tsv, .jsonl, .parquet                  columns url, label [, license, author, title, sha256, split, group]
+FOLDER/*.tar, SHARDS-{000..012}.tar               webdataset shards, img2dataset output: label in .cls or .json
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import SourceError
+from potstill.images.folder import LABELED, list_photos, plain_name
+from potstill.images.names import near_matches
+from potstill.images.sources import Candidate, Concept
+from potstill.images.sources.shards import expand, shard_candidates
+from potstill.images.sources.url_lists import SUFFIXES, list_candidates, text_candidates
+from potstill.images.split import unit_hash
+
+
+class Bring:
+    """Whatever lies at a path."""
+
+    name = "bring"
+    has_licenses = False
+
+    def __init__(self, what: str) -> None:
+        self._path = Path(what)
+        self._shards = expand(what)
+        self.public = not self._shards and (self._path.suffix in SUFFIXES or bool(list(_text_files(self._path))))
+        if not self._shards and not self._path.exists():
+            raise SourceError(f"There is no {what}.")
+        self._labels: Counter[str] = Counter()
+
+    async def resolve(self, label: str, wanted: str) -> Concept:
+        """A label that occurs, as it is written there, or in another case."""
+        if not self._labels:
+            self._labels.update(candidate.label for candidate in self._all())
+        by_folded = {name.casefold(): name for name in self._labels}
+        if found := by_folded.get(wanted.casefold()):
+            return Concept(label=label, id=found, name=found, note=f"{self._labels[found]:,} candidates")
+        have = ", ".join(name for name, _ in self._labels.most_common(12)) or "no label at all"
+        raise SourceError(f"{self._path} has no label {wanted!r}.{near_matches(wanted, self._labels)} It has {have}.")
+
+    async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
+        """In the order of the list; photos in folders in the order of a hash of their names."""
+        from dataclasses import replace
+
+        for candidate in self._all():
+            if candidate.label == concept.id:
+                yield replace(candidate, label=concept.label)
+
+    async def facts(self) -> dict[str, Any]:
+        return {"path": self._path.name, "labels": dict(self._labels.most_common(1000))}
+
+    async def probe(self) -> str:
+        return f"{sum(1 for _ in self._all()):,} candidates"
+
+    def _all(self) -> Iterator[Candidate]:
+        if self._shards:
+            yield from shard_candidates(self._shards)
+        elif self._path.is_file():
+            if self._path.suffix not in SUFFIXES:
+                raise SourceError(f"{self._path} is none of {', '.join(sorted(SUFFIXES))}, and no tar.")
+            yield from list_candidates(self._path)
+        elif texts := list(_text_files(self._path)):
+            for path in texts:
+                yield from text_candidates(path)
+        else:
+            yield from _folder_candidates(self._path)
+
+
+def _text_files(folder: Path) -> Iterator[Path]:
+    """`CLASS.txt` files, where there is no class folder beside them."""
+    if folder.is_dir() and not any(entry.is_dir() for entry in folder.iterdir()):
+        yield from sorted(folder.glob("*.txt"))
+
+
+def _folder_candidates(folder: Path) -> Iterator[Candidate]:
+    found = [(split, label, path) for split, label, path in list_photos(folder) if path is not None and label]
+    named = [(plain_name(path.relative_to(folder)), split, label, path) for split, label, path in found]
+    named.sort(key=lambda item: unit_hash(item[0], seed=0, purpose="order"))
+    for name, split, label, path in named:
+        yield Candidate(
+            key=f"bring-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
+            label=label,
+            group=f"bring:{name}",
+            read=path.read_bytes,
+            split=("test" if split == "val" else split) if split in LABELED else "",
+            title=plain_name(path.name),
+            more={"file": name},
+        )

@@ -1,0 +1,52 @@
+"""Running a model over views: features and logits, on whatever device, without keeping them in memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from potstill.arrays import RowWriter
+from potstill.images.pixels import PixelStore
+from potstill.models import Classifier, normalise
+from potstill.training import Precision
+from potstill.views import Renderer, plain_views
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+BATCH = 32
+
+
+def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batch:
+    """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels."""
+    with torch.inference_mode(), precision.autocast():
+        features, logits = model.both(normalise(torch.from_numpy(pixels).to(precision.device), model.info))
+    return features.float().cpu().numpy(), logits.float().cpu().numpy()
+
+
+def plain_answers(
+    model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
+) -> Batch:
+    """Features (n, D) and logits (n, C) of the plain view (centre square) of the photos `rows`."""
+    renderer = Renderer(store, rows, plain_views(store, rows)[:, None], model.info.size, threads=threads)
+    parts = [
+        answers(model, renderer(block, np.zeros(len(block), int)), precision)
+        for block in (np.arange(i, min(i + BATCH, len(rows))) for i in range(0, len(rows), BATCH))
+    ]
+    return np.concatenate([f for f, _ in parts]), np.concatenate([z for _, z in parts])
+
+
+def store_features(
+    model: Classifier, renderer: Renderer, writer: RowWriter, precision: Precision, update: Callable[[int], None]
+) -> None:
+    """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
+
+    Goes on after the last photo that the writer holds. `update` is told the number of finished photos.
+    """
+    photos, count = renderer.views.shape
+    block = max(1, BATCH // max(count, 1))
+    for start in range(writer.done, photos, block):
+        numbers = np.arange(start, min(start + block, photos))
+        pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
+        features, _ = answers(model, pixels, precision)
+        writer.write(features.reshape(len(numbers), count, -1))
+        update(int(numbers[-1]) + 1)

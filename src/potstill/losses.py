@@ -1,0 +1,163 @@
+"""The losses of distillation: pure functions of tensors, one value per photo, so that weights and masks stay possible.
+
+Arguments are (student, teacher), as torch's (input, target). z are raw logits (B, C), f pooled features (B, D).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from potstill.errors import ConfigError
+
+DKD_MIN_CLASSES = 5
+_EPSILON = 1e-8
+
+
+def task_loss(student_logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy with the given labels, in nats.
+
+    Args:
+        student_logits: (B, C).
+        targets: (B, C) one-hot labels, or blends of two for mixed views; all zero for unlabelled photos, which
+            then count 0.
+        label_smoothing: share of each target that is spread over all classes. Szegedy et al. 2016, arXiv:1512.00567.
+    Returns:
+        (B,) ≥ 0.
+    """
+    _same_shape(student_logits, targets)
+    known = targets.sum(-1, keepdim=True)
+    smooth = (1 - label_smoothing) * targets + label_smoothing * known / targets.shape[-1]
+    return -(smooth * F.log_softmax(student_logits, dim=-1)).sum(-1)
+
+
+def distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of the softened distributions, in nats.
+
+    The T² keeps the size of the gradient comparable across T.
+
+    Args:
+        student_logits: (B, C), carries the gradient.
+        teacher_logits: (B, C).
+        temperature: T > 0.
+    Returns:
+        (B,) ≥ 0: the sum over the classes.
+    Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2.
+    """
+    _same_shape(student_logits, teacher_logits)
+    student = F.log_softmax(student_logits / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
+    return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """‖z_s − z_t‖² / (2 C) of the logits, each centred over the classes: `distill_loss` for T → ∞.
+
+    Returns:
+        (B,) ≥ 0.
+    Source: Ba and Caruana 2014, arXiv:1312.6184; the limit: Hinton et al. 2015, section 2.1.
+    """
+    _same_shape(student_logits, teacher_logits)
+    difference = (student_logits - student_logits.mean(-1, keepdim=True)) - (
+        teacher_logits - teacher_logits.mean(-1, keepdim=True)
+    )
+    return difference.square().mean(-1) / 2
+
+
+def dist_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """2 − (correlation over the classes of each photo) − (correlation over the photos of each class), times T².
+
+    The second correlation is one number for the batch and is given to every photo; with 2 classes it carries next to
+    nothing, and it wants batches of 64 and more.
+
+    Returns:
+        (B,) in [0, 4 T²].
+    Source: Huang et al. 2022 (DIST), arXiv:2205.10536, equations 6 to 9, with β = γ = 1.
+    """
+    _same_shape(student_logits, teacher_logits)
+    student = (student_logits / temperature).softmax(-1)
+    teacher = (teacher_logits / temperature).softmax(-1)
+    within = 1 - _correlation(student, teacher)
+    across = 1 - _correlation(student.T, teacher.T).mean()
+    return temperature**2 * (within + across)
+
+
+def dkd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, beta: float = 2.0
+) -> Tensor:
+    """Decoupled distillation: KL of (label, rest), plus β · KL among the other classes, times T².
+
+    Args:
+        labels: (B,) int64; photos with label -1 count 0.
+        beta: weight of the other classes; 2 is the paper's value for MobileNet v1 on ImageNet.
+    Returns:
+        (B,) ≥ 0.
+    Raises:
+        ConfigError: fewer than 5 classes: with 2 the second term is always 0, with 3 it is one number.
+    Source: Zhao et al. 2022, arXiv:2203.08679, section 3.
+    """
+    _same_shape(student_logits, teacher_logits)
+    check_method("dkd", student_logits.shape[-1])
+    known = labels >= 0
+    target = F.one_hot(labels.clamp(min=0), student_logits.shape[-1]).bool()
+    student, teacher = student_logits / temperature, teacher_logits / temperature
+    binary = _kl(_target_and_rest(student, target), _target_and_rest(teacher, target))
+    rest = _kl(_without(student, target), _without(teacher, target))
+    return temperature**2 * (binary + beta * rest) * known
+
+
+def feature_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """1 − cosine between projected student features and standardised teacher features.
+
+    Args:
+        student_features: (B, D), through the projector already.
+        teacher_features: (B, D), zero mean and unit variance per dimension over the training views.
+    Returns:
+        (B,) in [0, 2].
+    Source: research summary in the design; the form follows Miles and Mikolajczyk 2023, arXiv:2303.11098, with cosine.
+    """
+    _same_shape(student_features, teacher_features)
+    return 1 - F.cosine_similarity(student_features, teacher_features, dim=-1, eps=1e-6)
+
+
+def check_method(method: str, classes: int) -> None:
+    """Raise ConfigError where a distillation loss cannot work with this number of classes."""
+    if method == "dkd" and classes < DKD_MIN_CLASSES:
+        raise ConfigError(
+            f'student.method = "dkd" needs at least {DKD_MIN_CLASSES} classes, there are {classes}: it separates the '
+            "label from the other classes, and so few others carry next to nothing.\n"
+            '  Use "kl" with feature_weight > 0; with few classes the features carry the most.'
+        )
+    if method == "dist" and classes < 3:
+        raise ConfigError(
+            'student.method = "dist" needs at least 3 classes: the correlation of 2 probabilities is always 1 or −1, '
+            'without a gradient.\n  Use "kl" with feature_weight > 0.'
+        )
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation along the last dimension."""
+    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + _EPSILON)
+
+
+def _kl(student_log: Tensor, teacher_log: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of log-probabilities; classes with −∞ in both count 0."""
+    difference = torch.where(teacher_log.isinf(), 0.0, teacher_log - student_log)
+    return (teacher_log.exp() * difference).sum(-1)
+
+
+def _target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
+    """(B, 2) log-probabilities of the label and of all other classes together."""
+    total = logits.logsumexp(-1)
+    own = logits[target]
+    rest = logits.masked_fill(target, -torch.inf).logsumexp(-1)
+    return torch.stack([own - total, rest - total], dim=-1)
+
+
+def _without(logits: Tensor, target: Tensor) -> Tensor:
+    """(B, C) log-probabilities among the classes other than the label, −∞ at the label."""
+    return F.log_softmax(logits.masked_fill(target, -torch.inf), dim=-1)
+
+
+def _same_shape(student: Tensor, teacher: Tensor) -> None:
+    assert student.shape == teacher.shape, f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"

@@ -1,0 +1,118 @@
+"""What this machine has, and how a run uses it: device, arithmetic, threads. Chosen by timing, written down."""
+
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.config import MachineConfig
+from potstill.errors import ConfigError
+from potstill.training import Precision
+
+PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The decided use of this machine."""
+
+    device: str
+    cores: int
+    jobs: int
+    """Students trained at the same time."""
+    precision: str = "auto"
+    """Arithmetic of training and labelling as asked for: "auto", "float32" or "bfloat16"."""
+
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+
+def decide(config: MachineConfig) -> Machine:
+    """Fill in "auto" values. Raises ConfigError for a device that is not there."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"machine.device = {device!r} cannot be used here: {str(error).splitlines()[0]}\n"
+            "  Use --machine.device cpu, or leave it at auto."
+        ) from None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
+    return Machine(device, cores, jobs, config.precision)
+
+
+def fastest_precision(
+    model: nn.Module, size: int, machine: Machine, *, training: bool, batch: int = 16
+) -> tuple[Precision, dict[str, float]]:
+    """The precision that was asked for; with "auto" the one that does more photos per second with this model here.
+
+    Args:
+        training: time forward and backward, or the forward pass alone.
+    Returns:
+        The choice, and the measured photos per second by name.
+    """
+    device = machine.torch_device()
+    speeds = {}
+    for name in ("float32", "bfloat16") if machine.precision == "auto" else (machine.precision,):
+        precision = Precision(device, getattr(torch, name))
+        try:
+            speeds[name] = _photos_per_second(model, size, precision, training, batch)
+        except RuntimeError:  # an operation without this arithmetic
+            speeds[name] = 0.0
+    best = max(speeds, key=lambda name: speeds[name])
+    return Precision(device, getattr(torch, best)), {name: round(speed, 1) for name, speed in speeds.items()}
+
+
+def _photos_per_second(model: nn.Module, size: int, precision: Precision, training: bool, batch: int) -> float:
+    pixels = torch.zeros(batch, size, size, 3, device=precision.device).permute(0, 3, 1, 2)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    was_training = model.training
+    model.train(training)
+
+    def step() -> None:
+        with torch.set_grad_enabled(training), precision.autocast():
+            total = model(pixels).float().square().mean()
+        if training:
+            total.backward()
+        float(total.detach())  # waits for the device
+
+    step()
+    started, steps = time.perf_counter(), 0
+    while time.perf_counter() - started < PROBE_SECONDS:
+        step()
+        steps += 1
+    speed = steps * batch / (time.perf_counter() - started)
+    model.zero_grad(set_to_none=True)
+    model.load_state_dict(state)
+    model.train(was_training)
+    return speed
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """What environment.json says of the machine and the versions."""
+    names = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
+    return {
+        "machine": asdict(machine),
+        "processor": _processor(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  not a file on disk
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

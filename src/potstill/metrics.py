@@ -1,0 +1,162 @@
+"""Numbers about predictions: accuracy, NLL, calibration error, agreement, and the intervals and tests around them.
+
+Everything is numpy, works on logits (n, C) and labels (n,), and is the same for teacher, student and twin.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+ECE_BINS = 15
+
+
+def log_softmax(logits: Array) -> Array:
+    """(…, C) log-probabilities."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def softmax(logits: Array) -> Array:
+    """(…, C) probabilities."""
+    return np.exp(log_softmax(logits))
+
+
+def accuracy(logits: Array, labels: Array) -> float:
+    """Share of photos whose largest logit is the label's."""
+    return float(np.mean(logits.argmax(-1) == labels))
+
+
+def nll(logits: Array, labels: Array) -> float:
+    """Mean negative log-likelihood of the label, in nats."""
+    return float(-np.mean(np.take_along_axis(log_softmax(logits), labels[..., None], -1)))
+
+
+def ece(logits: Array, labels: Array, bins: int = ECE_BINS) -> float:
+    """Expected calibration error: mean gap between top probability and accuracy over equal-width bins.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
+    """
+    probabilities = softmax(logits)
+    top, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    which = np.minimum((top * bins).astype(int), bins - 1)
+    gaps = [abs(np.sum(right[which == b]) - np.sum(top[which == b])) for b in range(bins)]
+    return float(sum(gaps) / len(labels))
+
+
+def agreement(logits: Array, other: Array) -> float:
+    """Share of photos on which both give the same class."""
+    return float(np.mean(logits.argmax(-1) == other.argmax(-1)))
+
+
+def fit_temperature(logits: Array, labels: Array) -> float:
+    """The T in [0.05, 20] that minimises the NLL of logits / T: one number that repairs most over-confidence.
+
+    The NLL is convex in 1 / T, so a ternary search finds the minimum.
+    Source: Guo et al. 2017, section 4.2.
+    """
+    low, high = math.log(0.05), math.log(20)
+    while high - low > 1e-4:
+        third = (high - low) / 3
+        left, right = low + third, high - third
+        if nll(logits / math.exp(left), labels) < nll(logits / math.exp(right), labels):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)
+
+
+def mean_probability_logits(logits: list[Array]) -> Array:
+    """Several models as one: the logarithm of their mean probabilities. One model: its logits unchanged."""
+    if len(logits) == 1:
+        return logits[0]
+    return np.log(np.mean([softmax(z) for z in logits], axis=0) + 1e-8)
+
+
+def confusion(logits: Array, labels: Array) -> Array:
+    """(C, C) counts: rows are the true classes, columns the answers."""
+    classes = logits.shape[-1]
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, logits.argmax(-1)), 1)
+    return counts
+
+
+def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share. Source: Wilson 1927; good at small counts and near 1."""
+    z = _normal_quantile((1 + confidence) / 2)
+    share = right / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar(first_right: Array, second_right: Array) -> tuple[int, int, float]:
+    """Exact McNemar test of two models on the same photos.
+
+    Args:
+        first_right, second_right: (n,) bool.
+    Returns:
+        Photos only the first got right, photos only the second got right, two-sided p.
+    Source: McNemar 1947; the exact binomial form.
+    """
+    b = int(np.sum(first_right & ~second_right))
+    c = int(np.sum(~first_right & second_right))
+    n = b + c
+    if n == 0:
+        return 0, 0, 1.0
+    tail = sum(math.exp(_log_choose(n, k) - n * math.log(2)) for k in range(min(b, c) + 1))
+    return b, c, min(1.0, 2 * tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def contains_zero(self) -> bool:
+        return self.low <= 0 <= self.high
+
+
+def bootstrap_mean(right: Array, *, resamples: int, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of a mean over seeds and photos, both drawn anew.
+
+    Args:
+        right: (S, n) one number per seed and photo: rightness, or the difference of two models' rightness (paired).
+    Source: Efron and Tibshirani 1993, percentile interval; two-level resampling of seeds and photos.
+    """
+    seeds, photos = right.shape
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, 500):
+        count = min(500, resamples - start)
+        picked_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+        picked_photos = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        means[start : start + count] = np.einsum("rs,sn,rn->r", picked_seeds, right, picked_photos, optimize=True)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(right.mean()), float(low), float(high))
+
+
+def smallest_visible_difference(discordant_share: float, photos: int) -> float:
+    """The difference in accuracy that this many photos would show with 80 % power at 5 %.
+
+    Args:
+        discordant_share: share of photos on which exactly one of the two models is right.
+    Source: normal approximation of McNemar's test: (1.96 + 0.84) · sqrt(discordant / n).
+    """
+    return 2.8 * math.sqrt(max(discordant_share, 1 / photos) / photos)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _normal_quantile(p: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(p)

@@ -1,0 +1,242 @@
+"""Models by name: build them with timm, split them into backbone and head, save them and load them again."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from potstill.architectures import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
+from potstill.errors import ModelError
+from potstill.run import read_json, replacing, sha256_of, write_json
+from potstill.weights import initial_weights
+
+TIMED_PHOTOS = 30
+
+FORMAT = 1
+"""Of model.json. A reader refuses a higher number."""
+
+HEAD_STD = 0.01
+"""Standard deviation of new head weights. timm's own start of MobileNet and EfficientNet heads is far too large for
+few classes (a first loss of up to 5.8 instead of 1.1 with three)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Everything that is needed to build a stored model again: the content of model.json."""
+
+    name: str
+    """As the user calls it."""
+    classes: tuple[str, ...]
+    size: int
+    """Input side in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, of inputs in 0…1."""
+    std: tuple[float, ...]
+    architecture: str
+    """timm's name, or `mobilenetv1` with a channel_multiplier."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """For timm's constructor."""
+    head_width: int = 0
+    """Neurons of the head's hidden layer, 0 for a linear head."""
+    weights: dict[str, Any] = field(default_factory=dict)
+    """Where the starting weights came from: source, file, sha256, licence."""
+    trained: dict[str, Any] = field(default_factory=dict)
+    """How it was trained: role, arm, seed, epochs, settings, and the temperature and threshold fitted on val."""
+    format: int = FORMAT
+
+
+class Classifier(nn.Module):
+    """A timm model, split into `features` (what the head sees) and `head`."""
+
+    def __init__(self, net: nn.Module, info: ModelInfo) -> None:
+        super().__init__()
+        self.net = net
+        self.info = info
+        head_of = net.get_classifier()  # type: ignore[operator]
+        self._head_name = next(name for name, module in net.named_modules() if module is head_of)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.net.get_submodule(self._head_name)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised pixels → (B, D) pooled features, the head's input."""
+        net: Any = self.net
+        return net.forward_head(net.forward_features(pixels), pre_logits=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised pixels → (B, C) logits."""
+        return self.head(self.features(pixels))
+
+    def both(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) → features (B, D) and logits (B, C)."""
+        features = self.features(pixels)
+        return features, self.head(features)
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        first = self.head if isinstance(self.head, nn.Linear) else next(iter(self.head.children()))
+        assert isinstance(first, nn.Linear)
+        return first.in_features
+
+
+def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
+    """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
+    scale = torch.tensor([1 / (255 * s) for s in info.std], device=pixels.device)
+    shift = torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)], device=pixels.device)
+    return torch.addcmul(shift, pixels.float(), scale).permute(0, 3, 1, 2)
+
+
+def describe(name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0) -> ModelInfo:
+    """What the model of this name would be, without building it or touching weights.
+
+    Raises:
+        ModelError: no such model; the message has the nearest names.
+    """
+    common: dict[str, Any] = {"name": name, "classes": tuple(classes), "head_width": head_width}
+    if name in CLASSICS:
+        architecture, arguments, own_size = CLASSICS[name]
+        return ModelInfo(**common, **TENSORFLOW, architecture=architecture, arguments=arguments, size=size or own_size)
+    architecture = PRESETS[name][0] if name in PRESETS else name
+    known = timm.is_model(architecture)
+    try:
+        config = timm.get_pretrained_cfg(architecture) if known else None
+    except RuntimeError:  # no such weights tag, the part after the point
+        known = False
+    if not known:
+        raise ModelError(
+            f"There is no model {name!r}.{near(name)}\n"
+            "  `potstill models` lists the presets, `potstill models PATTERN` everything in timm."
+        )
+    input_size = config.input_size[-1] if config else 224
+    size = size or PRESET_SIZES.get(name) or input_size
+    # Vision transformers are built for one size; convolutions take any.
+    arguments = {"img_size": size} if architecture.startswith("vit_") else {}
+    mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return ModelInfo(**common, architecture=architecture, arguments=arguments, size=size, mean=mean, std=std)
+
+
+def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed: int = 0) -> Classifier:
+    """A new model with a fresh head.
+
+    Args:
+        weights: "auto", "package", "hub", "none", or a file; see `potstill.weights`.
+        dropout: before the head's last layer.
+        seed: of everything that starts random. The caller's generator is left alone.
+    Returns:
+        The model in training mode, `info.weights` filled in.
+    Raises:
+        WeightsError: weights cannot be had, or do not fit.
+    """
+    state, source = initial_weights(info.architecture, info.arguments, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = construct(info.architecture, info.arguments)
+        if state is not None:
+            net.load_state_dict(state, strict=False)  # all but the classifier; names and shapes are checked already
+        model = Classifier(net, dataclasses.replace(info, weights=source))
+        _set_head(model, len(info.classes), info.head_width, dropout)
+    return model
+
+
+def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
+    """Write `model.safetensors` and `model.json`. `trained` is added to what is known of its training.
+
+    The tensor names are timm's, so `timm.create_model(architecture, num_classes=C, checkpoint_path=…)` reads the file
+    too when the head is linear.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(state, temporary)
+    info = dataclasses.replace(model.info, trained={**model.info.trained, **trained})
+    write_json(folder / "model.json", {**dataclasses.asdict(info), "sha256": sha256_of(folder / "model.safetensors")})
+    return info
+
+
+def load_info(folder: Path) -> ModelInfo:
+    """Read model.json. Raises ModelError where it is not one."""
+    values = read_json(folder / "model.json")
+    values.pop("sha256", None)
+    if values.get("format", 0) > FORMAT:
+        raise ModelError(f"{folder}/model.json was written by a newer Potstill (format {values['format']}). Upgrade.")
+    try:
+        info = ModelInfo(**values)
+    except TypeError as error:
+        raise ModelError(f"{folder}/model.json does not describe a model: {error}") from None
+    return dataclasses.replace(info, classes=tuple(info.classes), mean=tuple(info.mean), std=tuple(info.std))
+
+
+def load(folder: Path) -> Classifier:
+    """A stored model, in evaluation mode.
+
+    Raises:
+        ModelError: the files are missing, damaged, or do not belong together.
+    """
+    info = load_info(folder)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.")
+    if sha256_of(path) != read_json(folder / "model.json").get("sha256"):
+        raise ModelError(f"{path} is not the file that model.json describes (sha256 differs): damaged or swapped.")
+    model = Classifier(construct(info.architecture, info.arguments), info)
+    _set_head(model, len(info.classes), info.head_width, 0.0)
+    model.net.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def parameters_of(model: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def macs_of(model: Classifier) -> int:
+    """Multiply-accumulate operations for one photo, counted by torch (convolutions and matrix products)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = model.eval()
+    pixels = torch.zeros(1, 3, model.info.size, model.info.size, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixels)
+    return int(counter.get_total_flops()) // 2
+
+
+def milliseconds_of(model: Classifier) -> float:
+    """Median time of one photo, in torch, on one thread of this machine's CPU, without reading and resizing it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = model.cpu().eval().to(memory_format=torch.channels_last)
+    pixels = torch.zeros(1, 3, model.info.size, model.info.size).to(memory_format=torch.channels_last)
+    times = []
+    try:
+        with torch.inference_mode():
+            for _ in range(TIMED_PHOTOS + 3):
+                started = time.perf_counter()
+                model(pixels)
+                times.append(1000 * (time.perf_counter() - started))
+    finally:
+        torch.set_num_threads(threads)
+    return round(statistics.median(times[3:]), 3)
+
+
+def _set_head(model: Classifier, classes: int, width: int, dropout: float) -> None:
+    """Put a fresh head in the place of the classifier: linear, or one hidden layer."""
+    old = model.head
+    inputs = old.in_features if isinstance(old, nn.Linear) else int(model.net.num_features)  # type: ignore[arg-type]
+    last = nn.Linear(width or inputs, classes)
+    nn.init.normal_(last.weight, std=HEAD_STD)
+    nn.init.zeros_(last.bias)
+    head: nn.Module = last
+    if width:
+        head = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout), last)
+    parent, _, leaf = model._head_name.rpartition(".")
+    setattr(model.net.get_submodule(parent) if parent else model.net, leaf, head)

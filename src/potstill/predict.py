@@ -1,0 +1,144 @@
+"""Using a trained model: label and probability of a photo."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from potstill.deploy import Deployable
+from potstill.errors import DataError, ModelError
+from potstill.images.decode import BadPhotoError, decode_file, to_rgb
+from potstill.models import Classifier, load
+from potstill.run import Run, read_json
+from potstill.stored import ARMS
+
+Photo = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one photo."""
+
+    label: str
+    """The most probable class."""
+    probability: float
+    """Of the label, after the temperature that was fitted on val."""
+    probabilities: dict[str, float]
+    """Of every class, in the order of the classes."""
+    known: bool
+    """False when the model is less sure than it was on 95 % of the val photos: perhaps none of these classes."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, classes: Sequence[str], threshold: float) -> "Prediction":
+        """From the probabilities (C,) of the classes."""
+        best = int(values.argmax())
+        by_name = {name: float(p) for name, p in zip(classes, values, strict=True)}
+        return cls(classes[best], float(values[best]), by_name, bool(values[best] >= threshold))
+
+
+class Predictor:
+    """A trained classifier, ready for photos."""
+
+    def __init__(self, model: Classifier, folder: Path) -> None:
+        self.model, self.folder, self.info = model, folder, model.info
+        self._deployable = Deployable(model, temperature=float(model.info.trained.get("temperature", 1.0))).eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.info.classes
+
+    @property
+    def threshold(self) -> float:
+        """Probability below which an answer counts as unknown."""
+        return float(self.info.trained.get("threshold", 0.0))
+
+    def predict(self, photo: Photo) -> Prediction:
+        """Classify one photo: a path, a Pillow image, or an upright (H, W, 3) uint8 RGB array.
+
+        Raises:
+            DataError: the file is not a usable photo, or the array has another shape.
+        """
+        with torch.inference_mode():
+            values = self._deployable(torch.from_numpy(to_pixels(photo)))[0].numpy()
+        return Prediction.of(values, self.classes, self.threshold)
+
+    def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
+        """`predict` for each photo."""
+        return [self.predict(photo) for photo in photos]
+
+    def __repr__(self) -> str:
+        return f"<Predictor {self.info.name} {self.info.size} px, {len(self.classes)} classes, {self.folder}>"
+
+
+def load_predictor(
+    path: Path | str, *, student: str | None = None, arm: str = "distilled", seed: int | None = None
+) -> Predictor:
+    """A predictor from a run folder, or from a folder with model.json.
+
+    Args:
+        student: name of the student; the one that the comparison chose on val when None.
+        arm: "distilled", "alone" (the twin) or "teacher".
+        seed: None takes the seed with the lowest val NLL.
+    Raises:
+        ModelError: there is no such model.
+    """
+    path = Path(path)
+    if (path / "model.json").is_file():
+        return Predictor(load(path), path)
+    run = Run.open(path)
+    if arm == "teacher":
+        folders = sorted(run.teacher.rglob("model.json"))
+        if len(folders) != 1:
+            raise ModelError(f"{run.teacher} holds {len(folders)} models; name one of their folders.")
+        return Predictor(load(folders[0].parent), folders[0].parent)
+    if arm not in ARMS:
+        raise ModelError(f"There is no arm {arm!r}; take distilled, alone or teacher.")
+    folder = best_seed(run, student or chosen_student(run), arm, seed)
+    return Predictor(load(folder), folder)
+
+
+def student_names(run: Run) -> list[str]:
+    """The finished students of a run, in the order of its settings."""
+    return list(run.stage("4_students").facts()["inputs"]["students"])
+
+
+def chosen_student(run: Run) -> str:
+    """The student that the comparison chose on val; the first one before there is a comparison."""
+    path = run.comparison / "comparison.json"
+    return str(read_json(path)["chosen"]["name"]) if path.is_file() else student_names(run)[0]
+
+
+def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path:
+    """The folder of the seed with the lowest val NLL, or of the seed asked for. Raises ModelError."""
+    names = student_names(run)
+    if student not in names:
+        raise ModelError(f"The run {run.path} has no student {student!r}. It has: {', '.join(names)}.")
+    found: dict[int, Any] = {
+        int(done.parent.parent.name.removeprefix("seed-")): done.parent
+        for done in (run.students / student).glob(f"seed-*/{arm}/done.json")
+    }
+    if seed is not None:
+        if seed not in found:
+            raise ModelError(f"{student} has no seed {seed}. It has: {', '.join(map(str, sorted(found)))}.")
+        return Path(found[seed])
+    if not found:
+        raise ModelError(f"{student} has no finished {arm} model in {run.path}.")
+    return Path(min(found.values(), key=lambda folder: read_json(folder / "done.json")["val_nll_scaled"]))
+
+
+def to_pixels(photo: Photo) -> np.ndarray:
+    """An upright (H, W, 3) uint8 RGB array of the photo. Raises DataError as `Predictor.predict` does."""
+    if isinstance(photo, str | Path):
+        try:
+            return np.array(decode_file(Path(photo)).image)
+        except BadPhotoError as error:
+            raise DataError(f"{photo} is not a usable photo ({error.code}: {error.reason}).") from None
+    if isinstance(photo, Image.Image):
+        return np.array(to_rgb(photo))
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        raise DataError(f"A photo array must be (H, W, 3) uint8 RGB, got {photo.shape} {photo.dtype}.")
+    return np.array(photo)

@@ -1,0 +1,233 @@
+"""What a reader should know before relying on a run. Each finding has a code with a section in docs/findings.md."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from potstill import metrics
+from potstill.report.read import RunFiles
+
+Level = Literal["stop", "caution", "note"]
+
+TITLES: dict[str, tuple[Level, str]] = {
+    "KD001": ("caution", "No gain measured"),
+    "KD002": ("stop", "Distillation made it worse"),
+    "KD003": ("caution", "The teacher is no better than the student"),
+    "KD004": ("note", "Classes too small to see a difference"),
+    "KD005": ("note", "Copies of test photos were left out"),
+    "KD006": ("caution", "The same photo in two classes"),
+    "KD007": ("caution", "Probabilities cannot be taken at their word"),
+    "KD008": ("caution", "One seed only"),
+    "KD009": ("caution", "Few val photos"),
+    "KD010": ("stop", "Trained for a moment only"),
+    "KD011": ("stop", "The student did not learn"),
+    "KD012": ("caution", "Labels that may be wrong"),
+    "KD013": ("note", "Classes of very different size"),
+    "KD014": ("caution", "A class got worse"),
+    "KD015": ("caution", "Val and test disagree"),
+    "KD016": ("caution", "An export failed"),
+    "KD017": ("note", "Many students on the same test photos"),
+    "KD018": ("caution", "Many photos were left out"),
+    "KD019": ("caution", "Copies across splits were not looked for"),
+}
+"""Level and title of every code. Codes are never given a second meaning."""
+
+SMALL_CLASS = 30
+FEW_VAL = 100
+FEW_EPOCHS = 5
+MANY_STUDENTS = 5
+UNEVEN = 5
+MANY_LOST = 0.05
+MANY_SUSPECTS = 0.01
+"""Share of the training photos: the rule of confident learning always names a few."""
+BAD_ECE = 0.05
+"""Beside 1 / sqrt(n): with few photos the measured calibration error of a perfect model is large, too."""
+GAP_SIGMAS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know, with the numbers of this run."""
+
+    code: str
+    message: str
+
+    @property
+    def level(self) -> Level:
+        """stop: do not rely on it. caution: read before relying on it. note: good to know."""
+        return TITLES[self.code][0]
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.code][1]
+
+
+def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
+    """All findings of a run, the gravest first.
+
+    Args:
+        likely_wrong_labels: how many test photos teacher and student both contradict, see `photos.wrong_labels`.
+    """
+    found = [
+        *_students(files),
+        *_learning(files),
+        *_test_photos(files, likely_wrong_labels),
+        *_data(files),
+        *_exported(files),
+    ]
+    order = ("stop", "caution", "note")
+    return sorted(found, key=lambda finding: (order.index(finding.level), finding.code))
+
+
+def _students(files: RunFiles) -> Iterator[Finding]:
+    teacher = files.comparison["teacher"]["accuracy"]
+    students = files.students
+    for s in students:
+        name, d = s["name"], s["difference"]
+        if d["high"] < 0:
+            yield Finding("KD002", f"{name}: {_points(d)} against its twin. Use the twin, or change the settings.")
+        elif d["low"] <= 0:
+            visible = 100 * s["smallest_visible_difference"]
+            yield Finding(
+                "KD001",
+                f"{name}: {_points(d)}, the interval contains 0. With these test photos a difference below about "
+                f"{visible:.1f} points cannot be seen.",
+            )
+        if s["distilled"]["accuracy"]["value"] >= teacher["value"]:
+            yield Finding(
+                "KD003",
+                f"{name} distilled is right on {_share(s['distilled']['accuracy']['value'])} of the test photos, the "
+                f"teacher on {_share(teacher['value'])}. A better teacher is the first thing to try.",
+            )
+        if s["distilled"]["ece_scaled"] > BAD_ECE + files.comparison["test_photos"] ** -0.5:
+            yield Finding(
+                "KD007",
+                f"{name} distilled: after temperature scaling its sureness is off by "
+                f"{100 * s['distilled']['ece_scaled']:.1f} points on average.",
+            )
+        worse = [c for c in s["per_class"] if _class_worse(c, files.comparison["seeds"])]
+        if worse:
+            names = ", ".join(
+                f"{c['class']} ({100 * (c['distilled'] - c['alone']):+.1f} on {c['photos']} photos)" for c in worse[:5]
+            )
+            yield Finding("KD014", f"{name}: distilled is clearly less often right than alone for {names}.")
+    if len(students) >= MANY_STUDENTS:
+        yield Finding(
+            "KD017",
+            f"{len(students)} students were measured. Of so many {files.comparison['confidence']:.0%} intervals, "
+            f"about {len(students) * (1 - files.comparison['confidence']):.1f} miss the true value by chance, and the "
+            "best of them looks better than it is.",
+        )
+
+
+def _class_worse(c: dict[str, Any], seeds: int) -> bool:
+    """Lower than two standard errors of a difference of two independent shares: cautious, for they are paired."""
+    variance = sum(c[arm] * (1 - c[arm]) for arm in ("distilled", "alone")) / max(c["photos"], 1)
+    return bool(c["photos"] >= SMALL_CLASS and c["distilled"] - c["alone"] < -2 * np.sqrt(variance) and seeds > 0)
+
+
+def _learning(files: RunFiles) -> Iterator[Finding]:
+    comparison = files.comparison
+    if comparison["seeds"] == 1:
+        yield Finding("KD008", "How much the result depends on the random start is not known. Use --seeds 3 or more.")
+    common = max(comparison["test_per_class"]) / comparison["test_photos"]
+    for s in files.students:
+        epochs = s["distilled"]["recipe"]["epochs"]
+        if epochs < FEW_EPOCHS:
+            yield Finding("KD010", f"{s['name']}: {epochs} epochs show that everything works; the numbers mean little.")
+        if s["distilled"]["accuracy"]["low"] <= common:
+            yield Finding(
+                "KD011",
+                f"{s['name']} distilled: {_share(s['distilled']['accuracy']['value'])} right, and always saying the "
+                f"most common class would be right on {_share(common)}.",
+            )
+    val = files.image_facts["counts"].get("val", 0)
+    if val < FEW_VAL:
+        yield Finding(
+            "KD009", f"{val} photos choose the twin's settings, temperatures and thresholds; these choices are noisy."
+        )
+    for s in files.students:
+        jobs = [files.job(s["name"], seed, "distilled") for seed in range(comparison["seeds"])]
+        on_val = float(np.mean([job["val_accuracy"] for job in jobs]))
+        on_test = s["distilled"]["accuracy"]["value"]
+        spread = np.sqrt(on_test * (1 - on_test) * (1 / max(val, 1) + 1 / comparison["test_photos"])) + 1e-9
+        if abs(on_val - on_test) > GAP_SIGMAS * spread:
+            yield Finding(
+                "KD015",
+                f"{s['name']} distilled is right on {_share(on_val)} of val and {_share(on_test)} of test: the two "
+                "splits show different things.",
+            )
+
+
+def _test_photos(files: RunFiles, likely_wrong_labels: int) -> Iterator[Finding]:
+    comparison = files.comparison
+    small = [
+        name for name, n in zip(comparison["classes"], comparison["test_per_class"], strict=True) if n < SMALL_CLASS
+    ]
+    if small:
+        smallest = min(comparison["test_per_class"])
+        low, high = metrics.wilson_interval(round(0.8 * smallest), smallest, comparison["confidence"])
+        yield Finding(
+            "KD004",
+            f"{_some(small)}: fewer than {SMALL_CLASS} test photos. The smallest class has {smallest}; there, 80 % "
+            f"right could as well be {100 * low:.0f} to {100 * high:.0f} %.",
+        )
+    suspects = len(files.suspects or [])
+    many = suspects >= MANY_SUSPECTS * files.image_facts["counts"]["train"]
+    parts = [
+        f"on {likely_wrong_labels} test photos teacher and student are both sure of the same other class"
+        if likely_wrong_labels
+        else "",
+        f"on {suspects} training photos the teacher, without having learned from them, believes another class more"
+        if suspects and many
+        else "",
+    ]
+    if any(parts):
+        told = "; ".join(filter(None, parts))
+        yield Finding("KD012", f"{told[0].upper()}{told[1:]}. Look at them below.")
+
+
+def _data(files: RunFiles) -> Iterator[Finding]:
+    codes = Counter(row["code"] for row in files.rejected)
+    if codes["in_test"]:
+        yield Finding("KD005", f"{codes['in_test']} photos of train or val show the same picture as a test photo.")
+    if files.config["images"]["duplicate_bits"] < 0:
+        yield Finding(
+            "KD019", "images.duplicate_bits is -1. If train holds copies of test photos, all numbers are too high."
+        )
+    if codes["two_classes"]:
+        yield Finding("KD006", f"{codes['two_classes']} files are in more than one class; none of them was used.")
+    lost = sum(codes.values()) / (len(files.rejected) + sum(files.image_facts["counts"].values()))
+    if lost > MANY_LOST:
+        yield Finding("KD018", f"{_share(lost)} of all files, mostly: {codes.most_common(1)[0][0]}.")
+    train = files.counts().get("train", Counter())
+    sizes = {name: train[name] for name in files.classes}
+    largest, smallest = max(sizes, key=lambda n: sizes[n]), min(sizes, key=lambda n: sizes[n])
+    if sizes[largest] > UNEVEN * max(sizes[smallest], 1):
+        yield Finding(
+            "KD013",
+            f"{largest} has {sizes[largest]:,} training photos, {smallest} {sizes[smallest]:,}. Accuracy over all "
+            "photos says little about small classes: read the table per class.",
+        )
+
+
+def _exported(files: RunFiles) -> Iterator[Finding]:
+    for entry in files.exported:
+        if entry["status"] == "failed":
+            what = f"{entry['student']} as {entry['format']} {entry['precision']}"
+            yield Finding("KD016", f"{what}: {entry['reason'].splitlines()[0]}. No file was left.")
+
+
+def _points(d: dict[str, float]) -> str:
+    return f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _some(names: list[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,213 @@
+"""The report's content, put together from the files of a run, and rendered."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from potstill.progress import duration
+from potstill.report import figures
+from potstill.report.findings import TITLES, Finding, find
+from potstill.report.photos import PhotoLists, choose, wrong_labels
+from potstill.report.read import Answers, RunFiles, answers
+from potstill.run import STAGES
+from potstill.stored import ARMS
+
+MANY_CLASSES = 30
+"""Tables per class are folded away above this."""
+
+REJECTED_SHOWN = 200
+PAIRS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A true class and what it was taken for."""
+
+    truth: str
+    answer: str
+    photos: int
+    teacher: float
+    distilled: float
+    alone: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSection:
+    """The details of one student."""
+
+    letter: str
+    numbers: dict[str, Any]
+    classes: Markup
+    confusions: list[tuple[str, Markup]]
+    pairs: list[Pair]
+    reliabilities: list[tuple[str, Markup, float, float]]
+    curves: list[tuple[str, Markup]]
+    photos: PhotoLists | None
+    """For the chosen student only: the one that `predict` takes."""
+
+
+def render(files: RunFiles) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("potstill.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["pct"] = lambda value, digits=1: f"{100 * value:.{digits}f}\u00a0%"
+    environment.filters["whole"] = lambda text: text.replace(" %", "\u00a0%").replace(" points", "\u00a0points")
+    environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
+    environment.filters["duration"] = duration
+    return environment.get_template("page.html.jinja").render(content(files))
+
+
+def content(files: RunFiles) -> dict[str, Any]:
+    """What the template fills in."""
+    predictions = files.predictions
+    teacher = answers(*predictions.teacher(), predictions.labels)
+    sections, doubtful = [], 0
+    for number, student in enumerate(files.students):
+        arms = {arm: answers(*predictions.arm(student["name"], arm), predictions.labels) for arm in ARMS}
+        sections.append(_section(files, number, student, teacher, arms))
+        if student["name"] == files.chosen["name"]:
+            doubtful = len(wrong_labels(teacher, arms["distilled"], predictions.labels))
+    comparison = files.comparison
+    return {
+        "title": files.run.path.resolve().name,
+        "comparison": comparison,
+        "teacher": comparison["teacher"],
+        "teacher_name": " + ".join(comparison["teacher"]["models"]),
+        "students": files.students,
+        "chosen": files.chosen,
+        "photos": next(section.photos for section in sections if section.photos),
+        "letters": [figures.letter(number) for number in range(len(files.students))],
+        "headline": headline(comparison),
+        "findings": find(files, doubtful),
+        "differences": Markup(figures.differences(files.students, comparison["confidence"])),
+        "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
+        "sections": sections,
+        "many_classes": len(files.classes) > MANY_CLASSES,
+        **_data(files),
+        **_cost_of_the_run(files),
+        **_reproduction(files),
+        "exported": files.exported,
+        "titles": TITLES,
+        "Finding": Finding,
+    }
+
+
+def headline(comparison: dict[str, Any]) -> tuple[str, str]:
+    """The verdict in one sentence with its interval, and what to add to it. Of several students, the chosen one's."""
+    students = comparison["students"]
+    chosen = next(s for s in students if s["name"] == comparison["chosen"]["name"])
+    first, point, rest = str(chosen["verdict"]).partition(". ")
+    if len(students) > 1:
+        better = sum(s["difference"]["low"] > 0 for s in students)
+        worse = sum(s["difference"]["high"] < 0 for s in students)
+        rest += (
+            f" It was chosen on val: {comparison['chosen']['reason']}. Of all {len(students)} students, distillation "
+            f"made {better} better and {worse} worse; for {len(students) - better - worse} no gain was measured."
+        )
+    return first + ("." if point else ""), rest.strip()
+
+
+def _section(
+    files: RunFiles, number: int, student: dict[str, Any], teacher: Answers, arms: dict[str, Answers]
+) -> StudentSection:
+    seeds = range(files.comparison["seeds"])
+    lines = {arm: [files.curve(student["name"], seed, arm) for seed in seeds] for arm in ARMS}
+    by_name = {"alone": arms["alone"], "distilled": arms["distilled"], "teacher": teacher}
+    curves = [
+        ("Accuracy on val", figures.curves(lines, "val_accuracy", "Accuracy on val", share=True)),
+        ("NLL on val", figures.curves(lines, "val_nll", "NLL on val", share=False)),
+    ]
+    curves += [
+        (f"Training loss, {arm}", figures.curves({arm: lines[arm]}, "loss", f"Training loss, {arm}", share=False))
+        for arm in ARMS
+    ]
+    return StudentSection(
+        letter=figures.letter(number),
+        numbers=student,
+        classes=Markup(figures.classes(student["per_class"])),
+        confusions=[
+            (who, Markup(figures.confusion(model.confusion, files.classes, who))) for who, model in by_name.items()
+        ],
+        pairs=_pairs(files.classes, teacher, arms),
+        reliabilities=[
+            (who, Markup(figures.reliability(m.before, m.after, who)), m.before.ece, m.after.ece)
+            for who, m in by_name.items()
+        ],
+        curves=[(title, Markup(drawing)) for title, drawing in curves if drawing],
+        photos=choose(files, teacher, arms["distilled"], arms["alone"])
+        if student["name"] == files.chosen["name"]
+        else None,
+    )
+
+
+def _pairs(classes: list[str], teacher: Answers, arms: dict[str, Answers]) -> list[Pair]:
+    """The classes that are most often mistaken for each other, by what the distilled student does."""
+    counts = {who: model.confusion / model.seeds for who, model in arms.items()} | {"teacher": teacher.confusion}
+    wrong = counts["distilled"] + counts["alone"]
+    np.fill_diagonal(wrong, 0)
+    photos = teacher.confusion.sum(1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS_SHOWN]
+    return [
+        Pair(
+            classes[i], classes[j], int(photos[i]), *(float(counts[w][i, j]) for w in ("teacher", "distilled", "alone"))
+        )
+        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[i, j] > 0
+    ]
+
+
+def _data(files: RunFiles) -> dict[str, Any]:
+    counts = files.counts()
+    codes = Counter(row["code"] for row in files.rejected)
+    licences = Counter((row.get("license") or "not stated", row.get("source", "")) for row in files.attribution)
+    return {
+        "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
+        "class_counts": [
+            (name, [counts.get(split, Counter())[name] for split in ("train", "val", "test")]) for name in files.classes
+        ],
+        "codes": codes.most_common(),
+        "rejected": files.rejected[:REJECTED_SHOWN],
+        "rejected_total": len(files.rejected),
+        "licences": licences.most_common(20),
+        "attribution_text": files.attribution_text,
+    }
+
+
+def _cost_of_the_run(files: RunFiles) -> dict[str, Any]:
+    rows = [
+        (name[2:].replace("_", " "), seconds, duration(seconds)) for name, seconds in files.seconds.items() if seconds
+    ]
+    trainings = []
+    photos = files.run.stage("3_soft_labels").facts()["photos"]
+    for s in files.students:
+        for arm in ARMS:
+            seconds = s[arm]["seconds_per_seed"]
+            seen = s[arm]["recipe"]["epochs"] * photos
+            trainings.append((s["name"], arm, seconds, seen / max(float(np.mean(seconds)), 0.1)))
+    return {
+        "stage_seconds": rows,
+        "stage_bars": Markup(figures.bars(rows, "Time per stage")) if rows else "",
+        "total_seconds": sum(seconds for _, seconds, _ in rows),
+        "trainings": trainings,
+    }
+
+
+def _reproduction(files: RunFiles) -> dict[str, Any]:
+    environment = files.environment
+    return {
+        "command": files.command,
+        "config_text": files.config_text,
+        "versions": {"python": environment["python"], **environment["versions"]},
+        "environment": environment,
+        "models": files.models(),
+        "stages": STAGES,
+    }

@@ -1,0 +1,261 @@
+"""Everything that the report reads from a finished run, in one place. Needs no torch and no photo folder."""
+
+import csv
+import json
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import metrics
+from potstill.errors import DataError
+from potstill.images.labels import Suspect, suspects
+from potstill.images.pixels import PixelStore
+from potstill.run import STAGES, Run, read_json
+from potstill.stored import ARMS
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A finished run, read on demand."""
+
+    run: Run
+
+    @cached_property
+    def comparison(self) -> dict[str, Any]:
+        return dict(read_json(self.run.comparison / "comparison.json"))
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.comparison["classes"])
+
+    @property
+    def students(self) -> list[dict[str, Any]]:
+        return list(self.comparison["students"])
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The student to deploy, chosen on val."""
+        name = self.comparison["chosen"]["name"]
+        return next(student for student in self.students if student["name"] == name)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return tomllib.loads(self.config_text)
+
+    @cached_property
+    def config_text(self) -> str:
+        return (self.run.path / "config.toml").read_text("utf-8")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Of the machine that made the numbers."""
+        return dict(self.comparison["environment"])
+
+    @cached_property
+    def exported(self) -> list[dict[str, Any]]:
+        """The files of export.json with the name of their student; none when nothing was exported yet."""
+        path = self.run.export / "export.json"
+        students = read_json(path)["students"] if path.is_file() else {}
+        return [{"student": name, **file} for name, facts in students.items() for file in facts["files"]]
+
+    @cached_property
+    def suspects(self) -> list[Suspect] | None:
+        """Training photos whose label the teacher's out-of-fold answers contradict; None where there are no answers."""
+        labels = {photo["sha256"]: photo["class"] for photo in self.photos if photo["split"] == "train"}
+        try:
+            return suspects(self.run.path, labels)
+        except DataError:
+            return None
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of work per stage, as far as they were noted."""
+        path = self.run.path / "timings.json"
+        noted = read_json(path) if path.is_file() else {}
+        return {name: float(noted[name]) for name in STAGES if name in noted}
+
+    @cached_property
+    def command(self) -> str | None:
+        """The command that made the run, from the log."""
+        log = self.run.path / "log.txt"
+        lines = log.read_text("utf-8").splitlines() if log.is_file() else []
+        found = [line.split("Command: ", 1)[1] for line in lines if "Command: " in line]
+        return found[-1] if found else None
+
+    @cached_property
+    def image_facts(self) -> dict[str, Any]:
+        """What stage 1 counted."""
+        return self.run.stage("1_images").facts()
+
+    @cached_property
+    def rejected(self) -> list[dict[str, str]]:
+        """Files that were left out: path, split, class, code, reason."""
+        with (self.run.images / "rejected.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @cached_property
+    def photos(self) -> list[dict[str, str]]:
+        """The lines of images.csv: the position in the list is the row of the pixel store."""
+        with (self.run.images / "images.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Photos of each split, by class."""
+        found: dict[str, Counter[str]] = {}
+        for photo in self.photos:
+            found.setdefault(photo["split"], Counter())[photo["class"]] += 1
+        return found
+
+    @cached_property
+    def store(self) -> PixelStore:
+        return PixelStore(self.run.images)
+
+    @cached_property
+    def soft_label_facts(self) -> dict[str, Any]:
+        """What stage 3 found out about the teacher on train and val."""
+        return dict(read_json(self.run.soft_labels / "meta.json"))
+
+    @cached_property
+    def attribution(self) -> list[dict[str, str]]:
+        """Author, title, link and licence by photo, where they came with the photos."""
+        path = self.run.images / "ATTRIBUTION.csv"
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @cached_property
+    def attribution_text(self) -> str:
+        """What the photo folder's ATTRIBUTION.txt says."""
+        path = self.run.images / "ATTRIBUTION.txt"
+        return path.read_text("utf-8", errors="replace").strip() if path.is_file() else ""
+
+    @cached_property
+    def predictions(self) -> "Predictions":
+        return Predictions(self)
+
+    def job_folder(self, student: str, seed: int, arm: str) -> Path:
+        """Where a trained student or twin is stored."""
+        return self.run.students / student / f"seed-{seed}" / arm
+
+    def job(self, student: str, seed: int, arm: str) -> dict[str, Any]:
+        """The facts of a finished training: val accuracy, steps, seconds."""
+        return dict(read_json(self.job_folder(student, seed, arm) / "done.json"))
+
+    def curve(self, student: str, seed: int, arm: str) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl."""
+        path = self.job_folder(student, seed, arm) / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+    def models(self) -> list[dict[str, Any]]:
+        """model.json of the teacher's models and of seed 0 of each student and twin."""
+        folders = sorted(path.parent for path in self.run.teacher.rglob("model.json"))
+        folders += [self.job_folder(s["name"], 0, arm) for s in self.students for arm in ARMS]
+        return [dict(read_json(folder / "model.json")) for folder in folders]
+
+
+class Predictions:
+    """The stored answers on the test photos; each model's are read when asked for, so memory holds one at a time."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self.labels: np.ndarray = self._stored("labels")
+        """(n,) class indices."""
+        self.rows: np.ndarray = self._stored("rows")
+        """(n,) rows of the pixel store."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def logits(self, key: str) -> np.ndarray:
+        """(S, n, C) logits of "teacher", "NAME/distilled" or "NAME/alone"."""
+        found = self._stored(key)
+        return found if found.ndim == 3 else found[None]
+
+    def _stored(self, key: str) -> np.ndarray:
+        with np.load(self._files.run.comparison / "predictions.npz", allow_pickle=False) as stored:
+            return np.asarray(stored[key])
+
+    def teacher(self) -> tuple[np.ndarray, np.ndarray]:
+        """(1, n, C) logits and (1,) the temperature that was fitted on val."""
+        temperature = self._files.comparison["teacher"]["temperature"]
+        return self.logits("teacher"), np.array([temperature], np.float32)
+
+    def arm(self, student: str, arm: str) -> tuple[np.ndarray, np.ndarray]:
+        """(S, n, C) logits and (S,) the temperatures, one per seed."""
+        logits = self.logits(f"{student}/{arm}")
+        folders = [self._files.job_folder(student, seed, arm) for seed in range(len(logits))]
+        temperatures = [float(read_json(folder / "model.json")["trained"]["temperature"]) for folder in folders]
+        return logits, np.array(temperatures, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one model, over its seeds, says about the test photos."""
+
+    probabilities: np.ndarray
+    """(n, C) after temperature scaling, the mean over seeds."""
+    right_seeds: np.ndarray
+    """(n,) the number of seeds whose answer is the label."""
+    seeds: int
+    confusion: np.ndarray
+    """(C, C) counts over all seeds: rows are the true classes, columns the answers."""
+    before: "Reliability"
+    after: "Reliability"
+
+    @property
+    def best(self) -> np.ndarray:
+        """(n,) the class with the largest mean probability."""
+        return np.asarray(self.probabilities.argmax(-1))
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Top probability against accuracy in equal-width bins, all seeds together."""
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error over all answers together."""
+        used = self.count > 0
+        gaps = np.abs(self.confidence[used] - self.accuracy[used]) * self.count[used]
+        return float(gaps.sum() / self.count.sum())
+
+
+def answers(logits: np.ndarray, temperatures: np.ndarray, labels: np.ndarray) -> Answers:
+    """Summarise (S, n, C) logits. One seed at a time, so memory stays near one (n, C) array."""
+    seeds, photos, classes = logits.shape
+    mean = np.zeros((photos, classes), np.float32)
+    right_seeds = np.zeros(photos, int)
+    confusion = np.zeros((classes, classes), int)
+    tops: dict[str, list[np.ndarray]] = {"before": [], "after": []}
+    rights: list[np.ndarray] = []
+    for seed in range(seeds):
+        right = logits[seed].argmax(-1) == labels
+        scaled = metrics.softmax(logits[seed] / temperatures[seed])
+        mean += scaled / seeds
+        right_seeds += right
+        confusion += metrics.confusion(logits[seed], labels)
+        rights.append(right)
+        tops["before"].append(metrics.softmax(logits[seed]).max(-1))
+        tops["after"].append(scaled.max(-1))
+    right = np.concatenate(rights)
+    before, after = (reliability(np.concatenate(tops[name]), right) for name in ("before", "after"))
+    return Answers(mean, right_seeds, seeds, confusion, before, after)
+
+
+def reliability(top: np.ndarray, right: np.ndarray, bins: int = metrics.ECE_BINS) -> Reliability:
+    """Bin (m,) top probabilities and whether the answers were right."""
+    which = np.minimum((top * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    divisor = np.maximum(count, 1)
+    confidence = np.bincount(which, top, bins) / divisor
+    return Reliability(count, confidence, np.bincount(which, right.astype(float), bins) / divisor)

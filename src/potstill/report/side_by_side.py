@@ -1,0 +1,176 @@
+"""Runs side by side, when that is fair: the same classes and the very same test photos."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.errors import DataError
+from potstill.metrics import Interval
+from potstill.report.read import RunFiles
+from potstill.report.table import aligned
+from potstill.run import Run
+from potstill.stored import ARMS
+
+RESAMPLES = 4_000
+NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of one run."""
+
+    run: str
+    model: str
+    arm: str
+    seeds: int
+    accuracy: Interval
+    against: Interval | None
+    """Accuracy minus that of the reference; None for the reference itself."""
+    megabytes: float
+    mmacs: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Every model of the runs. The reference is the first run's first student, distilled."""
+
+    reference: str
+    test_photos: int
+    classes: list[str]
+    confidence: float
+    rows: list[Row]
+    same_machine: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """A plain text table with its legend."""
+        header = ["run", "model", "", "accuracy", "interval", "against reference", "MB", "MMACs", "ms"]
+        cells = [
+            [r.run, r.model, r.arm, f"{r.accuracy.value:.1%}", _span(r.accuracy), _against(r.against),
+             f"{r.megabytes:.2f}", f"{r.mmacs:,.0f}", f"{r.milliseconds:.1f}"]
+            for r in self.rows
+        ]  # fmt: skip
+        return [
+            *aligned(header, cells, left=3),
+            f"{self.test_photos:,} test photos, the same in all runs; {self.confidence:.0%} intervals over seeds and "
+            f"photos. Reference: {self.reference}.",
+            *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
+        ]
+
+
+def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
+    """Compare finished runs.
+
+    Raises:
+        DataError: fewer than two runs, or the comparison would be unfair; the message says why.
+    """
+    if len(runs) < 2:
+        raise DataError("There is nothing to compare: name two runs or more.")
+    files = [RunFiles(Run.open(path)) for path in runs]
+    names = [Path(path).resolve().name for path in runs]
+    for other, name in zip(files[1:], names[1:], strict=True):
+        _require_fair(files[0], names[0], other, name)
+    first = files[0].students[0]["name"]
+    right = _right(files[0], f"{first}/distilled")
+    rows = []
+    for run, name in zip(files, names, strict=True):
+        comparison = run.comparison
+        models: list[tuple[str, str, str, Any, Any]] = [
+            (
+                " + ".join(comparison["teacher"]["models"]),
+                "teacher",
+                "teacher",
+                comparison["teacher"]["accuracy"],
+                comparison["teacher"],
+            )
+        ]
+        models += [(s["name"], arm, f"{s['name']}/{arm}", s[arm]["accuracy"], s) for s in run.students for arm in ARMS]
+        for model, arm, key, accuracy, cost in models:
+            is_reference = run is files[0] and key == f"{first}/distilled"
+            answers = _right(run, key)
+            against = None if is_reference else difference(answers, right, confidence=comparison["confidence"])
+            rows.append(
+                Row(name, model, arm, len(answers), Interval(**accuracy), against, cost["bytes"] / 1e6,
+                    cost["macs"] / 1e6, cost["milliseconds"])
+            )  # fmt: skip
+    machines = {(run.environment["processor"], run.environment["gpu"]) for run in files}
+    reference, confidence = f"{first} distilled of {names[0]}", files[0].comparison["confidence"]
+    return SideBySide(reference, len(right[0]), files[0].classes, confidence, rows, len(machines) == 1)
+
+
+def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resamples: int = RESAMPLES) -> Interval:
+    """Interval of the difference of two accuracies on the same photos, from runs whose seeds have nothing in common.
+
+    Args:
+        first, second: (S1, n) and (S2, n) bool, rightness per seed and photo.
+    Source: as `metrics.bootstrap_mean`, with the seeds of each drawn on their own and the photos drawn together.
+    """
+    generator, photos = np.random.default_rng(0), first.shape[1]
+    values = np.empty(resamples)
+    for start in range(0, resamples, 200):
+        count = min(200, resamples - start)
+        drawn = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        means = []
+        for right in (first, second):
+            seeds = len(right)
+            picked = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+            means.append(np.sum(picked * (drawn @ right.T.astype(float)), axis=1))
+        values[start : start + count] = means[0] - means[1]
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(first.mean() - second.mean()), float(low), float(high))
+
+
+def _right(files: RunFiles, key: str) -> np.ndarray:
+    logits, labels = files.predictions.logits(key), files.predictions.labels
+    return np.asarray(logits.argmax(-1) == labels)
+
+
+def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) -> None:
+    if first.classes != other.classes:
+        raise DataError(
+            f"{first_name} and {name} cannot be compared: they have other classes.\n"
+            f"  {first_name}: {_some(first.classes)}\n  {name}: {_some(other.classes)}\n"
+            "  Train both with the same class folders (or the same --images.classes)."
+        )
+    ours, theirs = _test_photos(first), _test_photos(other)
+    only_ours, only_theirs = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    if only_ours or only_theirs:
+        raise DataError(
+            f"{first_name} and {name} cannot be compared: they were tested on other photos.\n"
+            f"  only in {first_name}: {len(only_ours)}, only in {name}: {len(only_theirs)}, in both: "
+            f"{len(ours.keys() & theirs.keys())}.\n"
+            "  Train both on one folder with the same test/, or on a flat folder with the same images.test_share and "
+            "images.split_seed."
+        )
+    moved = [digest for digest in ours if ours[digest][0] != theirs[digest][0]]
+    if moved:
+        path, label = ours[moved[0]][1], ours[moved[0]][0]
+        raise DataError(
+            f"{first_name} and {name} cannot be compared: {len(moved)} test photos have other labels, such as {path}: "
+            f"{label} and {theirs[moved[0]][0]}."
+        )
+
+
+def _test_photos(files: RunFiles) -> dict[str, tuple[str, str]]:
+    """Class and path of each test photo, by the sha256 of its file."""
+    return {p["sha256"]: (p["class"], p["path"]) for p in files.photos if p["split"] == "test"}
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} classes: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
+
+
+def _span(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _against(interval: Interval | None) -> str:
+    if interval is None:
+        return "reference"
+    return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"

@@ -1,0 +1,23 @@
+"""Writing the page into its stage folder."""
+
+from pathlib import Path
+
+from potstill.report.page import render
+from potstill.report.read import RunFiles
+from potstill.run import Run, write_text
+
+
+def write_report(run: Run) -> Path:
+    """Write `7_report/index.html`: one self-contained page. Returns its path.
+
+    Raises:
+        PotstillError: the comparison is not finished.
+    """
+    stage = run.stage("7_report")
+    inputs = {"comparison": run.stage("5_comparison").digest()}
+    page = render(RunFiles(run))
+    (run.report / "done.json").unlink(missing_ok=True)  # cheap, so made again each time: exports may have come since
+    stage.begin(inputs)
+    write_text(run.report / "index.html", page)
+    stage.finish(bytes=len(page.encode()))
+    return run.report / "index.html"

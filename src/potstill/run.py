@@ -1,0 +1,299 @@
+"""The run folder: where things are, what is finished, what is stale and why, and writing that cannot be half done.
+
+Each stage owns one folder. It first writes `inputs.json` (what it is made from), then its files, last `done.json`.
+A stage whose `done.json` agrees with today's inputs is skipped; one that was interrupted goes on; one that was made
+from something else is refused with the difference, or made again when asked to.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from potstill.errors import PotstillError, SpaceError, StaleError
+
+STAGES: dict[str, str] = {
+    "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
+    "2_teacher": "the large model, trained on your classes",
+    "3_soft_labels": "the teacher's answers for every view of every photo",
+    "4_students": "each small model, distilled and alone (its twin), once per seed",
+    "5_comparison": "the test photos, read here for the first time: every number, with its interval",
+    "6_export": "files to deploy, each scored again on the test photos",
+    "7_report": "the page to read: index.html",
+}
+
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder. `redo` allows finished stages that no longer fit to be made again."""
+
+    path: Path
+    redo: bool = False
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """An existing run folder. Raises PotstillError where there is none."""
+        path = Path(path)
+        if not (path / "config.toml").is_file():
+            raise PotstillError(
+                f"{path} is not a run folder (it has no config.toml).\n"
+                "  `potstill distill DATA` makes one under runs/ and prints its name."
+            )
+        return cls(path)
+
+    def stage(self, name: str) -> "Stage":
+        """The stage folder `name`, one of STAGES."""
+        assert name in STAGES, name
+        return Stage(self.path / name, name, self.redo)
+
+    @property
+    def images(self) -> Path:
+        return self.path / "1_images"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "2_teacher"
+
+    @property
+    def soft_labels(self) -> Path:
+        return self.path / "3_soft_labels"
+
+    @property
+    def students(self) -> Path:
+        return self.path / "4_students"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "5_comparison"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "6_export"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "7_report"
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the block's seconds to the stage's in `timings.json`; nothing where the stage is finished already."""
+        path, working, started = self.path / "timings.json", not self.stage(name).is_done, time.monotonic()
+        try:
+            yield
+        finally:
+            if working:
+                seconds = read_json(path) if path.is_file() else {}
+                seconds[name] = round(seconds.get(name, 0) + time.monotonic() - started, 1)
+                write_json(path, seconds)
+
+    def classes(self) -> list[str]:
+        """The class names, in label order."""
+        return (self.images / "classes.txt").read_text("utf-8").splitlines()
+
+    @contextlib.contextmanager
+    def only_here(self) -> Iterator[None]:
+        """Keep other processes out while the block works. Raises PotstillError when one is at work in this run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise PotstillError(
+                f"Another process is at work in {self.path}. Wait for it, stop it, or take another --run folder."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_readme(self) -> None:
+        """`README.md`: what each folder is, what is missing, what to type next."""
+        done = {name: self.stage(name).is_done for name in STAGES}
+        lines = [f"# {self.path.name}", "", "A run of Potstill. Made by the tool; yours to read.", ""]
+        lines += ["| folder | what | state |", "|---|---|---|"]
+        lines += [
+            f"| `{name}/` | {text} | {'finished' if done[name] else 'not yet'} |" for name, text in STAGES.items()
+        ]
+        lines += [
+            "",
+            '`config.toml`: every setting; what "auto" became stands in each model.json. '
+            "`environment.json`: machine and versions. `log.txt`: what was printed.",
+            "",
+            "## Next",
+            "",
+            *(f"    {command}" for command in self._next(done)),
+            "",
+        ]
+        write_text(self.path / "README.md", "\n".join(lines))
+
+    def _next(self, done: Mapping[str, bool]) -> list[str]:
+        if not done["5_comparison"]:
+            return [f"potstill distill DATA --run {self.path}     # go on where it stopped"]
+        return [
+            f"potstill predict {self.path} photo.jpg",
+            f"potstill export {self.path} --to onnx",
+            f"potstill report {self.path}",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One folder of finished files."""
+
+    path: Path
+    name: str
+    redo: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return (self.path / "done.json").is_file()
+
+    def begin(self, inputs: Inputs) -> bool:
+        """Make the folder ready for work.
+
+        Args:
+            inputs: what the stage is made from, as plain JSON values.
+        Returns:
+            False when it is finished already, from these very inputs; True when there is work to do. Files of an
+            interrupted attempt with the same inputs are kept, others are removed.
+        Raises:
+            StaleError: finished, but from other inputs, and `redo` is off.
+        """
+        wanted = json.loads(json.dumps(inputs))
+        if self.is_done:
+            made_from = read_json(self.path / "done.json")["inputs"]
+            if made_from == wanted:
+                return False
+            if not self.redo:
+                raise StaleError(
+                    f"{self.name} was made from other settings or photos:\n"
+                    + "\n".join(f"    {line}" for line in differences(made_from, wanted)[:8])
+                    + "\n  Add --redo to make it again (and all that follows from it), or take another --run folder."
+                )
+            shutil.rmtree(self.path)
+        elif (self.path / "inputs.json").is_file() and read_json(self.path / "inputs.json") != wanted:
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob("*.part"):
+            leftover.unlink()
+        write_json(self.path / "inputs.json", wanted)
+        return True
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the stage as finished. `facts` (counts, seconds, hashes) are kept beside the inputs."""
+        inputs = read_json(self.path / "inputs.json")
+        write_json(self.path / "done.json", {"inputs": inputs, **facts})
+        (self.path / "inputs.json").unlink()
+
+    def record(self, inputs: Inputs, **facts: Any) -> None:
+        """Mark a folder of parts that are finished one by one; unlike `begin`, nothing is ever removed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "done.json", {"inputs": json.loads(json.dumps(inputs)), **facts})
+
+    def digest(self) -> str:
+        """A short hash of everything that the finished stage was made from, for the inputs of the next one."""
+        return hashlib.sha256(json.dumps(self.facts()["inputs"], sort_keys=True).encode()).hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """What `finish` was told. Raises PotstillError when the stage is not finished."""
+        if not self.is_done:
+            raise PotstillError(f"{self.path} is not finished. Run `potstill distill` on this run folder first.")
+        return dict(read_json(self.path / "done.json"))
+
+
+def differences(before: Any, after: Any, name: str = "") -> list[str]:
+    """One line for each leaf that differs between two JSON values: `teacher.model: 'a' → 'b'`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        lines = []
+        for key in sorted({*before, *after}):
+            lines += differences(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+        return lines
+    return [] if before == after else [f"{name}: {_short(before)} → {_short(after)}"]
+
+
+def new_run_name(data: Path, teacher: str) -> str:
+    """`2026-11-22_flowers_densenet201`."""
+    day = datetime.datetime.now().astimezone().date().isoformat()
+    return f"{day}_{_plain(Path(data).resolve().name)}_{_plain(teacher)}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, renamed to `path` when the block ends well, removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that is never seen half written."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` for JSON, indented, keys in the given order."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises PotstillError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise PotstillError(f"{path} is missing.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PotstillError(f"{path} is damaged: {error}. Remove its folder and run again.") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_space(folder: Path, needed: float, what: str) -> None:
+    """Raise SpaceError when `needed` bytes (and 5 % to spare) do not fit on the disk of `folder`."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed * 1.05 > free:
+        raise SpaceError(
+            f"{what} needs {needed / 1e9:.2f} GB in {folder}, but {free / 1e9:.2f} GB are free there.\n"
+            "  Free some space, choose another place with --run, or make it smaller: fewer views (views.count), "
+            "a smaller margin (images.margin) or cache (machine.cache_gb)."
+        )
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.") or "data"

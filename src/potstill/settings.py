@@ -1,0 +1,182 @@
+"""Settings by name: from recipes, flags and mappings to a Config and back, and the documentation of each."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from potstill.config import Config
+from potstill.errors import ConfigError
+
+
+def from_mapping(values: Mapping[str, Any], *, base: Config | None = None, source: str = "settings") -> Config:
+    """A Config from nested plain values, such as a TOML file's or `{"student.lr": 1e-3}`.
+
+    Args:
+        values: sections as nested mappings, or dotted names.
+        base: what is not named keeps this config's value; the defaults when None.
+        source: what to call the values in messages.
+    Raises:
+        ConfigError: unknown name (with the nearest valid one), wrong type, value out of range.
+    """
+    config = base or Config()
+    for name, value in _flatten(values):
+        config = _with(config, name, value, source)
+    return config
+
+
+def read_toml(path: Path, *, base: Config | None = None) -> Config:
+    """A Config from a recipe file. Raises ConfigError when it is missing, not TOML, or has unknown settings."""
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no recipe {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    values.pop("data", None)  # a finished run's config.toml names its photos; a recipe need not
+    return from_mapping(values, base=base, source=str(path))
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Nested plain values, ready for TOML or JSON."""
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        plain[item.name] = (
+            to_mapping(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        )
+    return plain
+
+
+def to_toml(config: Config) -> str:
+    """The config as a TOML text that `read_toml` reads back unchanged."""
+    return tomli_w.dumps(to_mapping(config))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One documented setting, for help, the reference and tests."""
+
+    name: str
+    type: str
+    default: Any
+    text: str
+
+
+@cache
+def settings() -> tuple[Setting, ...]:
+    """Every setting with its documentation, in the order of this file."""
+    return tuple(_settings())
+
+
+def _settings() -> Iterator[Setting]:
+    for item in dataclasses.fields(Config):
+        section = item.default_factory if item.default_factory is not dataclasses.MISSING else None
+        if section is None:
+            yield Setting(item.name, _type_text(Config, item.name), item.default, field_docs(Config)[item.name])
+            continue
+        assert isinstance(section, type)
+        for inner in dataclasses.fields(section):  # type: ignore[arg-type]
+            yield Setting(
+                f"{item.name}.{inner.name}",
+                _type_text(section, inner.name),
+                inner.default,
+                field_docs(section)[inner.name],
+            )
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass, by field name."""
+    tree = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    docs = {}
+    for statement, following in itertools.pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """ " Did you mean 'x'?" or an empty text."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _with(config: Config, name: str, value: Any, source: str) -> Config:
+    valid = [setting.name for setting in settings()]
+    if name not in valid:
+        raise ConfigError(f"{source}: there is no setting {name!r}.{nearest(name, valid)}")
+    section, _, leaf = name.rpartition(".")
+    owner: Any = getattr(config, section) if section else config
+    kind: type = type(owner)
+    value = _coerced(_hints(kind)[leaf], value, f"{source}: {name}")
+    changed = dataclasses.replace(owner, **{leaf: value})
+    root: Any = config
+    return dataclasses.replace(root, **{section: changed}) if section else changed
+
+
+def _coerced(hint: Any, value: Any, name: str) -> Any:
+    """`value` as `hint` wants it: lists become tuples, whole numbers floats; everything else must fit already."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _coerced(option, value, name)
+            except ConfigError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif origin is tuple:
+        items = [value] if isinstance(value, str | int | float) else value
+        if isinstance(items, list | tuple):
+            return tuple(_coerced(arguments[0], item, name) for item in items)
+    elif (hint is float and isinstance(value, int | float) and not isinstance(value, bool)) or (
+        isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    ):
+        return hint(value)
+    raise ConfigError(f"{name} must be {_hint_text(hint)}, got {value!r}.")
+
+
+def _type_text(cls: type, name: str) -> str:
+    return _hint_text(_hints(cls)[name])
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _hint_text(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_hint_text(option) for option in arguments)
+    if origin is Literal:
+        return " or ".join(f'"{option}"' for option in arguments)
+    if origin is tuple:
+        return f"list of {_hint_text(arguments[0])}"
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(hint, str(hint))

@@ -1,0 +1,188 @@
+"""Stage 3: the teacher speaks once. Its logits and features for every view of every photo, stored.
+
+    views.npy        (N, V) of VIEW: what each view is
+    logits.npy       (N, V, C) float16, raw: temperature belongs to the loss
+    features.npy     (N, V, D) float16, pooled
+    photos.npy       (N,) rows of the pixel store: train, then unlabeled
+    val_logits.npy   (n, C) float32 of the plain val photos
+    statistics.npz   feature mean and std (D,), for the feature loss
+    meta.json        what made them, and how sure the teacher is
+
+Train photos are labelled by the head that never saw them where the teacher has out-of-fold heads. With several
+teachers the logits are the logarithms of their mean probabilities, and the features stand side by side.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from potstill import metrics
+from potstill.arrays import RowWriter
+from potstill.config import TeacherConfig, ViewsConfig
+from potstill.heads import fold_of, load_fold_heads
+from potstill.images.pixels import PixelStore
+from potstill.inference import plain_answers, store_features
+from potstill.machine import Machine
+from potstill.models import load
+from potstill.progress import Reporter
+from potstill.run import Run, check_space, replacing, sha256_of, write_json
+from potstill.stored import member_folders
+from potstill.training import Precision
+from potstill.views import Renderer, draw_views
+
+_BLOCK = 256
+
+
+def store_soft_labels(
+    config: TeacherConfig,
+    views: ViewsConfig,
+    count: int,
+    store: PixelStore,
+    run: Run,
+    machine: Machine,
+    tell: Reporter,
+) -> None:
+    """Label `count` views of every train and unlabeled photo, and the plain val photos. Writes `3_soft_labels/`."""
+    stage = run.stage("3_soft_labels")
+    members = member_folders(run.teacher, config.model)
+    inputs = {
+        "images": run.stage("1_images").digest(),
+        "teacher": [sha256_of(folder / "model.safetensors") for folder in members],
+        "views": {**asdict(views), "count": count},
+    }
+    if not stage.begin(inputs):
+        return
+    folder = run.soft_labels
+    photos = np.concatenate([store.rows("train"), store.rows("unlabeled")])
+    drawn = draw_views(store, photos, count, views)
+    _save(folder / "photos.npy", photos)
+    _save(folder / "views.npy", drawn)
+    targets = [folder / f"features-{number}.npy" for number in range(len(members))]
+    said = [_ask(m, target, store, photos, drawn, machine, tell) for m, target in zip(members, targets, strict=True)]
+    val_logits = metrics.mean_probability_logits([member.val_logits for member in said])
+    _save(folder / "val_logits.npy", val_logits)
+    _merge(said, folder, store, photos, count)
+    write_json(folder / "meta.json", {"members": len(members), **_sureness(folder, store, photos, val_logits)})
+    for target in targets:
+        target.unlink(missing_ok=True)
+    stage.finish(photos=len(photos), views=count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What one of the teacher's models said."""
+
+    features: list[np.ndarray]
+    """(N, V_i, D) float16 each, to be put one after the other: from the teacher's stage, and labelled here."""
+    heads: list[nn.Module]
+    """One, or one per fold."""
+    val_logits: np.ndarray
+
+    def block(self, rows: slice, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, V, D) float16 and logits (n, V, C) float32 of some photos; `folds` (n,) -1 for unlabeled."""
+        features = np.concatenate([part[rows] for part in self.features], axis=1)
+        values = torch.from_numpy(features.astype(np.float32))
+        with torch.inference_mode():
+            if len(self.heads) == 1:
+                return features, self.heads[0](values).numpy()
+            # Nobody has seen the unlabeled photos: the mean of all heads answers for them.
+            logits = torch.stack([head(values) for head in self.heads]).mean(0)
+            for fold, head in enumerate(self.heads):
+                mine = np.flatnonzero(folds == fold)
+                if len(mine):
+                    logits[mine] = head(values[mine])
+        return features, logits.numpy()
+
+
+def _ask(
+    folder: Path,
+    target: Path,
+    store: PixelStore,
+    photos: np.ndarray,
+    drawn: np.ndarray,
+    machine: Machine,
+    tell: Reporter,
+) -> _Member:
+    """Have one model look at all views. What its own stage stored of the first views is not computed again."""
+    model = load(folder).to(machine.torch_device())
+    model.to(memory_format=torch.channels_last)
+    precision = Precision(machine.torch_device(), getattr(torch, model.info.trained["precision"]))
+    known = _known_features(folder, model.info.trained["method"], len(photos))
+    todo = drawn[:, known.shape[1] if known is not None else 0 :]
+    check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")
+    parts = [known[:, : drawn.shape[1]]] if known is not None else []
+    if todo.shape[1]:
+        if not target.is_file():
+            writer = RowWriter(target, (*todo.shape, model.num_features), np.float16)
+            renderer = Renderer(store, photos, todo, model.info.size, threads=machine.cores)
+            with tell.bar(f"Soft labels, {todo.shape[1]} views each", len(photos), unit="photos") as update:
+                store_features(model, renderer, writer, precision, update)
+            writer.close()
+        parts.append(np.load(target, mmap_mode="r", allow_pickle=False))
+    _, val_logits = plain_answers(model, store, store.rows("val"), precision, threads=machine.cores)
+    return _Member(parts, load_fold_heads(folder) or [model.head.cpu()], val_logits)
+
+
+def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None:
+    """(N, P, D) features of the first views that the teacher's stage stored, when they are still the model's own."""
+    path = folder / "features.npy"
+    if method != "probe" or not path.is_file():
+        return None
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    return stored[:, 1:] if len(stored) == photos else None  # not with unlabeled photos: those are not in it
+
+
+def _merge(members: list[_Member], folder: Path, store: PixelStore, photos: np.ndarray, count: int) -> None:
+    """`logits.npy`, `features.npy` and `statistics.npz` of all members together, block by block."""
+    width = sum(m.features[0].shape[-1] for m in members)
+    classes = members[0].val_logits.shape[-1]
+    for growing in folder.glob("*.growing"):
+        growing.unlink()
+    features = RowWriter(folder / "features.npy", (len(photos), count, width), np.float16)
+    logits = RowWriter(folder / "logits.npy", (len(photos), count, classes), np.float16)
+    total, square, n = np.zeros(width), np.zeros(width), 0
+    for start in range(0, len(photos), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        rows = photos[block]
+        labeled = store.labels(rows) >= 0
+        said = [m.block(block, np.where(labeled, fold_of(store, rows, len(m.heads)), -1)) for m in members]
+        values = np.concatenate([f for f, _ in said], axis=-1)
+        features.write(values)
+        logits.write(metrics.mean_probability_logits([z for _, z in said]))
+        flat = values.reshape(-1, width).astype(np.float64)
+        total, square, n = total + flat.sum(0), square + np.square(flat).sum(0), n + len(flat)
+    features.close()
+    logits.close()
+    mean = total / n
+    std = np.sqrt(np.maximum(square / n - mean**2, 0)) + 1e-3
+    with replacing(folder / "statistics.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+
+def _sureness(folder: Path, store: PixelStore, photos: np.ndarray, val_logits: np.ndarray) -> dict[str, Any]:
+    """How saturated the teacher is: on unmixed train views and on val, and the temperature that val asks for."""
+    logits = np.load(folder / "logits.npy", mmap_mode="r", allow_pickle=False)
+    views = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
+    picked = np.random.default_rng(0).permutation(len(photos))[:2000]
+    unmixed = views[picked]["partner"] < 0
+    sample = logits[picked][unmixed].astype(np.float32)
+    labels = np.repeat(store.labels(photos[picked])[:, None], views.shape[1], 1)[unmixed]
+    sample, labels = sample[labels >= 0], labels[labels >= 0]
+    val_labels = store.labels(store.rows("val"))
+    return {
+        "train_top_probability": float(metrics.softmax(sample).max(-1).mean()),
+        "train_accuracy": metrics.accuracy(sample, labels),
+        "train_temperature": metrics.fit_temperature(sample, labels),
+        "val_top_probability": float(metrics.softmax(val_logits).max(-1).mean()),
+        "val_accuracy": metrics.accuracy(val_logits, val_labels),
+        "val_temperature": metrics.fit_temperature(val_logits, val_labels),
+    }
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -1,0 +1,58 @@
+"""Reading what finished stages stored, for the stages after them: the teacher's models and the soft labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.arrays import RowReader
+from potstill.errors import StaleError
+from potstill.run import Run, read_json
+from potstill.views import VIEW
+
+ARMS = ("distilled", "alone")
+"""How a student was trained: from the teacher's soft labels, or as the twin, from the given labels only."""
+
+
+def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
+    """Where each of the teacher's models is stored: the stage folder itself when there is only one."""
+    if len(models) == 1:
+        return [teacher]
+    return [teacher / f"{number}_{name.replace('/', '-')}" for number, name in enumerate(models, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabels:
+    """Read access to a finished stage 3."""
+
+    photos: np.ndarray
+    """(N,) rows of the pixel store."""
+    views: np.ndarray
+    """(N, V) of VIEW."""
+    logits: RowReader
+    features: RowReader
+    feature_mean: np.ndarray
+    feature_std: np.ndarray
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, run: Run) -> "SoftLabels":
+        """Raises StaleError when the stored arrays do not belong to this run's photos."""
+        folder = run.soft_labels
+        made_from = run.stage("3_soft_labels").facts()["inputs"]
+        if made_from["images"] != run.stage("1_images").digest():
+            raise StaleError(f"{folder} was made from other photos than 1_images holds. Run with --redo.")
+        statistics = np.load(folder / "statistics.npz", allow_pickle=False)
+        views = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
+        if views.dtype != VIEW:
+            raise StaleError(f"{folder}/views.npy was written by another version. Run with --redo.")
+        return cls(
+            np.load(folder / "photos.npy", allow_pickle=False),
+            views,
+            RowReader(folder / "logits.npy", leading=2),
+            RowReader(folder / "features.npy", leading=2),
+            statistics["mean"],
+            statistics["std"],
+            read_json(folder / "meta.json"),
+        )

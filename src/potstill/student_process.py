@@ -1,0 +1,52 @@
+"""`python -m potstill.student_process RUN JOB PARENT`: one training in its own process, which dies with its parent.
+
+Only the standard library is imported before the watch begins: a parent that is killed while torch is being imported
+must not leave a child that trains on, beside the next command in the same folder.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+TOLD = "POTSTILL "
+"""Begins the line that has the message of a PotstillError, as JSON."""
+
+
+def main(run_folder: str, job_folder: str, parent: str) -> int:
+    """Train the job of a folder that has job.json. `parent` is the process id of whoever waits for it."""
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    import torch
+
+    from potstill.errors import PotstillError
+    from potstill.run import Run
+    from potstill.student_job import Job, train_job
+
+    torch.set_num_threads(1)
+    job = Job.read(Path(job_folder))
+    told = 0.0
+
+    def update(step: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 1:
+            told = time.monotonic()
+            (job.folder / "step.txt").write_text(str(step))
+
+    try:
+        train_job(job, Run(Path(run_folder)), "cpu", update)
+    except PotstillError as error:
+        print(TOLD + json.dumps(str(error)))
+        return 2
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,378 @@
+"""Stage 4: every student distilled, and its twin alone, once per seed.
+
+A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, photos, views,
+order, steps, optimiser and averaging, and learns from the given labels only; its label smoothing and learning rate are
+chosen on val, by short pilots, and so is the student's learning rate.
+
+Each training is one job in a folder of its own, in a process of its own where several run at the same time.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import metrics
+from potstill.arrays import RowWriter
+from potstill.config import Config
+from potstill.errors import ConfigError, PotstillError
+from potstill.images.pixels import PixelStore
+from potstill.losses import check_method
+from potstill.machine import Machine, fastest_precision
+from potstill.models import ModelInfo, build, describe
+from potstill.progress import Reporter
+from potstill.run import Run, Stage, check_space, read_json, write_json
+from potstill.stored import ARMS, SoftLabels
+from potstill.student_job import Job, Recipe, train_job
+from potstill.student_process import TOLD
+from potstill.views import Renderer
+
+MIN_BATCH = 8
+"""Of few photos a step takes an eighth, but not less than this: short epochs would be too few steps."""
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSpec:
+    """One student as the user asked for it."""
+
+    name: str
+    """Name of its folder."""
+    model: str
+    size: int | None
+    weights: str
+
+
+def parse_students(config: Config) -> tuple[StudentSpec, ...]:
+    """`student.models` as specs. Raises ConfigError for what is not `NAME`, `NAME@SIZE`, `NAME=FILE`."""
+    specs = []
+    for text in config.student.models:
+        head, _, weights = text.partition("=")
+        model, _, size_text = head.partition("@")
+        if not model or (size_text and not size_text.isdecimal()):
+            raise ConfigError(f"student.models: {text!r} is not NAME, NAME@SIZE, NAME=FILE or NAME@SIZE=FILE.")
+        size = int(size_text) if size_text else None if config.student.size == "auto" else config.student.size
+        # The same words give the same folder in every command of a run, whatever other students it names.
+        name = model.replace("/", "-") + (f"-{size}px" if size else "")
+        specs.append(StudentSpec(name, model, size, weights or config.student.weights))
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ConfigError("student.models names the same student at the same size twice.")
+    return tuple(specs)
+
+
+def train_students(config: Config, store: PixelStore, run: Run, machine: Machine, tell: Reporter) -> None:
+    """Train all students, twins and seeds that are not there yet. Writes `4_students/`."""
+    soft = SoftLabels.open(run)
+    classes = run.classes()
+    check_method(config.student.method, len(classes))
+    runner = _Runner(run, machine, tell)
+    for spec in parse_students(config):
+        info = describe(spec.model, classes, size=spec.size)
+        shared = _shared_recipe(config, spec, info, store, soft, machine, run, tell)
+        candidates = {
+            "distilled": _student_candidates(config, shared, soft, len(classes)),
+            "alone": _twin_candidates(config, shared),
+        }
+        _render_views(config, info.size, store, soft, run, machine, tell)
+        pilots = {arm: _pilots(spec, arm, candidates[arm], config.student.pilot_share, run) for arm in ARMS}
+        runner.run([job for arm in ARMS for job in pilots[arm]], f"{spec.name}: pilots")
+        distilled, alone = _choose(config, spec, candidates, pilots, tell)
+        jobs = [
+            Job(run.students / spec.name / f"seed-{seed}" / arm, spec.model, spec.size, spec.weights, seed, recipe)
+            for seed in range(config.seeds)
+            for arm, recipe in (("distilled", distilled), ("alone", alone))
+        ]
+        runner.run(jobs, f"{spec.name}: distilled and alone, {config.seeds} seeds")
+    for cache in run.students.glob("views-*.npy"):
+        cache.unlink()
+    names = _finished(config, run, tell)
+    run.stage("4_students").record({"soft_labels": run.stage("3_soft_labels").digest(), "students": names})
+
+
+def _finished(config: Config, run: Run, tell: Reporter) -> list[str]:
+    """The students to compare: those of earlier commands in this run first, then the new ones."""
+    stage = run.stage("4_students")
+    new = [spec.name for spec in parse_students(config)]
+    earlier = stage.facts()["inputs"]["students"] if stage.is_done else []
+    kept = []
+    for name in earlier:
+        done = [
+            run.students / name / f"seed-{seed}" / arm / "done.json" for seed in range(config.seeds) for arm in ARMS
+        ]
+        digests = {read_json(path)["inputs"]["soft_labels"] for path in done if path.is_file()}
+        if all(path.is_file() for path in done) and digests == {run.stage("3_soft_labels").digest()}:
+            kept.append(name)
+        elif name not in new:
+            tell.say(f"{name} is left out of the comparison: not all of {config.seeds} seeds on these soft labels")
+    return [*kept, *(name for name in new if name not in kept)]
+
+
+def _shared_recipe(
+    config: Config,
+    spec: StudentSpec,
+    info: ModelInfo,
+    store: PixelStore,
+    soft: SoftLabels,
+    machine: Machine,
+    run: Run,
+    tell: Reporter,
+) -> Recipe:
+    """What student and twin have in common: length, learning rate, averaging, arithmetic."""
+    student = config.student
+    photos = len(soft.photos)
+    decided = run.students / spec.name / "precision.json"
+    if not decided.is_file():
+        model = build(info, weights=spec.weights)  # also fails early where weights are missing
+        precision, speeds = fastest_precision(model, info.size, machine, training=True)
+        write_json(decided, {"dtype": str(precision.dtype)[6:], "photos_per_second": speeds})
+    facts = read_json(decided)
+    speeds = facts["photos_per_second"]
+    if speeds:
+        tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {max(speeds.values()):.0f} photos/s")
+    lr = student.lr if student.lr != "auto" else 2e-3 if spec.weights == "none" else 3e-3
+    return Recipe(
+        epochs=epochs_for(config, photos),
+        batch_size=min(student.batch_size, max(MIN_BATCH, photos // 8)),
+        lr=lr,
+        weight_decay=student.weight_decay,
+        ema=student.ema,
+        dtype=facts["dtype"],
+        soft_labels=run.stage("3_soft_labels").digest(),
+    )
+
+
+def epochs_for(config: Config, photos: int) -> int:
+    """The number of epochs: as set, or such that about 60,000 views are seen, between 10 and 200 epochs.
+
+    `photos` counts the unlabelled ones too.
+    """
+    if config.student.epochs != "auto":
+        return config.student.epochs
+    return int(np.clip(round(60_000 / max(photos, 1)), 10, 200))
+
+
+def views_for(config: Config, photos: int) -> int:
+    """The number of stored views per photo: as set, or one per epoch up to 24."""
+    return config.views.count if config.views.count != "auto" else min(epochs_for(config, photos), 24)
+
+
+def _distillation(config: Config, soft: SoftLabels, classes: int) -> dict[str, Any]:
+    """The distillation part of the recipe, "auto" decided by the number of classes and the teacher's sureness."""
+    student = config.student
+    top = soft.meta["train_top_probability"]
+
+    def decide(value: Any, rule: float) -> float:
+        return rule if value == "auto" else float(value)
+
+    return {
+        "method": student.method,
+        "temperature": decide(student.temperature, 4.0 if top > 0.99 else 2.0 if top > 0.97 else 1.0),
+        "distill_weight": decide(student.distill_weight, 1.0),
+        "feature_weight": decide(student.feature_weight, 1.0 if classes <= 10 else 0.5 if classes <= 50 else 0.25),
+        "task_weight": decide(student.task_weight, 0.3),
+    }
+
+
+def _student_candidates(config: Config, shared: Recipe, soft: SoftLabels, classes: int) -> list[Recipe]:
+    """The rule's settings at each learning rate; with `search = "weights"` also a softer teacher and no features."""
+    student = config.student
+    rule = replace(shared, **_distillation(config, soft, classes))
+    candidates = [replace(rule, lr=rule.lr * factor) for factor in student.lr_factors]
+    if student.search == "weights" and student.temperature == "auto":
+        candidates.append(replace(rule, temperature=2 * rule.temperature))
+    if student.search == "weights" and student.feature_weight == "auto" and rule.distill_weight:
+        candidates.append(replace(rule, feature_weight=0.0))
+    return candidates
+
+
+def _twin_candidates(config: Config, shared: Recipe) -> list[Recipe]:
+    return [
+        replace(shared, task_weight=1.0, label_smoothing=smoothing, lr=shared.lr * factor)
+        for factor in config.student.lr_factors
+        for smoothing in config.twin.label_smoothing
+    ]
+
+
+def _pilots(spec: StudentSpec, arm: str, candidates: Sequence[Recipe], share: float, run: Run) -> list[Job]:
+    if share == 0 or len(candidates) == 1:
+        return []
+    return [
+        Job(
+            run.students / spec.name / "pilots" / f"{arm}-{number}",
+            spec.model,
+            spec.size,
+            spec.weights,
+            0,
+            replace(recipe, epochs=max(1, round(share * recipe.epochs))),
+        )
+        for number, recipe in enumerate(candidates)
+    ]
+
+
+def _choose(
+    config: Config,
+    spec: StudentSpec,
+    candidates: dict[str, list[Recipe]],
+    pilots: dict[str, list[Job]],
+    tell: Reporter,
+) -> tuple[Recipe, Recipe]:
+    """The recipes of student and twin: of each arm's pilots the one with the lowest val NLL after temperature scaling,
+    which ranks with less noise than accuracy.
+
+    Where loss weights are "auto" and the twin's best pilot is better than the student's by more than one standard
+    error of their paired difference, both learn without the teacher. A smaller lead is noise: short pilots favour the
+    twin, and what distillation gives comes late (Beyer et al. 2022, arXiv:2106.05237, section 4).
+    """
+    chosen, losses = {}, {}
+    for arm in ARMS:
+        found = [_val_losses(job.folder) for job in pilots[arm]] or [np.zeros(1)]
+        best = int(np.argmin([values.mean() for values in found]))
+        chosen[arm], losses[arm] = candidates[arm][best], found[best]
+        if pilots[arm]:
+            tell.say(f"{spec.name} {arm}, chosen on val: {_summary(chosen[arm])} (NLL {losses[arm].mean():.3f})")
+    if "auto" in (config.student.distill_weight, config.student.feature_weight) and all(pilots.values()):
+        lead = losses["distilled"] - losses["alone"]
+        if lead.mean() > lead.std() / np.sqrt(len(lead)):
+            tell.say(f"{spec.name}: on val the teacher does harm, so the student learns without it, as its twin does")
+            chosen["distilled"] = chosen["alone"]
+    return chosen["distilled"], chosen["alone"]
+
+
+def _val_losses(folder: Path) -> np.ndarray:
+    """(n,) −log-probability of each val photo's label, after temperature scaling."""
+    with np.load(folder / "val_predictions.npz", allow_pickle=False) as stored:
+        logits, labels = stored["logits"], stored["labels"]
+    scaled = logits / metrics.fit_temperature(logits, labels)
+    return -np.log(np.maximum(metrics.softmax(scaled)[np.arange(len(labels)), labels], 1e-12))
+
+
+def _summary(recipe: Recipe) -> str:
+    if recipe.arm == "alone":
+        return f"label smoothing {recipe.label_smoothing:g}, learning rate {recipe.lr:g}, no teacher"
+    return (
+        f"{recipe.method}, T {recipe.temperature:g}, weights {recipe.distill_weight:g} distillation, "
+        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels"
+    )
+
+
+def _render_views(
+    config: Config, size: int, store: PixelStore, soft: SoftLabels, run: Run, machine: Machine, tell: Reporter
+) -> None:
+    """Render all views at this size once, `views-SIZEpx.npy` (N, V, S, S, 3) uint8, when the disk budget allows it."""
+    path = views_path(run, size)
+    if path.is_file():
+        return
+    photos, count = soft.views.shape
+    needed = photos * count * size * size * 3
+    if needed > config.machine.cache_gb * 1e9:
+        return
+    run.students.mkdir(exist_ok=True)
+    check_space(run.students, needed, "Rendered views")
+    renderer = Renderer(store, soft.photos, soft.views, size, threads=machine.cores)
+    writer = RowWriter(path, (photos, count, size, size, 3), np.uint8)
+    with tell.bar(f"Rendering views at {size} px", photos, unit="photos") as update:
+        for photo in range(writer.done, photos):
+            writer.write(renderer(np.full(count, photo), np.arange(count))[None])
+            update(photo + 1)
+    writer.close()
+
+
+def views_path(run: Run, size: int) -> Path:
+    """Where the views rendered at a size are kept while students train."""
+    return run.students / f"views-{size}px.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """Runs jobs, several at a time where the machine has the cores."""
+
+    run_folder: Run
+    machine: Machine
+    tell: Reporter
+
+    def run(self, jobs: Sequence[Job], label: str) -> None:
+        """Run what is not finished yet. Raises StaleError for a finished job with other settings."""
+        todo = [job for job in jobs if Stage(job.folder, _title(job), self.run_folder.redo).begin(job.inputs())]
+        if not todo:
+            return
+        for job in todo:
+            write_json(job.folder / "job.json", job.to_json())
+        total = sum(job.recipe.steps(self._photos()) for job in todo)
+        with self.tell.bar(label, total, unit="steps") as update:
+            if self.machine.jobs == 1 or len(todo) == 1:
+                self._one_by_one(todo, update)
+            else:
+                self._side_by_side(todo, update)
+
+    def _photos(self) -> int:
+        return int(self.run_folder.stage("3_soft_labels").facts()["photos"])
+
+    def _one_by_one(self, jobs: Sequence[Job], update: Callable[[int], None]) -> None:
+        before = 0
+        for job in jobs:
+            train_job(job, self.run_folder, self.machine.device, functools.partial(_add, update, before))
+            before += job.recipe.steps(self._photos())
+
+    def _side_by_side(self, jobs: Sequence[Job], update: Callable[[int], None]) -> None:
+        """One process and one thread per job: small models gain nothing from a second thread."""
+        waiting, running = list(jobs), dict[subprocess.Popen[bytes], Job]()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.machine.jobs:
+                    job = waiting.pop(0)
+                    folders = [str(self.run_folder.path), str(job.folder)]
+                    command = [sys.executable, "-m", "potstill.student_process", *folders, str(os.getpid())]
+                    output = (job.folder / "output.txt").open("wb")
+                    process = subprocess.Popen(
+                        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                    )
+                    output.close()
+                    running[process] = job
+                time.sleep(_POLL_SECONDS)
+                for process in [p for p in running if p.poll() is not None]:
+                    job = running.pop(process)
+                    if process.returncode != 0:
+                        raise PotstillError(_failure(job))
+                    (job.folder / "output.txt").unlink(missing_ok=True)
+                update(sum(_steps_done(job, self._photos()) for job in jobs))
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+def _add(update: Callable[[int], None], before: int, step: int) -> None:
+    update(before + step)
+
+
+def _steps_done(job: Job, photos: int) -> int:
+    if (job.folder / "done.json").is_file():
+        return job.recipe.steps(photos)
+    try:
+        return int((job.folder / "step.txt").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _title(job: Job) -> str:
+    return "/".join(job.folder.parts[-4:])
+
+
+def _failure(job: Job) -> str:
+    output = (job.folder / "output.txt").read_text("utf-8", errors="replace").strip()
+    told = next((line for line in output.splitlines() if line.startswith(TOLD)), None)
+    if told:
+        return str(json.loads(told.removeprefix(TOLD)))
+    return f"Training {_title(job)} stopped unexpectedly:\n{output[-2000:]}"

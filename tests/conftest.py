@@ -1,0 +1,78 @@
+"""Shared fixtures. One tiny run is made per session; tests that only read share it."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Torch reads these once, when it is imported.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["OMP_NUM_THREADS"] = "1"
+# No test may reach a model hub: what is not on loopback must fail at once.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+
+import pytest
+import torch
+from tests.support import TINY, make_photos
+
+import potstill
+from potstill import machine
+from potstill.config import ImagesConfig
+from potstill.images.collect import collect_images
+from potstill.images.pixels import PixelStore
+from potstill.progress import Reporter
+from potstill.run import Run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt from this run")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_and_short_timings() -> None:
+    torch.set_num_threads(1)
+    machine.PROBE_SECONDS = 0.01  # how fast a model is on this machine matters to no test
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo folder that a model can learn: 3 classes, 14 train and 8 test photos of each. Read only."""
+    return make_photos(tmp_path_factory.mktemp("photos") / "shapes", {"train": 14, "test": 8})
+
+
+@pytest.fixture(scope="session")
+def tiny_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> "potstill.Result":
+    """A finished run on `photos`. Read only: take `run_copy` to change something."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return potstill.distill(photos, settings=TINY, run=folder, tell=Reporter(quiet=True))
+
+
+@pytest.fixture
+def run_copy(tiny_run: "potstill.Result", tmp_path: Path) -> Run:
+    """A copy of the tiny run that a test may change."""
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
+    """The packed `photos`, short side 80 pixels. Read only."""
+    return pack(photos, tmp_path_factory.mktemp("packed"))
+
+
+def pack(data: Path, target: Path, *, size: int = 80, **settings: Any) -> PixelStore:
+    return collect_images(data, ImagesConfig(margin=1.0, **settings), size, Run(target), Reporter(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def packer() -> Callable[..., PixelStore]:
+    """`packer(data, target, size=80, **images_settings)`: pack a folder as stage 1 does."""
+    return pack
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,155 @@
+"""The main job as users call it: from Python and from the command line, on a finished tiny run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support import CLASSES, TINY, draw_photo, flags
+from tests.support import potstill as command
+
+import potstill
+from potstill import pipeline
+from potstill.cli import run
+from potstill.errors import DataError, ModelError, PotstillError
+from potstill.progress import Reporter
+from potstill.run import STAGES
+
+FILES = (
+    *("README.md", "config.toml", "environment.json", "log.txt"),
+    *(f"1_images/{name}" for name in ("images.csv", "classes.txt", "rejected.csv", "pixels.bin", "index.npy")),
+    *(f"2_teacher/{name}" for name in ("model.safetensors", "model.json", "metrics.jsonl", "features.npy")),
+    "2_teacher/fold_heads.safetensors",
+    *(f"3_soft_labels/{name}" for name in ("logits.npy", "features.npy", "views.npy", "photos.npy", "meta.json")),
+    *("5_comparison/comparison.json", "5_comparison/predictions.npz", "7_report/index.html"),
+)
+"""What the README promises of a run folder, but for the students."""
+
+
+def test_the_run_folder_is_what_the_readme_promises(tiny_run: "potstill.Result") -> None:
+    folder = tiny_run.path
+    for name in FILES:
+        assert (folder / name).is_file(), name
+    for seed in (0, 1):
+        for arm in ("distilled", "alone"):
+            trained = folder / "4_students" / tiny_run.students[0] / f"seed-{seed}" / arm
+            for name in ("model.safetensors", "model.json", "metrics.jsonl", "val_predictions.npz"):
+                assert (trained / name).is_file(), trained / name
+    assert {p.name for p in folder.iterdir() if p.is_dir()} <= set(STAGES), "and no other folders"
+    assert not list(folder.rglob("*.pkl")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.pth"))
+    for path in folder.rglob("*.np[yz]"):
+        np.load(path, allow_pickle=False)
+
+
+def test_python_gives_verdicts_and_every_number(tiny_run: "potstill.Result") -> None:
+    assert len(tiny_run.verdicts()) == len(tiny_run.students) == 1
+    assert "24 test photos, 2 seeds" in tiny_run.verdicts()[0]
+    student = tiny_run.comparison["students"][0]
+    assert student["name"] == tiny_run.students[0]
+    for numbers in (tiny_run.comparison["teacher"], student["distilled"], student["alone"]):
+        assert 0 <= numbers["accuracy"]["low"] <= numbers["accuracy"]["value"] <= numbers["accuracy"]["high"] <= 1
+        assert {"nll", "ece"} <= numbers.keys()
+    assert {"parameters", "macs", "bytes", "milliseconds", "difference", "mcnemar"} <= student.keys()
+    assert {"agreement"} <= student["distilled"].keys()
+    assert len(student["mcnemar"]) == tiny_run.comparison["seeds"] == 2
+    assert tiny_run.report.is_file()
+
+
+def test_predict_takes_paths_pictures_and_arrays(tiny_run: "potstill.Result", tmp_path: Path) -> None:
+    photo = draw_photo("disc", 12345)
+    photo.save(tmp_path / "a.png")
+    answers = [
+        tiny_run.student.predict(p) for p in (tmp_path / "a.png", str(tmp_path / "a.png"), photo, np.asarray(photo))
+    ]
+    assert len({(a.label, a.probability) for a in answers}) == 1
+    answer = answers[0]
+    assert answer.label in CLASSES
+    assert tuple(answer.probabilities) == CLASSES
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert answer.probability == max(answer.probabilities.values())
+    assert tiny_run.student.predict_many([photo, photo]) == [answer, answer]
+    with pytest.raises(DataError, match="not a usable photo"):
+        tiny_run.student.predict(__file__)
+    with pytest.raises(DataError, match="uint8 RGB"):
+        tiny_run.student.predict(np.zeros((8, 8), np.float32))
+
+
+def test_load_takes_a_run_or_any_model_folder(tiny_run: "potstill.Result") -> None:
+    photo = draw_photo("frame", 777)
+    chosen = potstill.load(tiny_run.path)
+    assert chosen.classes == CLASSES
+    assert potstill.load(chosen.folder).predict(photo) == chosen.predict(photo)
+    assert potstill.load(str(tiny_run.path)).predict(photo) == tiny_run.student.predict(photo)
+    assert potstill.load(tiny_run.path, arm="alone", seed=1).folder.parts[-2:] == ("seed-1", "alone")
+    assert potstill.load(tiny_run.path, arm="teacher").info.name == "efficientnet_lite0"
+
+
+def test_models_that_are_not_there_are_named(tiny_run: "potstill.Result", tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no student 'resnet'\. It has: mobilenetv1_025"):
+        potstill.load(tiny_run.path, student="resnet")
+    with pytest.raises(ModelError, match=r"no seed 7\. It has: 0, 1"):
+        potstill.load(tiny_run.path, seed=7)
+    with pytest.raises(PotstillError, match="is not a run folder"):
+        potstill.load(tmp_path)
+
+
+def test_a_model_file_that_was_swapped_is_refused(tiny_run: "potstill.Result", tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(potstill.load(tiny_run.path).folder, folder)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match="sha256 differs"):
+        potstill.load(folder)
+
+
+def test_a_finished_run_is_found_again_and_nothing_is_made_twice(
+    photos: Path, tiny_run: "potstill.Result", in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = pipeline.new_run_name(photos, "efficientnet_lite0")
+    shutil.copytree(tiny_run.path, in_folder / "runs" / name)
+    before = {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
+    monkeypatch.setattr("potstill.training.fit", None)
+    again = potstill.distill(photos, settings=TINY, tell=Reporter(quiet=True))
+    assert again.path == Path("runs") / name
+    assert before == {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
+    assert again.verdicts() == tiny_run.verdicts()
+
+
+def test_dry_run_says_time_and_disk_and_makes_nothing(
+    photos: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["distill", str(photos), "--dry-run", *flags(TINY)]) == 0
+    time, disk = capsys.readouterr().out.splitlines()
+    assert time.startswith("About ")
+    assert all(part in time for part in ("photos", "teacher", "students"))
+    assert " GB of disk (" in disk
+    assert all(part in disk for part in ("photos", "soft labels", "rendered views"))
+    assert list(in_folder.iterdir()) == []
+
+
+def test_the_command_line_prints_table_verdict_and_plain_lines(
+    photos: Path, tiny_run: "potstill.Result", run_copy: "potstill.run.Run", capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run_copy.path / "5_comparison")
+    done = command("distill", photos, "--run", run_copy.path, *flags(TINY))
+    assert done.returncode == 0, done.stderr
+    assert tiny_run.verdicts()[0] in done.stdout
+    assert f"Report: {run_copy.path / '7_report' / 'index.html'}" in done.stdout
+    assert f"Going on with {run_copy.path}" in done.stderr
+    assert "Scoring on the test photos: 3 models in" in done.stderr, "teacher, distilled and alone"
+    assert "\x1b" not in done.stdout + done.stderr, "no colours or bars where no terminal is"
+    assert json.loads((run_copy.path / "timings.json").read_text("utf-8")).keys() >= {"2_teacher", "4_students"}
+    photo = next((photos / "test").rglob("*.png"))
+    assert run(["predict", str(run_copy.path), str(photo), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] == tiny_run.student.predict(photo).label
+    assert list(answer["probabilities"]) == list(CLASSES)
+
+
+def test_a_photo_that_pillow_opens_in_another_mode_is_the_same_photo(tiny_run: "potstill.Result") -> None:
+    grey = draw_photo("stripes", 5).convert("L")
+    assert tiny_run.student.predict(grey) == tiny_run.student.predict(grey.convert("RGB"))
+    assert tiny_run.student.predict(Image.new("RGBA", (40, 30), (9, 9, 9, 0))).label in CLASSES

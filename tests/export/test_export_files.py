@@ -1,0 +1,158 @@
+"""Every file, run by its own runtime, says what the torch student says."""
+
+import json
+
+import numpy as np
+import pytest
+from tests.export.conftest import FORMATS, STUDENT
+
+from potstill.export import load_exported
+from potstill.export.formats import FORMATS as ALL
+from potstill.export.ladder import LADDER
+from potstill.export.reference import Reference
+from potstill.export.results import formats_table, read_results
+from potstill.images.pixels import PixelStore
+from potstill.predict import best_seed, load_predictor
+from potstill.report.write import write_report
+from potstill.run import Run, read_json, sha256_of
+
+FILES = {
+    "onnx": ("student.onnx", "student-float16.onnx", "student-int8.onnx"),
+    "torch": ("student.pt2", "student-float16.pt2"),
+}
+NAMES = [name for names in FILES.values() for name in names]
+
+
+def results(run: Run) -> dict[tuple[str, str], dict]:
+    return {(f["format"], f["precision"]): f for f in read_results(run)["students"][STUDENT]["files"]}
+
+
+def test_the_student_has_learned_something(exported: Run) -> None:
+    assert read_results(exported)["students"][STUDENT]["accuracy"]["value"] >= 0.8
+
+
+def test_all_formats_and_precisions_are_there(exported: Run) -> None:
+    found = results(exported)
+    assert set(found) == {(form, precision) for form in FORMATS for precision in ("float32", "float16", "int8")}
+    assert {key for key, f in found.items() if f["status"] != "ok"} == {("torch", "int8")}
+    assert found["torch", "int8"]["status"] == "unsupported"
+    assert sorted(f["file"] for f in found.values() if f["file"]) == sorted(f"{STUDENT}/{name}" for name in NAMES)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_float32_agrees_on_every_photo(exported: Run, form: str) -> None:
+    result = results(exported)[form, "float32"]
+    assert result["agreement"] == 1
+    assert 0 <= result["max_difference"] < 1e-3
+    assert result["milliseconds"] > 0
+    assert result["peak_memory"] > 10e6
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_float16_is_near(exported: Run, form: str) -> None:
+    result = results(exported)[form, "float16"]
+    assert result["agreement"] >= 23 / 24
+    assert result["max_difference"] < 0.1
+
+
+def test_int8_is_small_and_right(exported: Run) -> None:
+    found = results(exported)
+    assert found["onnx", "int8"]["agreement"] >= 0.9
+    assert found["onnx", "int8"]["max_difference"] > 0, "int8 files differ a little; this one is none"
+    assert found["onnx", "int8"]["bytes"] <= 0.3 * found["onnx", "float32"]["bytes"]
+
+
+def test_int8_went_up_the_ladder(exported: Run) -> None:
+    """A real case: this network loses a third of its answers when its first convolution is rounded."""
+    result = results(exported)["onnx", "int8"]
+    names = [rung.name for rung in LADDER]
+    assert [t["calibration"] for t in result["tries"]] == names[: len(result["tries"])]
+    assert len(result["tries"]) > 1
+    assert all("points of accuracy" in t["reason"] or "agrees" in t["reason"] for t in result["tries"][:-1])
+    assert result["tries"][-1]["reason"] == ""
+    assert result["calibration"] == result["tries"][-1]["calibration"]
+
+
+def test_the_numbers_are_those_of_the_files(exported: Run) -> None:
+    """Scored once more here, by hand, for one file."""
+    store = PixelStore(exported.images)
+    rows = store.rows("test")
+    predictor = load_exported(exported.export / STUDENT / "student-int8.onnx")
+    answers = [predictor.predict(np.array(store.photo(int(row)))).label for row in rows]
+    labels = [exported.classes()[label] for label in store.labels(rows)]
+    right = np.mean([a == b for a, b in zip(answers, labels, strict=True)])
+    result = results(exported)["onnx", "int8"]
+    assert result["accuracy"] == pytest.approx(right)
+    assert result["bytes"] == (exported.export / result["file"]).stat().st_size
+    reference = Reference.of(exported, STUDENT, best_seed(exported, STUDENT, "distilled"))
+    torch_answers = [exported.classes()[k] for k in reference.probabilities.argmax(-1)]
+    agreement = np.mean([a == b for a, b in zip(answers, torch_answers, strict=True)])
+    assert result["agreement"] == pytest.approx(agreement)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_photo_of_any_size_gets_the_same_answer(exported: Run, name: str) -> None:
+    photo = np.random.default_rng(3).integers(0, 256, (150, 61, 3), np.uint8)
+    torch_answer = load_predictor(exported.path, student=STUDENT).predict(photo)
+    answer = load_exported(exported.export / STUDENT / name).predict(photo)
+    assert list(answer.probabilities) == list(torch_answer.probabilities) == exported.classes()
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-3)
+    allowed = 0.4 if "int8" in name else 0.1 if "float16" in name else 1e-3
+    for label, value in torch_answer.probabilities.items():
+        assert answer.probabilities[label] == pytest.approx(value, abs=allowed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_rule_threshold_licence_and_fingerprint_travel_in_the_file(exported: Run, name: str) -> None:
+    path = exported.export / STUDENT / name
+    form = next(f for f in ALL.values() if f.suffix == path.suffix)
+    texts = form.read_metadata(path)
+    assert json.loads(texts["labels"]) == exported.classes()
+    assert "centre square" in texts["input"]
+    assert texts["fingerprint"] == exported.stage("4_students").digest()
+    assert float(texts["threshold"]) == load_predictor(exported.path, student=STUDENT).threshold
+    assert json.loads(texts["license"]) == {"starting weights": "Apache-2.0"}
+    assert texts["precision"] == {"float16": "float16", "int8": "int8"}.get(path.stem.partition("-")[2], "float32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_path_of_this_machine_is_in_a_file(exported: Run, name: str) -> None:
+    data = (exported.export / STUDENT / name).read_bytes()
+    assert b"site-packages" not in data
+    assert str(exported.path).encode() not in data
+    assert b"/potstill/" not in data
+
+
+def test_export_says_the_same_again_without_work(exported_copy: Run) -> None:
+    from potstill.export import Tolerance, export
+    from potstill.progress import Reporter
+
+    before = {path: path.stat().st_mtime_ns for path in (exported_copy.export / STUDENT).glob("student*")}
+    tolerance = Tolerance(max_loss=0.05, min_agreement=0.9)
+    again = export(exported_copy, ["onnx"], ["float32", "int8"], tolerance=tolerance, tell=Reporter(quiet=True))
+    assert [r.status for r in again] == ["ok", "ok"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_manifest_has_the_hash_of_every_part(exported: Run) -> None:
+    folder = exported.export / STUDENT
+    manifest = read_json(folder / "manifest.json")
+    assert sorted(manifest["files"]) == sorted(NAMES)
+    parts = {name: sha for entry in manifest["files"].values() for name, sha in entry["sha256"].items()}
+    assert all(sha256_of(folder / name) == sha for name, sha in parts.items())
+    assert set(parts) | {"README.md", "manifest.json"} == {p.name for p in folder.iterdir()}
+
+
+def test_the_table_has_a_row_for_each(exported: Run) -> None:
+    files = read_results(exported)["students"][STUDENT]["files"]
+    table = formats_table(files).splitlines()
+    assert len(table) == 2 + len(files)
+    assert any(line.startswith("| onnx | int8 | ") and line.endswith("| ok |") for line in table)
+    assert any("torch.export files have no int8 here" in line for line in table)
+
+
+def test_the_report_shows_every_file(exported_copy: Run) -> None:
+    page = write_report(exported_copy).read_text("utf-8")
+    for name in NAMES:
+        assert page.count(f"{STUDENT}/{name}") == 1
+    assert "torch.export files have no int8 here" in page

@@ -1,0 +1,1 @@
+"""Servers on loopback that speak the real formats of photo sources, faults included."""

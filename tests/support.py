@@ -1,0 +1,109 @@
+"""What several tests need: drawn photos that a model can learn, settings of a tiny run, and the command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ("disc", "frame", "stripes")
+
+TINY: dict[str, Any] = {
+    "seeds": 2,
+    "teacher.model": ["efficientnet_lite0"],
+    "teacher.weights": "package",
+    "teacher.size": 64,
+    "teacher.probe_views": 1,
+    "teacher.probe_epochs": 20,
+    "teacher.folds": 2,
+    "views.count": 2,
+    "student.models": ["mobilenetv1_025@32"],
+    "student.weights": "none",
+    "student.epochs": 3,
+    "student.batch_size": 8,
+    "twin.label_smoothing": [0.0],
+    "student.lr_factors": [1.0],
+    "comparison.resamples": 200,
+    "machine.precision": "float32",
+    "machine.jobs": 1,
+    "machine.device": "cpu",
+}
+"""The smallest run that goes through every stage: some ten seconds on one core."""
+
+
+def draw_photo(kind: str, number: int, *, width: int = 96, height: int = 80) -> Image.Image:
+    """A noisy picture of a disc, an empty frame or stripes, in two random colours. The same for the same arguments."""
+    generator = np.random.default_rng([CLASSES.index(kind), number])
+    back, front = generator.integers(0, 110, 3), generator.integers(150, 256, 3)
+    image = Image.new("RGB", (width, height), tuple(back.tolist()))
+    pen = ImageDraw.Draw(image)
+    colour = tuple(front.tolist())
+    size = float(generator.uniform(0.5, 0.8)) * height
+    left, top = float(generator.uniform(2, width - size - 2)), float(generator.uniform(2, height - size - 2))
+    if kind == "disc":
+        pen.ellipse((left, top, left + size, top + size), fill=colour)
+    elif kind == "frame":
+        pen.rectangle((left, top, left + size, top + size), outline=colour, width=6)
+    else:
+        for x in range(int(generator.integers(0, 8)), width, 16):
+            pen.line((x, 0, x + int(generator.integers(-4, 5)), height), fill=colour, width=7)
+    noise = generator.normal(0, 12, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+
+
+def make_photos(
+    root: Path, counts: Mapping[str, int], *, classes: Sequence[str] = CLASSES, suffix: str = "png"
+) -> Path:
+    """Write `root/SPLIT/CLASS/N.png`, `counts[SPLIT]` photos per class; split "" makes a flat folder."""
+    number = 0
+    for split, count in counts.items():
+        for name in classes:
+            folder = root / split / name if split != "unlabeled" else root / split
+            folder.mkdir(parents=True, exist_ok=True)
+            for _ in range(count):
+                number += 1
+                draw_photo(name, number).save(folder / f"{name}-{number}.{suffix}")
+    return root
+
+
+def command(arguments: Sequence[str | Path]) -> list[str]:
+    """`potstill …` as a list for subprocess."""
+    return [sys.executable, "-m", "potstill", *map(str, arguments)]
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as flags: `--student.epochs 3`."""
+    words: list[str] = []
+    for name, value in settings.items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(item)]
+    return words
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For child processes: one thread, and nobody's proxy or hub."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200", **more}
+
+
+def potstill(*arguments: str | Path, timeout: float = 120, cwd: Path | None = None, **more: str) -> Any:
+    """Run the command in a process of its own. Returns the CompletedProcess with text output."""
+    return subprocess.run(
+        command(arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env=environment(**more),
+        check=False,
+    )
+
+
+def weight_hashes(run: Path) -> dict[str, str]:
+    """sha256 of every trained model below a run folder, by its path there."""
+    from potstill.run import sha256_of
+
+    return {str(p.parent.relative_to(run)): sha256_of(p) for p in sorted(run.rglob("model.safetensors"))}

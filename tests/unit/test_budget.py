@@ -1,0 +1,47 @@
+"""Students for a budget: what fits is taken, what cannot fit is said."""
+
+import pytest
+
+from potstill import budget
+from potstill.errors import ConfigError
+from potstill.models import build, describe, macs_of, parameters_of
+from potstill.settings import from_mapping
+
+
+def test_candidates_fit_and_are_different_models() -> None:
+    config = from_mapping({"budget.max_mmacs": 20.0, "budget.max_megabytes": 5.0, "student.weights": "none"})
+    names = budget.candidates(config, classes=3)
+    models = [name.split("@")[0] for name in names]
+    assert 1 <= len(names) <= config.budget.candidates
+    assert len(set(models)) == len(models)
+    for name in names:
+        model, size = name.split("@")
+        built = build(describe(model, ["a", "b", "c"], size=int(size)))
+        assert macs_of(built) / 1e6 <= 20.5  # the ladder scales with the area, which leaves the head out
+        assert 4 * parameters_of(built) / 1e6 <= 5.0
+
+
+def test_nothing_fits_names_the_smallest() -> None:
+    config = from_mapping({"budget.max_megabytes": 0.1, "student.weights": "none"})
+    with pytest.raises(ConfigError, match=r"mobilenetv1_025@96, has 0\.\d+ MB"):
+        budget.candidates(config, classes=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("3MB", "budget.max_megabytes", 3.0),
+        ("500 kB", "budget.max_megabytes", 0.5),
+        ("50M", "budget.max_mmacs", 50.0),
+        ("1.5g", "budget.max_mmacs", 1500.0),
+        ("5ms", "budget.max_milliseconds", 5.0),
+    ],
+)
+def test_amounts_are_read_as_people_write_them(text: str, name: str, value: float) -> None:
+    assert budget.parse_amount(text, budget.UNITS[name], name) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "MB", "three MB", "-1MB", "3", "3.0.1MB"])
+def test_other_amounts_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="not an amount"):
+        budget.parse_amount(text, budget.UNITS["budget.max_megabytes"], "--max-size")

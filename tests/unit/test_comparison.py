@@ -1,0 +1,52 @@
+"""The verdict in words, and which student is deployed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potstill.comparison import choose, verdict
+from potstill.metrics import Interval
+from potstill.run import Run, write_json
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (Interval(0.02, 0.005, 0.035), "Distillation made s better: +2.0 points (+0.5 to +3.5), 20% fewer errors"),
+        (Interval(0.02, -0.001, 0.041), "No gain measured for s: +2.0 points (-0.1 to +4.1)"),
+        (Interval(0.0, 0.0, 0.0), "No gain measured for s"),
+        (Interval(-0.02, -0.03, -0.01), "Distillation made s worse: -2.0 points"),
+    ],
+)
+def test_a_gain_is_claimed_only_when_the_whole_interval_is_above_zero(interval: Interval, expected: str) -> None:
+    text = verdict("s", interval, 0.2, 0.03, 500, 3)
+    assert text.startswith(expected)
+    assert "500 test photos, 3 seeds" in text
+
+
+def _finished(run: Run, name: str, accuracies: list[float]) -> dict[str, object]:
+    for seed, accuracy in enumerate(accuracies):
+        write_json(run.students / name / f"seed-{seed}" / "distilled" / "done.json", {"val_accuracy": accuracy})
+    return {"name": name}
+
+
+def test_the_cheapest_student_within_one_standard_error_is_chosen_on_val(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.soft_labels.mkdir(parents=True)
+    np.save(run.soft_labels / "val_logits.npy", np.zeros((100, 3), np.float32))
+    students = [
+        {**_finished(run, "large", [0.90, 0.92]), "macs": 300},
+        {**_finished(run, "middle", [0.89, 0.89]), "macs": 50},
+        {**_finished(run, "small", [0.80, 0.82]), "macs": 10},
+    ]
+    chosen = choose(run, students, seeds=2)
+    assert chosen["name"] == "middle"  # 0.89 is within 0.029 of 0.91; 0.81 is not
+    assert "100 val photos" in chosen["reason"]
+
+
+def test_the_only_student_is_chosen(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.soft_labels.mkdir(parents=True)
+    np.save(run.soft_labels / "val_logits.npy", np.zeros((10, 3), np.float32))
+    assert choose(run, [{**_finished(run, "one", [0.5]), "macs": 1}], seeds=1)["name"] == "one"

@@ -1,0 +1,139 @@
+"""Settings: each documented once, kept through TOML, refused with the nearest name or the allowed range."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support import potstill
+
+from potstill.cli.settings import combined
+from potstill.config import Config
+from potstill.errors import ConfigError
+from potstill.settings import from_mapping, read_toml, settings, to_mapping, to_toml
+
+NAMES = [setting.name for setting in settings()]
+
+
+def test_every_setting_is_documented_and_named_once() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    for setting in settings():
+        assert len(setting.text) > 8, setting.name
+        assert setting.text.rstrip().endswith((".", ")", "…")), f"{setting.name}: {setting.text}"
+    leaves = sum(
+        len(dataclasses.fields(value)) if dataclasses.is_dataclass(value) else 1
+        for value in (getattr(Config(), f.name) for f in dataclasses.fields(Config))
+    )
+    assert len(NAMES) == leaves, "settings() forgets none"
+
+
+def test_every_setting_is_a_flag_exactly_once() -> None:
+    text = potstill("distill", "--help").stdout
+    flags = re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)
+    for name in NAMES:
+        flag = "--" + name.replace("_", "-")
+        assert sum(f.rstrip(".") == flag for f in flags) >= 1, f"{flag} is not in potstill distill --help"
+        rows = re.findall(rf"^\W*{re.escape(flag)}(?![\w.-])", text, re.MULTILINE)
+        assert len(rows) == 1, f"{flag} has {len(rows)} entries in the help"
+
+
+def test_defaults_survive_toml(tmp_path: Path) -> None:
+    (tmp_path / "all.toml").write_text(to_toml(Config()), "utf-8")
+    assert read_toml(tmp_path / "all.toml") == Config()
+
+
+@given(
+    lr=st.floats(1e-6, 1) | st.just("auto"),
+    epochs=st.integers(1, 10_000) | st.just("auto"),
+    classes=st.lists(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=8), max_size=4),
+    seeds=st.integers(1, 99),
+    flip=st.sampled_from(["none", "horizontal", "both"]),
+)
+def test_any_settings_survive_toml(tmp_path_factory, lr, epochs, classes, seeds, flip) -> None:
+    values = {"student.lr": lr, "student.epochs": epochs, "images.classes": classes, "seeds": seeds, "views.flip": flip}
+    config = from_mapping(values)
+    path = tmp_path_factory.mktemp("toml") / "config.toml"
+    path.write_text(to_toml(config), "utf-8")
+    assert read_toml(path) == config
+    assert from_mapping(to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("student.epoch", "student.epochs"),
+        ("teachr.model", "teacher.model"),
+        ("view.mix", "views.mix"),
+        ("seed", "seeds"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no setting {name!r}\. Did you mean {nearest!r}\?"):
+        from_mapping({name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("seeds", 0, "at least 1"),
+        ("seeds", 1.5, "whole number"),
+        ("seeds", True, "whole number"),
+        ("seeds", "3", "whole number"),
+        ("images.val_share", 0.0, r"\(0, 0.5\]"),
+        ("images.val_share", 0.6, r"\(0, 0.5\]"),
+        ("views.min_scale", float("nan"), r"\(0, 1\]"),
+        ("views.flip", "sideways", '"none" or "horizontal" or "both"'),
+        ("student.temperature", 0, "above 0"),
+        ("student.temperature", "warm", "number or"),
+        ("student.distill_weight", -1, "must not be negative"),
+        ("student.distill_weight", float("nan"), "must not be negative"),
+        ("student.batch_size", 1, "at least 2"),
+        ("teacher.model", [], "at least one model"),
+        ("teacher.model", [1], "text"),
+        ("twin.label_smoothing", [0.0, 1.5], r"\[0, 0.9\]"),
+        ("comparison.confidence", 95, r"\[0.5, 0.999\]"),
+        ("machine.jobs", 0, "at least 1"),
+    ],
+)
+def test_values_out_of_range_or_of_the_wrong_kind_are_refused(name: str, value: object, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        from_mapping({name: value})
+    assert name in str(caught.value), "the message names the setting"
+
+
+def test_all_loss_weights_zero_is_refused() -> None:
+    zero = {f"student.{name}_weight": 0 for name in ("task", "distill", "feature")}
+    with pytest.raises(ConfigError, match="nothing would be learned"):
+        from_mapping({"student": {k.partition(".")[2]: v for k, v in zero.items()}})
+
+
+def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("student = [", "utf-8")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        read_toml(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        read_toml(tmp_path / "bad.toml")
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_quick(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("seeds = 5\n[student]\nepochs = 7\n", "utf-8")
+    flags = from_mapping({"student.epochs": 9})
+    words = ["distill", "data", "--student.epochs", "9"]
+    config = combined(flags, words, tmp_path / "r.toml", {}, {"seeds": 1, "views.count": 2})
+    assert (config.seeds, config.student.epochs, config.views.count) == (5, 9, 2)
+
+
+def test_finished_runs_config_can_be_used_as_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('data = "/photos"\n\nseeds = 2\n', "utf-8")
+    assert read_toml(tmp_path / "config.toml").seeds == 2
+
+
+def test_a_flag_wins_over_the_recipe_even_with_the_defaults_value_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('seeds = 5\n[teacher]\nmodel = ["resnet50"]\n[student]\nmodels = ["a"]\n', "utf-8")
+    config = combined(Config(), ["--seeds=3", "--student.empty-models"], tmp_path / "r.toml", {}, {})
+    assert (config.seeds, config.teacher.model, config.student.models) == (3, ("resnet50",), ())

@@ -1,0 +1,140 @@
+"""Each finding is raised by numbers that deserve it, and by no others; each has its section in the docs."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.reports import edit, export_json, grow, reject, slim_copy
+
+import potstill
+from potstill.report.findings import TITLES, find
+from potstill.report.read import RunFiles
+from potstill.run import Run
+
+DOCS = Path(__file__).parents[2] / "docs" / "findings.md"
+
+
+@pytest.fixture
+def calm(tiny_run: "potstill.Result", tmp_path: Path) -> Run:
+    """A run that nothing speaks against: 600 test photos, 2 seeds, a clear gain, a good teacher."""
+    run = slim_copy(tiny_run.path, tmp_path / "run")
+    grow(run, classes=["ant", "bee", "cow"], students=1, photos=600)
+    return run
+
+
+def codes(run: Run, wrong: int = 0) -> list[str]:
+    return [finding.code for finding in find(RunFiles(run), wrong)]
+
+
+def test_a_calm_run_has_no_findings(calm: Run) -> None:
+    assert codes(calm) == []
+
+
+def comparison(change: Callable[[dict[str, Any]], None]) -> Callable[[Run], None]:
+    return lambda run: edit(run.comparison / "comparison.json", change)
+
+
+def student(**values: Any) -> Callable[[Run], None]:
+    return comparison(lambda c: c["students"][0].update(values))
+
+
+def distilled(**values: Any) -> Callable[[Run], None]:
+    return comparison(lambda c: c["students"][0]["distilled"].update(values))
+
+
+def bits(run: Run) -> None:
+    path = run.path / "config.toml"
+    path.write_text(re.sub(r"duplicate_bits = \d+", "duplicate_bits = -1", path.read_text()))
+
+
+def counts(**values: int) -> Callable[[Run], None]:
+    return lambda run: edit(run.images / "done.json", lambda facts: facts["counts"].update(values))
+
+
+def fewer_photos_of_a_class(run: Run) -> None:
+    path = run.images / "images.csv"
+    lines = path.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not re.match(r"\d+,train/ant/", line) or line.startswith("0,")]
+    path.write_text("\n".join(kept) + "\n", "utf-8")
+
+
+def suspects(run: Run) -> None:
+    labels = np.repeat(np.arange(3), 10)
+    logits = np.where(labels[:, None] == np.arange(3), 4.0, -4.0)
+    logits[0] = logits[-1]
+    np.savez(run.teacher / "out_of_fold.npz", row=np.arange(30), labels=labels, logits=logits)
+
+
+WORSE = {"class": "ant", "photos": 200, "teacher": 0.9, "distilled": 0.6, "alone": 0.9}
+
+CASES: dict[str, tuple[Callable[[Run], None], str]] = {
+    "KD001": (student(difference={"value": 0.01, "low": -0.01, "high": 0.03}), r"\+1\.0 points \(-1\.0 to \+3\.0\)"),
+    "KD002": (student(difference={"value": -0.02, "low": -0.03, "high": -0.01}), r"-2\.0 points .* Use the twin"),
+    "KD003": (comparison(lambda c: c["teacher"]["accuracy"].update(value=0.7)), r"teacher on 70\.0 %"),
+    "KD004": (comparison(lambda c: c.update(test_per_class=[29, 271, 300])), r"ant: fewer than 30 .* has 29"),
+    "KD005": (lambda run: reject(run, "in_test", 4), "4 photos of train or val"),
+    "KD006": (lambda run: reject(run, "two_classes", 2), "2 files are in more than one class"),
+    "KD007": (distilled(ece_scaled=0.12), r"12\.0 points on average"),
+    "KD008": (comparison(lambda c: c.update(seeds=1)), "--seeds 3"),
+    "KD009": (counts(val=40), "40 photos choose"),
+    "KD010": (comparison(lambda c: c["students"][0]["distilled"]["recipe"].update(epochs=2)), "2 epochs show"),
+    "KD011": (distilled(accuracy={"value": 0.9, "low": 0.3, "high": 0.95}), r"most common class .* 33\.3 %"),
+    "KD012": (suspects, "1 training photos the teacher"),
+    "KD013": (fewer_photos_of_a_class, "bee has 10 training photos, ant 1"),
+    "KD014": (student(per_class=[WORSE]), r"ant \(-30\.0 on 200 photos\)"),
+    "KD015": (distilled(accuracy={"value": 0.6, "low": 0.55, "high": 0.65}), r"90\.0 % of val and 60\.0 % of test"),
+    "KD016": (
+        lambda run: export_json(run, status="failed", reason="loses 4.0 points", file=None),
+        "student-0 as onnx int8: loses 4.0 points. No file was left",
+    ),
+    "KD018": (lambda run: reject(run, "corrupt", 100), "12.0 % of all files, mostly: corrupt"),
+    "KD019": (bits, "duplicate_bits is -1"),
+}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_a_finding_is_raised_by_its_numbers_and_says_them(calm: Run, code: str) -> None:
+    change, message = CASES[code]
+    change(calm)
+    found = {finding.code: finding.message for finding in find(RunFiles(calm), 0)}
+    assert code in found
+    assert re.search(message, found[code]), found[code]
+    allowed = {"KD012": {"KD012"}, "KD011": {"KD011"}}.get(code, {code})
+    assert set(found) == allowed
+
+
+def test_many_students_are_a_finding(tiny_run: "potstill.Result", tmp_path: Path) -> None:
+    run = slim_copy(tiny_run.path, tmp_path / "many")
+    grow(run, classes=["ant", "bee", "cow"], students=5, photos=600)
+    assert codes(run) == ["KD017"]
+
+
+def test_contradicted_test_labels_are_a_finding(calm: Run) -> None:
+    assert codes(calm, wrong=2) == ["KD012"]
+
+
+def test_an_export_that_is_right_is_none(calm: Run) -> None:
+    export_json(calm)
+    assert codes(calm) == []
+
+
+def test_the_gravest_come_first(calm: Run) -> None:
+    reject(calm, "in_test", 1)
+    student(difference={"value": -0.02, "low": -0.03, "high": -0.01})(calm)
+    comparison(lambda c: c.update(seeds=1))(calm)
+    assert codes(calm) == ["KD002", "KD008", "KD005"]
+
+
+def test_every_code_has_a_test_and_a_section_with_its_title_level_and_advice() -> None:
+    assert {*CASES, "KD017"} == set(TITLES)
+    text = DOCS.read_text("utf-8")
+    sections = dict(re.findall(r"^## (KD\d{3} · .*?)\n(.*?)(?=^## |\Z)", text, re.S | re.M))
+    assert list(sections) == [f"{code} · {title}" for code, (_, title) in TITLES.items()]
+    for heading, body in sections.items():
+        level = TITLES[heading[:5]][0]
+        assert body.strip().startswith(f"*{level}.*"), f"{heading} must begin with its level"
+        assert "**What to do.**" in body
+        assert "**Found when**" in body

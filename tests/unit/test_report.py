@@ -1,0 +1,225 @@
+"""The report page: what is on it, in which order, at every size, and nothing from elsewhere."""
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.reports import edit, export_json, grow, reject, slim_copy
+from tests.support import potstill as command
+
+import potstill
+from potstill.errors import PotstillError
+from potstill.report.page import headline, render
+from potstill.report.photos import choose, wrong_labels
+from potstill.report.read import RunFiles, answers, reliability
+from potstill.report.write import write_report
+from potstill.run import Run, read_json
+
+LIMIT = 5_000_000
+"""Bytes of a page that is quick to open."""
+
+SECTIONS = [
+    "What distillation bought",
+    "The numbers",
+    "Accuracy and cost",
+    "Where the gain came from",
+    "Photos to look at",
+    "The data",
+    "Cost of the run",
+    "How to reproduce it",
+]
+PARTS = [
+    "Per class", "Photos fixed", "Photos broken", "What is taken for what", "Can its probabilities be believed?",
+    "While it learned", "Most wrong", "Most uncertain", "Labels that may be wrong", "Licences and attribution",
+]  # fmt: skip
+
+
+@pytest.fixture
+def slim(tiny_run: "potstill.Result", tmp_path: Path) -> Run:
+    return slim_copy(tiny_run.path, tmp_path / "run")
+
+
+def page_of(run: Run) -> str:
+    return render(RunFiles(run)).replace("\u00a0", " ")
+
+
+def names(count: int) -> list[str]:
+    return [f"class number {i}" for i in range(count)]
+
+
+def test_all_sections_are_there_in_the_promised_order(slim: Run) -> None:
+    page = page_of(slim)
+    found = [re.sub("<.*?>", "", title) for title in re.findall(r"<h2[^>]*>(.*?)</h2>", page)]
+    assert found == SECTIONS
+    places = [page.index(f"<h3>{part}") for part in PARTS]
+    assert places == sorted(places)
+
+
+def test_the_verdict_stands_first_with_its_interval_and_numbers_are_those_of_the_comparison(slim: Run) -> None:
+    page, comparison = page_of(slim), read_json(slim.comparison / "comparison.json")
+    student = comparison["students"][0]
+    verdict = student["verdict"].split(". ")[0]
+    assert re.search(r"<h1>(.*?)</h1>", page)[1] == verdict + "."  # type: ignore[index]
+    assert re.search(r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)", verdict)
+    for numbers in (comparison["teacher"], student["distilled"], student["alone"]):
+        a = numbers["accuracy"]
+        assert f"{100 * a['value']:.1f} % <small>({100 * a['low']:.1f} to {100 * a['high']:.1f})</small>" in page
+    assert "Seeds 0 to 1." in page
+
+
+def test_of_several_students_the_one_chosen_on_val_gives_the_verdict(slim: Run) -> None:
+    grow(slim, classes=names(3), students=3, photos=300)
+    comparison = read_json(slim.comparison / "comparison.json")
+    comparison["chosen"] = {"name": "student-1", "reason": "cheap and good"}
+    comparison["students"][2]["difference"] = {"value": 0.0, "low": -0.01, "high": 0.01}
+    first, rest = headline(comparison)
+    assert first.startswith("Distillation made student-1 better:")
+    assert "chosen on val: cheap and good" in rest
+    assert "Of all 3 students, distillation made 2 better and 0 worse; for 1 no gain was measured." in rest
+
+
+@pytest.mark.parametrize(
+    ("classes", "students", "tested"), [(3, 1, 50), (3, 12, 50), (200, 1, 2_000), (200, 12, 600), (3, 1, 50_000)]
+)
+def test_every_size_gives_a_page_that_is_quick_to_open(slim: Run, classes: int, students: int, tested: int) -> None:
+    grow(slim, classes=names(classes), students=students, photos=tested)
+    started = time.monotonic()
+    page = page_of(slim)
+    assert len(page.encode()) < LIMIT
+    assert time.monotonic() - started < 60
+    assert page.count('class="student"') == (students if students > 1 else 0)
+    assert f"{tested:,} test photos" in page
+    assert page.count("Table of all") == students
+
+
+def test_nothing_comes_from_the_network_and_there_is_no_script(slim: Run) -> None:
+    grow(slim, classes=names(30), students=2, photos=300)
+    page = page_of(slim)
+    sources = re.findall(r'(?:src|href|srcset|action|poster)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert {source.split(",")[0][:5] for source in sources} <= {"data:", *(s[:5] for s in sources if s[0] == "#")}
+    for word in ("<script", "@import", "http://", "https://", " onload", " onerror", "<iframe", "<object"):
+        assert word not in page.lower()
+
+
+@pytest.mark.parametrize(
+    "odd", ["<script>alert(1)</script>", "\"quotes\" & 'more'", "日本の猫", "{{ 7 * 7 }}", "a" * 120, "</style>"]
+)
+def test_odd_class_names_are_shown_and_not_obeyed(slim: Run, odd: str) -> None:
+    grow(slim, classes=[odd, "plain", "other"], students=1, photos=60)
+    page = page_of(slim)
+    if "<" in odd:
+        assert odd not in page.replace("</style>\n</head>", "", 1)
+    from markupsafe import escape
+
+    assert str(escape(odd)) in page
+    assert page.count("<script") == 0
+    assert page.count("</style>") == 1
+
+
+def test_fixed_and_broken_photos_are_those_where_the_arms_differ(slim: Run) -> None:
+    grow(slim, classes=names(3), students=1, photos=60, right=0.6, gain=0.2)
+    files = RunFiles(slim)
+    predictions = files.predictions
+    labels = predictions.labels
+    teacher = answers(*predictions.teacher(), labels)
+    distilled = answers(*predictions.arm("student-0", "distilled"), labels)
+    alone = answers(*predictions.arm("student-0", "alone"), labels)
+    lists = choose(files, teacher, distilled, alone)
+    hits = {arm: (predictions.logits(f"student-0/{arm}").argmax(-1) == labels).sum(0) for arm in ("distilled", "alone")}
+    assert lists.fixed_total == np.sum(hits["distilled"] > hits["alone"])
+    assert lists.broken_total == np.sum(hits["distilled"] < hits["alone"])
+    assert len(lists.fixed) == min(12, lists.fixed_total)
+    assert all(card.path.startswith("test/") and card.picture.startswith("data:image/") for card in lists.fixed)
+    assert all(not {a.who: a.right for a in card.answers}["distilled"] for card in lists.most_wrong)
+
+
+def test_likely_wrong_labels_are_those_that_both_models_contradict_surely(slim: Run) -> None:
+    labels = np.array([0, 1, 2, 0])
+    sure = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9], [0, 9, 0]], np.float32)
+    unsure = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9], [0, 0.5, 0]], np.float32)
+    one = np.ones(1, np.float32)
+    teacher, student = answers(sure[None], one, labels), answers(unsure[None], one, labels)
+    assert wrong_labels(teacher, student, labels).tolist() == [1]
+    assert wrong_labels(teacher, teacher, labels).tolist() == [1, 3]
+
+
+def test_doubtful_training_labels_come_from_the_teachers_out_of_fold_answers(slim: Run) -> None:
+    path = slim.teacher / "out_of_fold.npz"
+    with np.load(path) as stored:
+        rows, labels = stored["row"], stored["labels"]
+    logits = np.full((len(rows), 3), -4.0, np.float32)
+    logits[np.arange(len(rows)), labels] = 4
+    logits[5] = [-6, -6, -6]
+    logits[5, (labels[5] + 1) % 3] = 6
+    np.savez(path, row=rows, labels=labels, logits=logits)
+    page, photo = page_of(slim), RunFiles(slim).photos[int(rows[5])]
+    other = RunFiles(slim).classes[(labels[5] + 1) % 3]
+    part = page[page.index("<h4>Of train</h4>") :]
+    assert photo["path"] in part[: part.index("</section>")]
+    assert f"Looks like {other}; the label gets 0 %" in part
+    path.unlink()
+    assert "Not looked for: the teacher has no out-of-fold answers" in page_of(slim)
+
+
+def test_reliability_counts_every_answer_once() -> None:
+    found = reliability(np.array([0.05, 0.95, 0.96, 1.0]), np.array([False, True, False, True]), bins=10)
+    assert found.count.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert found.accuracy[9] == pytest.approx(2 / 3)
+    assert found.ece == pytest.approx((0.05 + (2.91 - 2)) / 4)
+
+
+def test_left_out_files_licences_and_exports_are_listed(slim: Run) -> None:
+    grow(slim, classes=names(3), students=1, photos=60)
+    reject(slim, "corrupt", 3)
+    reject(slim, "not_image", 1)
+    (slim.images / "ATTRIBUTION.txt").write_text("Photos by <Ann> & Bob, CC BY 4.0")
+    (slim.images / "ATTRIBUTION.csv").write_text(
+        "path,source,source_id,page_url,file_url,author,license,license_url,title\n"
+        "test/class number 0/110.png,commons,1,,,Ann,CC BY 4.0,,x\n"
+    )
+    export_json(slim)
+    page = page_of(slim)
+    assert "3 corrupt, 1 not_image" in page
+    assert "the reason" in page
+    assert "Photos by &lt;Ann&gt; &amp; Bob, CC BY 4.0" in page
+    assert "commons" in page
+    assert "s/student-int8.onnx" in page
+    assert "onnxruntime 1" in page
+
+
+def test_a_list_of_left_out_files_is_cut(slim: Run) -> None:
+    reject(slim, "corrupt", 5_000)
+    page = page_of(slim)
+    assert "The first 200 of 5,000" in page
+    assert len(page.encode()) < LIMIT
+
+
+def test_the_command_prints_where_the_page_is_and_refuses_an_unfinished_run(slim: Run, tmp_path: Path) -> None:
+    done = command("report", slim.path)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == slim.report / "index.html"
+    assert (slim.report / "index.html").read_text("utf-8").startswith("<!doctype html>")
+    (slim.comparison / "done.json").unlink()
+    with pytest.raises(PotstillError, match=r"5_comparison is not finished\. Run `potstill distill`"):
+        write_report(slim)
+    with pytest.raises(PotstillError, match="is not a run folder"):
+        write_report(Run.open(tmp_path))
+
+
+def test_the_page_needs_neither_torch_nor_the_photo_folder() -> None:
+    """It is made on a laptop from a run folder that came from elsewhere."""
+    import subprocess
+    import sys
+
+    from tests.support import environment
+
+    code = "import potstill.report.write, sys; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_edited_numbers_show(slim: Run) -> None:
+    edit(slim.comparison / "comparison.json", lambda c: c["teacher"]["accuracy"].update(value=0.4321))
+    assert "43.2 %" in page_of(slim)

@@ -1,0 +1,123 @@
+"""The run folder: nothing is half written, finished work is kept, stale work is refused with the reason."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from potstill.errors import PotstillError, SpaceError, StaleError
+from potstill.run import Run, check_space, differences, new_run_name, read_json, replacing, write_json, write_text
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), replacing(target) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_written_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "x")
+    assert os.stat(tmp_path / "a").st_mode & 0o044 == 0o044  # noqa: PTH116
+
+
+def test_json_has_no_nan_and_damage_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    with pytest.raises(PotstillError, match="is missing"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"x":')
+    with pytest.raises(PotstillError, match="is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_finished_stage_is_skipped_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("2_teacher")
+    assert stage.begin({"a": (1, 2)})
+    (stage.path / "work").write_text("half")
+    (stage.path / ".x.part").write_text("torn")
+    assert stage.begin({"a": [1, 2]}), "tuples and lists are one in JSON"
+    assert (stage.path / "work").exists()
+    assert not (stage.path / ".x.part").exists()
+    stage.finish(photos=3)
+    assert not stage.begin({"a": [1, 2]})
+    assert stage.facts() == {"inputs": {"a": [1, 2]}, "photos": 3}
+
+
+def test_an_interrupted_stage_with_other_inputs_starts_clean(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("2_teacher")
+    stage.begin({"a": 1})
+    (stage.path / "work").write_text("half")
+    assert stage.begin({"a": 2})
+    assert not (stage.path / "work").exists()
+
+
+def test_a_stale_stage_is_refused_with_the_difference_and_redone_when_told(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("2_teacher")
+    stage.begin({"teacher": {"model": "a", "lr": 0.1}})
+    (stage.path / "model").write_text("precious")
+    stage.finish()
+    with pytest.raises(StaleError) as caught:
+        stage.begin({"teacher": {"model": "b", "lr": 0.1}})
+    assert "teacher.model: 'a' → 'b'" in str(caught.value)
+    assert "lr" not in str(caught.value)
+    assert "--redo" in str(caught.value)
+    assert (stage.path / "model").read_text() == "precious", "a refusal loses nothing"
+    assert Run(tmp_path, redo=True).stage("2_teacher").begin({"teacher": {"model": "b", "lr": 0.1}})
+    assert not (stage.path / "model").exists()
+
+
+def test_killed_between_done_and_clean_up_is_done(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("2_teacher")
+    stage.begin({"a": 1})
+    write_json(stage.path / "done.json", {"inputs": {"a": 1}})  # and inputs.json is still there
+    assert not stage.begin({"a": 1})
+
+
+def test_facts_of_an_unfinished_stage_name_the_way_on(tmp_path: Path) -> None:
+    with pytest.raises(PotstillError, match="potstill distill"):
+        Run(tmp_path).stage("2_teacher").facts()
+    with pytest.raises(PotstillError, match="is not a run folder"):
+        Run.open(tmp_path)
+
+
+def test_differences_name_what_was_added_and_removed() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}}) == ["a.c: 2 → nothing", "a.d: nothing → 3"]
+    assert len(differences({"a": "x" * 500}, {"a": "y" * 500})[0]) < 140
+
+
+def test_run_names_are_plain(tmp_path: Path) -> None:
+    assert new_run_name(tmp_path / "my photos (2)!", "a+b/c").endswith("_my-photos--2_a-b-c")
+    assert new_run_name(Path("/"), "t").endswith("_data_t")
+
+
+class _Usage(NamedTuple):
+    total: int = 100
+    used: int = 0
+    free: int = 1_000_000
+
+
+def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage())
+    check_space(tmp_path / "not" / "yet", 900_000, "Soft labels")
+    with pytest.raises(SpaceError, match=r"Soft labels needs 0\.00 GB .* 0\.00 GB are free") as caught:
+        check_space(tmp_path, 1_000_000, "Soft labels")
+    assert "views.count" in str(caught.value)
+
+
+def test_the_readme_says_what_is_missing_and_what_to_type(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.stage("1_images").begin({})
+    run.stage("1_images").finish()
+    run.write_readme()
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "| `1_images/` | the photos, decoded once" in text
+    assert text.count("| finished |") == 1
+    assert "potstill distill DATA --run" in text
+    assert json.loads((tmp_path / "1_images/done.json").read_text())["inputs"] == {}

@@ -1,0 +1,71 @@
+"""The training loop: interrupted anywhere it goes on to the very same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from potstill import training
+from potstill.errors import PotstillError
+from potstill.training import Precision, Schedule, fit
+
+STEPS = 6
+SCHEDULE = Schedule(steps=STEPS, lr=1e-2, weight_decay=0.1, ema=0.9)
+CPU = Precision(torch.device("cpu"))
+
+
+class _KilledError(Exception):
+    pass
+
+
+def model() -> nn.ModuleDict:
+    """A convolution with a memory order of its own, a norm with running statistics, dropout with random numbers."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * 36, 2)]
+    return nn.ModuleDict({"model": nn.Sequential(*layers).to(memory_format=torch.channels_last)})
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(4, 3, 8, 8, generator=generator), torch.randint(2, (4,), generator=generator)
+
+
+def train(trained: nn.ModuleDict, checkpoint: Path, *, die_after: int | None = None, factor: float = 1.0) -> None:
+    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+        return factor * nn.functional.cross_entropy(trained["model"](data[0]), data[1], reduction="none")
+
+    def after_step(step: int, loss: float) -> None:
+        if die_after is not None and step > die_after:
+            raise _KilledError
+
+    fit(trained, batch, loss, SCHEDULE, CPU, checkpoint=checkpoint, after_step=after_step)
+
+
+@pytest.mark.parametrize("die_after", range(1, STEPS))
+def test_interrupted_after_any_step_it_ends_with_the_same_weights(
+    die_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model()
+    train(whole, tmp_path / "whole")
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(_KilledError):
+        train(model(), tmp_path / "broken", die_after=die_after)
+    resumed = model()
+    torch.manual_seed(99)  # another process has other random numbers, until the checkpoint's are restored
+    train(resumed, tmp_path / "broken")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(PotstillError, match=r"became nan at step 1.*--student\.lr"):
+        train(model(), tmp_path / "checkpoint", factor=float("nan"))
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
+    schedule = Schedule(steps=100, lr=1.0, weight_decay=0)
+    rates = [schedule.lr_at(step) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] < 1e-3
