@@ -117,7 +117,7 @@ def distill(
     config = with_students(config, check(data, config))
     folder = Run(Path(run) if run is not None else find_run(data, config), redo)
     with folder.only_here():
-        tell.log = folder.path / "log.txt"
+        tell.log_to(folder.path / "log.txt")
         started = time.monotonic()
         _describe_run(folder, data, config, tell)
         with tracking(folder, track, tell):

@@ -23,6 +23,13 @@ class Reporter:
     def __init__(self, *, log: Path | None = None, quiet: bool = False) -> None:
         self.console = Console(file=sys.stderr, highlight=False, quiet=quiet, soft_wrap=True)
         self.log = log
+        self._before_log: list[str] = []
+
+    def log_to(self, log: Path) -> None:
+        """From now on keep lines in this file; those said before a file was known go there first."""
+        self.log = log
+        earlier, self._before_log = self._before_log, []
+        self._append("".join(earlier))
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the log. Square brackets are printed as they are."""
@@ -31,11 +38,17 @@ class Reporter:
 
     def write_log(self, text: str) -> None:
         """Keep a line in the log only."""
-        if self.log is not None:
+        line = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n"
+        if self.log is None:
+            self._before_log.append(line)
+        else:
+            self._append(line)
+
+    def _append(self, lines: str) -> None:
+        if lines and self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{stamp} {text}\n")
+                file.write(lines)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int, *, unit: str = "") -> Iterator[Update]:

@@ -86,3 +86,12 @@ def test_quiet_prints_nothing_and_still_logs(tmp_path: Path, capsys: pytest.Capt
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_was_said_before_the_log_was_known_stands_first_in_it(tmp_path: Path) -> None:
+    reporter = Reporter(quiet=True)
+    reporter.say("licence")
+    reporter.log_to(tmp_path / "log.txt")
+    reporter.say("work")
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["licence", "work"]
