@@ -62,6 +62,11 @@ class ViewsConfig:
     """Strength of random brightness, contrast and saturation: each factor lies in 1 ± this. 0 turns it off."""
     mix: float = 0.5
     """Share of views that are blended with another photo (mix-up). The teacher labels the blend itself."""
+    ops: float = 0.0
+    """Share of views that get two stronger changes more: turn, shear, gamma, blur or tint (after RandAugment). The teacher
+    labels the changed picture."""
+    op_strength: float = 0.7
+    """How strong those may be. In (0, 1]: at 1, turns by up to 30 degrees."""
     seed: int = 0
     """Another number draws other views."""
 
@@ -72,6 +77,8 @@ class ViewsConfig:
         _between("views.max_aspect", self.max_aspect, 1, 4)
         _between("views.color", self.color, 0, 0.9)
         _between("views.mix", self.mix, 0, 1)
+        _between("views.ops", self.ops, 0, 1)
+        _between("views.op_strength", self.op_strength, 0, 1, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

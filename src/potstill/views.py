@@ -1,4 +1,4 @@
-"""Views: which crop, mirror, colours and mix-up partner view v of a photo is, and rendering it at a size.
+"""Views: which crop, mirror, colours, ops and mix-up partner view v of a photo is, and rendering it at a size.
 
 A view is a row of numbers, drawn once from (seed, photo id, v) and stored. Teacher and student render the same row,
 each at its own size, so the teacher labels exactly what the student sees ("function matching", Beyer et al. 2022,
@@ -12,6 +12,7 @@ from PIL import Image
 
 from potstill.config import ViewsConfig
 from potstill.images.pixels import PixelStore
+from potstill.view_ops import PER_VIEW, apply_ops, draw_ops
 
 VIEW = np.dtype(
     [
@@ -20,11 +21,14 @@ VIEW = np.dtype(
         ("color", "<f4", (3,)),  # factors of brightness, contrast, saturation; 1 changes nothing
         ("partner", "<i4"),  # row of the photo that is blended in, -1 for none
         ("weight", "<f4"),  # share of this photo in the blend; 1 without a partner
+        ("ops", "u1", (PER_VIEW,)),  # stronger changes, 0 for none (view_ops)
+        ("strengths", "<f4", (PER_VIEW,)),
     ]
 )
 
 _NUMBERS = 12
-"""Uniform numbers reserved per view, so that a new kind of change need not disturb the old ones."""
+"""Uniform numbers per view, for all but the ops, which have a stream of their own: they can be turned on and off
+without another crop."""
 
 _GREY = np.array([0.299, 0.587, 0.114])
 
@@ -42,8 +46,11 @@ def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsCon
     """
     ids = store.index["id"][rows]
     numbers = np.empty((len(rows), count, _NUMBERS))
+    for_ops = np.empty((len(rows), count, 1 + 2 * PER_VIEW))
     for n, photo_id in enumerate(ids.tolist()):
-        numbers[n] = np.random.Generator(np.random.Philox(key=[config.seed, photo_id])).random((count, _NUMBERS))
+        stream = np.random.Philox(key=[config.seed, photo_id])
+        for_ops[n] = np.random.Generator(stream.jumped()).random((count, 1 + 2 * PER_VIEW))
+        numbers[n] = np.random.Generator(stream).random((count, _NUMBERS))
     sides = store.index["width"][rows].astype(float), store.index["height"][rows].astype(float)
     views = np.zeros((len(rows), count), VIEW)
     views["box"] = _boxes(numbers[..., 0:4], *sides, config)
@@ -54,6 +61,7 @@ def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsCon
     views["partner"] = np.where(mixed, _partners(store, rows, numbers[..., 10]), -1)
     share = numbers[..., 11]
     views["weight"] = np.where(mixed, np.maximum(share, 1 - share), 1.0)
+    views["ops"], views["strengths"] = draw_ops(config.ops, config.op_strength, for_ops)
     return views
 
 
@@ -145,7 +153,10 @@ def _render_one(store: PixelStore, row: int, view: np.void, size: int) -> Image.
     left, top, right, bottom = view["box"].astype(float).tolist()
     box = (left * photo.width, top * photo.height, right * photo.width, bottom * photo.height)
     box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(photo.width)), min(box[3], float(photo.height)))
-    image = photo.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    # Ops turn edges into stairs; at twice the size and then halved they are as smooth as the teacher saw them.
+    changed = bool(view["ops"].any())
+    finer = 2 if changed else 1
+    image = photo.resize((size * finer, size * finer), Image.Resampling.BILINEAR, box=box)
     if view["flip"] & 1:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if view["flip"] & 2:
@@ -153,7 +164,7 @@ def _render_one(store: PixelStore, row: int, view: np.void, size: int) -> Image.
     brightness, contrast, saturation = view["color"].astype(float).tolist()
     if (brightness, contrast, saturation) != (1.0, 1.0, 1.0):
         image = image.convert("RGB", _color_matrix(brightness, contrast, saturation))
-    return image
+    return apply_ops(image, view["ops"], view["strengths"]).reduce(finer) if changed else image
 
 
 def _color_matrix(brightness: float, contrast: float, saturation: float) -> tuple[float, ...]:

@@ -9,9 +9,10 @@ from tests.support import CLASSES, draw_photo, make_photos
 
 from potstill.config import ViewsConfig
 from potstill.images.pixels import PixelStore
+from potstill.view_ops import OPS
 from potstill.views import Renderer, draw_views, mixed_labels, plain_views, render
 
-CONFIG = ViewsConfig()
+CONFIG = ViewsConfig(ops=0.3)
 
 
 def test_the_first_views_do_not_depend_on_how_many_are_drawn(store: PixelStore) -> None:
@@ -24,7 +25,7 @@ def test_the_first_views_do_not_depend_on_how_many_are_drawn(store: PixelStore) 
 def test_a_view_does_not_depend_on_the_other_photos_but_for_the_partner(store: PixelStore) -> None:
     rows = store.rows("train")
     alone, among = draw_views(store, rows[5:9], 4, CONFIG), draw_views(store, rows, 4, CONFIG)[5:9]
-    for field in ("box", "flip", "color", "weight"):
+    for field in ("box", "flip", "color", "weight", "ops", "strengths"):
         assert (alone[field] == among[field]).all(), field
     assert ((alone["partner"] < 0) == (among["partner"] < 0)).all()
 
@@ -67,11 +68,20 @@ def test_share_of_mixed_and_flipped_views_is_as_set(store: PixelStore) -> None:
     views = draw_views(store, rows, 200, replace(CONFIG, mix=0.3, flip="both"))
     assert abs((views["partner"] >= 0).mean() - 0.3) < 0.03
     assert np.allclose([(views["flip"] == k).mean() for k in range(4)], 0.25, atol=0.03)
-    none = draw_views(store, rows, 5, replace(CONFIG, mix=0.0, flip="none", color=0.0))
+    changed = draw_views(store, rows, 200, replace(CONFIG, ops=0.4, op_strength=0.5))
+    assert abs((changed["ops"] > 0).all(-1).mean() - 0.4) < 0.03
+    assert ((changed["ops"] > 0).all(-1) == (changed["ops"] > 0).any(-1)).all(), "both or none"
+    assert len(np.unique(changed["ops"])) == 1 + len(OPS)
+    assert 0.49 < np.abs(changed["strengths"]).max() <= 0.5
+    none = draw_views(store, rows, 5, replace(CONFIG, mix=0.0, flip="none", color=0.0, ops=0.0))
     assert (none["partner"] == -1).all()
     assert (none["weight"] == 1).all()
     assert (none["flip"] == 0).all()
     assert (none["color"] == 1).all()
+    assert (none["ops"] == 0).all()
+    assert (none["strengths"] == 0).all()
+    same = draw_views(store, rows, 200, replace(CONFIG, ops=0.0))
+    assert (same["box"] == changed["box"]).all(), "ops are drawn beside the rest"
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +198,28 @@ def test_colours_change_as_written(store: PixelStore) -> None:
     assert np.abs(grey - (plain @ [0.299, 0.587, 0.114])[..., None]).max() <= 1.5
     view["color"] = (1, 0.5, 1)
     assert np.abs(render(store, row, view, 32) - (127.5 + 0.5 * (plain - 127.5))).max() <= 1.0
+
+
+@pytest.mark.parametrize("number", range(len(OPS)))
+def test_every_op_changes_the_photo_alike_at_every_size(large_store: PixelStore, number: int) -> None:
+    """Changed and then shrunk, or shrunk and then changed: nearly one picture, and another than the plain one."""
+    row = int(large_store.rows("train")[0])
+    view = plain_views(large_store, np.array([row]))[0]
+    plain = render(large_store, row, view, 48).astype(float)
+    view["ops"][0], view["strengths"][0] = 1 + number, -0.9
+    large, small = render(large_store, row, view, 144), render(large_store, row, view, 48).astype(float)
+    shrunk = np.asarray(Image.fromarray(large).resize((48, 48), Image.Resampling.BILINEAR)).astype(float)
+    changed = np.sqrt(np.mean((plain - small) ** 2))
+    apart = np.sqrt(np.mean((shrunk - small) ** 2))
+    assert changed > 1
+    assert apart < max(0.6 * changed, 4)
+
+
+def test_an_op_of_no_strength_leaves_the_photo(large_store: PixelStore) -> None:
+    photo = large_store.photo(int(large_store.rows("train")[0]))
+    before = np.asarray(photo).astype(int)
+    for op in OPS:
+        assert np.abs(np.asarray(op(photo, 0.0)).astype(int) - before).max() <= 1, op.__name__
 
 
 def test_plain_view_is_the_centre_square(store: PixelStore) -> None:
