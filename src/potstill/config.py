@@ -63,8 +63,8 @@ class ViewsConfig:
     mix: float = 0.5
     """Share of views that are blended with another photo (mix-up). The teacher labels the blend itself."""
     ops: float = 0.0
-    """Share of views that get two stronger changes more: turn, shear, gamma, blur or tint (after RandAugment). The teacher
-    labels the changed picture."""
+    """Share of views that get two stronger changes more: turn, shear, gamma, blur or tint (after RandAugment). The
+    teacher labels the changed picture."""
     op_strength: float = 0.7
     """How strong those may be. In (0, 1]: at 1, turns by up to 30 degrees."""
     seed: int = 0
