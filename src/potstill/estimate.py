@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.config import Config
+from potstill.fused import fused
 from potstill.images.collect import estimated_bytes
 from potstill.images.folder import read_folder
 from potstill.machine import decide, fastest_precision
 from potstill.models import build, describe
 from potstill.progress import duration
 from potstill.students import epochs_for, parse_students, views_for
+from potstill.training import Precision
 
 START_SECONDS = 6.0
 """Before a model trains or labels: importing, building, timing."""
@@ -57,7 +59,7 @@ def estimate(data: Path, config: Config) -> Estimate:
     disk, widths, largest = {}, 0, 0
     for name in config.teacher.model:
         info = describe(name, classes, size=None if config.teacher.size == "auto" else config.teacher.size)
-        model = build(info)
+        model = fused(build(info), Precision(machine.torch_device()))
         _, speeds = fastest_precision(model, info.size, machine, training=False)
         looks = train * (1 + max(views, config.teacher.probe_views)) + len(files) - train
         seconds["teacher"] += START_SECONDS + looks / max(speeds.values())

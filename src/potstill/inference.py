@@ -17,10 +17,13 @@ BATCH = 32
 
 
 def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batch:
-    """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels."""
-    with torch.inference_mode(), precision.autocast():
-        features, logits = model.both(normalise(torch.from_numpy(pixels).to(precision.device), model.info))
-    return features.float().cpu().numpy(), logits.float().cpu().numpy()
+    """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels. The head is computed in float32."""
+    with torch.inference_mode():
+        with precision.autocast():
+            features = model.features(normalise(torch.from_numpy(pixels).to(precision.device), model.info))
+        features = features.float()
+        logits = model.head(features)
+    return features.cpu().numpy(), logits.cpu().numpy()
 
 
 def plain_answers(

@@ -23,6 +23,7 @@ from torch import nn
 from potstill import metrics
 from potstill.arrays import RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
+from potstill.fused import fused
 from potstill.heads import fold_of, load_fold_heads
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
@@ -111,6 +112,7 @@ def _ask(
     model = load(folder).to(machine.torch_device())
     model.to(memory_format=torch.channels_last)
     precision = Precision(machine.torch_device(), getattr(torch, model.info.trained["precision"]))
+    form = fused(model, precision)
     known = _known_features(folder, model.info.trained["method"], len(photos))
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
     check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")
@@ -120,10 +122,10 @@ def _ask(
             writer = RowWriter(target, (*todo.shape, model.num_features), np.float16)
             renderer = Renderer(store, photos, todo, model.info.size, threads=machine.cores)
             with tell.bar(f"Soft labels, {todo.shape[1]} views each", len(photos), unit="photos") as update:
-                store_features(model, renderer, writer, precision, update)
+                store_features(form, renderer, writer, precision, update)
             writer.close()
         parts.append(np.load(target, mmap_mode="r", allow_pickle=False))
-    _, val_logits = plain_answers(model, store, store.rows("val"), precision, threads=machine.cores)
+    _, val_logits = plain_answers(form, store, store.rows("val"), precision, threads=machine.cores)
     return _Member(parts, load_fold_heads(folder) or [model.head.cpu()], val_logits)
 
 

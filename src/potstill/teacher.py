@@ -20,18 +20,22 @@ from potstill import metrics
 from potstill.arrays import RowReader, RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
+from potstill.fused import MIN_AGREEMENT, agreement, fused
 from potstill.heads import apply_head, fit_head, fold_of, put_head
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
 from potstill.machine import Machine, fastest_precision
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.progress import Reporter
-from potstill.run import Run, replacing, write_json, write_text
+from potstill.run import Run, read_json, replacing, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, draw_views, mixed_labels, one_hot, plain_views
 
 FINETUNE_BATCH = 32
+
+AGREEMENT_PHOTOS = 256
+"""Val photos on which faster arithmetic must agree with float32."""
 
 
 def train_teacher(
@@ -71,27 +75,39 @@ def _train_member(
     info = describe(name, classes, size=None if config.size == "auto" else config.size, head_width=config.head_width)
     model = build(info, weights=config.weights, dropout=config.dropout).to(machine.torch_device()).eval()
     model.to(memory_format=torch.channels_last)
-    precision, speeds = fastest_precision(model, info.size, machine, training=False)
+    precision, speeds = _precision(model, folder, machine)
     tell.say(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speeds(speeds)}")
     train, val = store.rows("train"), store.rows("val")
-    features = _store_features(model, folder, config, views, store, train, precision, machine, tell)
-    val_features, _ = plain_answers(model, store, val, precision, threads=machine.cores)
     targets = _targets(views, config, store, train, len(classes))
     log: list[dict[str, Any]] = []
-    head = fit_head(model, features, targets, np.ones(len(train), bool), config, folder / "head", log)
-    put_head(model, head)
-    val_logits = apply_head(model.head, val_features)
+
+    def probe(precision: Precision) -> tuple[RowReader, np.ndarray]:
+        form = fused(model, precision)
+        features = _store_features(form, folder, config, views, store, train, precision, machine, tell)
+        val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
+        head = fit_head(model, features, targets, np.ones(len(train), bool), config, folder / "head", log)
+        put_head(model, head)
+        return features, apply_head(model.head, val_features)
+
+    features, val_logits = probe(precision)
+    if not _agrees(model, val_logits, precision, store, val, machine, tell):
+        precision = Precision(precision.device)
+        (folder / "features.npy").unlink()
+        write_json(folder / "precision.json", {"dtype": "float32", "photos_per_second": speeds})
+        features, val_logits = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
     tell.say(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
     method = "probe"
     if config.train != "probe":
         probed = {n: t.clone() for n, t in model.state_dict().items()}
         _fine_tune(model, config, views, store, train, precision, folder, log, tell)
-        val_features, tuned_logits = plain_answers(model, store, val, precision, threads=machine.cores)
+        _, tuned_logits = plain_answers(fused(model, precision), store, val, precision, threads=machine.cores)
         tuned = metrics.accuracy(tuned_logits, store.labels(val))
         tell.say(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
         if config.train == "finetune" or tuned > accuracy:
             method, accuracy, val_logits = "finetune", tuned, tuned_logits
+            if not _agrees(model, val_logits, precision, store, val, machine, tell):
+                precision = Precision(precision.device)
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
@@ -101,6 +117,38 @@ def _train_member(
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
     save(model, folder, role="teacher", method=method, temperature=temperature, precision=str(precision.dtype)[6:])
     return facts
+
+
+def _precision(model: Classifier, folder: Path, machine: Machine) -> tuple[Precision, dict[str, float]]:
+    """The arithmetic to answer in, chosen by timing once, and the photos per second of each."""
+    path = folder / "precision.json"
+    if not path.is_file():
+        form = fused(model, Precision(machine.torch_device()))
+        precision, speeds = fastest_precision(form, model.info.size, machine, training=False)
+        write_json(path, {"dtype": str(precision.dtype)[6:], "photos_per_second": speeds})
+    facts = read_json(path)
+    return Precision(machine.torch_device(), getattr(torch, facts["dtype"])), facts["photos_per_second"]
+
+
+def _agrees(
+    model: Classifier,
+    quick: np.ndarray,
+    precision: Precision,
+    store: PixelStore,
+    val: np.ndarray,
+    machine: Machine,
+    tell: Reporter,
+) -> bool:
+    """Whether the teacher says the same in float32, on a sample of val. What the user has set is not questioned."""
+    if precision.dtype == torch.float32 or machine.precision != "auto":
+        return True
+    sample = val[:AGREEMENT_PHOTOS]
+    _, exact = plain_answers(model, store, sample, Precision(precision.device), threads=machine.cores)
+    share = agreement(exact, quick[: len(sample)])
+    told = f"{str(precision.dtype)[6:]} agrees with float32 on {share:.2%} of {len(sample)} val photos"
+    agrees = share >= MIN_AGREEMENT
+    tell.say(f"Teacher {model.info.name}: {told}" + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: float32 now"))
+    return agrees
 
 
 def _store_features(
