@@ -1,8 +1,8 @@
 """How near the run comes to the machine's own speed: ratios, both sides measured in turn in this one process.
 
-    python benchmarks/speed/run.py --photos FOLDER_OF_JPEGS
+    python benchmarks/speed/run.py --photos FOLDER
 
-prints the table and writes results.csv. FOLDER is a photo folder as `potstill distill` takes it; it is only read.
+prints the table and writes results.csv. FOLDER has JPEG files in class folders; it is only read.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -30,6 +31,7 @@ from torch import nn
 from potstill import student_job
 from potstill.arrays import RowWriter
 from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
+from potstill.fused import fused
 from potstill.images.collect import collect_images
 from potstill.images.folder import read_folder
 from potstill.images.pixels import PixelStore
@@ -46,6 +48,7 @@ from potstill.views import Renderer, draw_views
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
 REPEATS = 7
+QUIET = Reporter(quiet=True)
 
 
 @dataclass
@@ -93,8 +96,8 @@ def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
         if recipe.feature_weight:
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1])
         job = Job(run.path, name, size, "none", 0, recipe)
-        batch = student_job._batches(job, run, store, soft, size)
-        return trained, batch, lambda data: student_job._loss(data, recipe, model, trained, precision)
+        batch = student_job.batches(job, run, store, soft, size)
+        return trained, batch, lambda data: student_job.loss_of(data, recipe, model, trained, precision)
 
     def loop(recipe: Recipe, *, resident: bool) -> Callable[[], float]:
         trained, batch, loss = side(recipe)
@@ -118,39 +121,56 @@ def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
     ]
 
 
-def packing_row(photos: Path) -> Row:
+def packing_row(photos: Path, side: int) -> Row:
     """Decoding, checking, hashing and packing, against decoding alone with all cores and the same scaled decoding."""
-    files, side = read_folder(photos).files, 128
+    files = read_folder(photos).files
     cores = decide(MachineConfig()).cores
+    short = round(ImagesConfig().margin * side)
 
     def pack() -> float:
         with tempfile.TemporaryDirectory() as folder:
             took = seconds_of(
-                lambda: collect_images(photos, ImagesConfig(), side, Run(Path(folder)), Reporter(quiet=True))
+                lambda: collect_images(photos, ImagesConfig(test_share=0.1), side, Run(Path(folder)), QUIET)
             )
         return len(files) / took
 
     def decode(path: Path) -> None:
         with Image.open(path) as image:
-            image.draft("RGB", (round(side * 1.15),) * 2)
+            image.draft("RGB", (short, short))
             image.load()
 
     def bare() -> float:
         with ThreadPoolExecutor(cores) as pool:
             return len(files) / seconds_of(lambda: list(pool.map(lambda file: decode(file.path), files)))
 
-    return in_turn(f"packing / bare JPEG decoding, {cores} cores", "photos per s", "≥ 0.8", pack, bare)
+    with Image.open(files[0].path) as image:
+        shown = f"photos like {image.width} × {image.height}"
+    return in_turn(f"packing / bare JPEG decoding, {shown}, {cores} cores", "photos per s", "≥ 0.8", pack, bare)
 
 
-def labelling_row(photos: Path, name: str, size: int) -> Row:
-    """Rendering, labelling and storing views, against the teacher's answers to one batch that stays in memory."""
+def enlarged(photos: Path, target: Path, *, factor: int = 4, most: int = 60) -> Path:
+    """A folder of the first photos of each class, enlarged to the size of photos from a telephone."""
+    for folder in sorted(path for path in photos.iterdir() if path.is_dir()):
+        (target / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:most]:
+            with Image.open(path) as image:
+                large = image.convert("RGB").resize((image.width * factor, image.height * factor))
+            large.save(target / folder.name / path.name, "JPEG", quality=90)
+    return target
+
+
+def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
+    """Rendering, labelling and storing views, against the teacher's answers to one batch that stays in memory; and
+    what the form that answers is worth, against the model as it was trained."""
     machine = decide(MachineConfig())
     torch.set_num_threads(machine.cores)
     model = build(describe(name, ["a", "b"], size=size)).eval()
     model.to(memory_format=torch.channels_last)
-    precision, _ = fastest_precision(model, size, machine, training=False)
+    exact = Precision(torch.device("cpu"))
+    precision, _ = fastest_precision(fused(model, exact), size, machine, training=False)
+    form = fused(model, precision)
     with tempfile.TemporaryDirectory() as folder:
-        store = collect_images(photos, ImagesConfig(), size, Run(Path(folder)), Reporter(quiet=True))
+        store = collect_images(photos, ImagesConfig(test_share=0.1), size, Run(Path(folder)), QUIET)
         rows = store.rows("train")[:64]
         views = draw_views(store, rows, 4, ViewsConfig())
         renderer = Renderer(store, rows, views, size, threads=machine.cores)
@@ -158,18 +178,27 @@ def labelling_row(photos: Path, name: str, size: int) -> Row:
 
         def label() -> float:
             writer = RowWriter(Path(folder) / "features.npy", (*views.shape, model.num_features), np.float16)
-            took = seconds_of(lambda: store_features(model, renderer, writer, precision, lambda done: None))
+            took = seconds_of(lambda: store_features(form, renderer, writer, precision, lambda done: None))
             writer.close()
             return views.size / took
 
-        def bare() -> float:
-            times = views.size // BATCH
-            return times * BATCH / seconds_of(lambda: [answers(model, batch, precision) for _ in range(times)])
+        def bare(asked: nn.Module, precision: Precision, times: int) -> Callable[[], float]:
+            return lambda: times * BATCH / seconds_of(lambda: [answers(asked, batch, precision) for _ in range(times)])
 
-        dtype = str(precision.dtype)[6:]
-        return in_turn(
-            f"teacher labelling / bare inference: {name} at {size} px, {dtype}", "views per s", "≥ 0.95", label, bare
-        )
+        times = views.size // BATCH
+        what = f"{name} at {size} px, {machine.cores} threads"
+        kind = str(precision.dtype)[6:]
+        quick = bare(form, precision, times)
+        return [
+            in_turn(f"teacher labelling / bare inference: {what}, {kind}", "views per s", "≥ 0.95", label, quick),
+            in_turn(
+                f"folded {kind} / float32 inference: {what}",
+                "views per s",
+                "",
+                bare(form, precision, 3),
+                bare(model, exact, 3),
+            ),
+        ]
 
 
 def start_rows() -> list[Row]:
@@ -205,7 +234,7 @@ def train_and_tell(folder: Path) -> None:
     run = Run(folder)
     recipe = replace(STUDENT, soft_labels="")
     job = Job(folder / "job", "mobilenetv1_025", 64, "none", 0, recipe)
-    batch = student_job._batches(job, run, PixelStore(run.images), SoftLabels.open(run), 64)
+    batch = student_job.batches(job, run, PixelStore(run.images), SoftLabels.open(run), 64)
     model = build(describe(job.model, run.classes(), size=64))
     trained = nn.ModuleDict({"model": model, "projector": nn.Linear(model.num_features, 64)})
     precision = Precision(torch.device("cpu"))
@@ -213,7 +242,7 @@ def train_and_tell(folder: Path) -> None:
         fit(
             trained,
             batch,
-            lambda data: student_job._loss(data, recipe, model, trained, precision),
+            lambda data: student_job.loss_of(data, recipe, model, trained, precision),
             Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",
@@ -224,7 +253,7 @@ def train_and_tell(folder: Path) -> None:
 def main() -> None:
     """Measure all rows, print them, write results.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="a photo folder with JPEG files")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEG files in class folders")
     parser.add_argument("--teacher", default="efficientnet_lite2@224")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
@@ -238,22 +267,33 @@ def main() -> None:
         for name in ("mobilenetv1_025", "mobilenetv3_small_100"):
             rows += training_rows(run, name, 128, steps=12)
         if arguments.photos:
-            rows.append(packing_row(arguments.photos))
+            rows.append(packing_row(arguments.photos, 128))
+            rows.append(packing_row(enlarged(arguments.photos, Path(temporary) / "large"), 128))
             name, _, size = arguments.teacher.partition("@")
-            rows.append(labelling_row(arguments.photos, name, int(size)))
+            rows += labelling_rows(arguments.photos, name, int(size))
         rows += start_rows()
         rows.append(memory_row(Path(temporary), 1000, 200_000))
+    add_rows(arguments.out, rows)
+
+
+def add_rows(out: Path, rows: list[Row]) -> None:
+    """Print the rows and put them in the file, in the place of earlier ones of the same name."""
     facts = environment(decide(MachineConfig()))
     versions = " ".join(f"{name} {number}" for name, number in facts["versions"].items())
     hardware = f"{facts['processor']}, {facts['machine']['cores']} cores, {facts['cpu_capability']}"
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
+    kept: dict[str, dict[str, Any]] = {}
+    if out.is_file():
+        with out.open(encoding="utf-8") as file:
+            kept = {row["what"]: row for row in csv.DictReader(file)}
+    for row in rows:
+        row.hardware, row.versions = hardware, " ".join(filter(None, (row.versions, versions)))
+        numbers = {key: float(f"{getattr(row, key):.4g}") for key in ("ours", "reference", "ratio", "min", "max")}
+        kept[row.what] = {**asdict(row), **numbers}
+        print(f"{row.ratio:7.3f} ({row.min:.3f} to {row.max:.3f}, n = {row.n}; {row.goal})  {row.what}")
+    with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
         writer.writeheader()
-        for row in rows:
-            row.hardware, row.versions = hardware, versions
-            numbers = {key: float(f"{getattr(row, key):.4g}") for key in ("ours", "reference", "ratio", "min", "max")}
-            writer.writerow({**asdict(row), **numbers})
-            print(f"{row.ratio:7.3f} ({row.min:.3f} to {row.max:.3f}, n = {row.n}; {row.goal})  {row.what}")
+        writer.writerows(kept.values())
 
 
 if __name__ == "__main__":

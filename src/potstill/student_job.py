@@ -110,7 +110,7 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)  # after the model, so that the twin starts from the same weights
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
-    batch = _batches(job, run, store, soft, info.size)
+    batch = batches(job, run, store, soft, info.size)
     val = store.rows("val")
     val_pixels = Renderer(store, val, plain_views(store, val)[:, None], info.size)(
         np.arange(len(val)), np.zeros(len(val), int)
@@ -138,7 +138,7 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
     fit(
         trained,
         batch,
-        lambda data: _loss(data, recipe, model, trained, precision),
+        lambda data: loss_of(data, recipe, model, trained, precision),
         Schedule(steps=steps, lr=recipe.lr, weight_decay=recipe.weight_decay, ema=recipe.ema),
         precision,
         checkpoint=job.folder / "checkpoint.safetensors",
@@ -171,7 +171,7 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
     )
 
 
-def _batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int) -> Callable[[int], _Batch]:
+def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int) -> Callable[[int], _Batch]:
     """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it."""
     recipe = job.recipe
     count = soft.views.shape[1]
@@ -206,7 +206,7 @@ def _batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int)
     return batch
 
 
-def _loss(batch: _Batch, recipe: Recipe, model: Classifier, trained: nn.ModuleDict, precision: Precision) -> Tensor:
+def loss_of(batch: _Batch, recipe: Recipe, model: Classifier, trained: nn.ModuleDict, precision: Precision) -> Tensor:
     """(B,) the weighted sum of task, distillation and feature loss."""
     device = precision.device
     features, logits = model.both(normalise(batch.pixels.to(device), model.info))

@@ -83,7 +83,7 @@ def train_students(config: Config, store: PixelStore, run: Run, machine: Machine
             "distilled": _student_candidates(config, shared, soft, len(classes)),
             "alone": _twin_candidates(config, shared),
         }
-        _render_views(config, info.size, store, soft, run, machine, tell)
+        render_views(config.machine.cache_gb, info.size, store, soft, run, machine, tell)
         pilots = {arm: _pilots(spec, arm, candidates[arm], config.student.pilot_share, run) for arm in ARMS}
         runner.run([job for arm in ARMS for job in pilots[arm]], f"{spec.name}: pilots")
         distilled, alone = _choose(config, spec, candidates, pilots, tell)
@@ -265,8 +265,8 @@ def _summary(recipe: Recipe) -> str:
     )
 
 
-def _render_views(
-    config: Config, size: int, store: PixelStore, soft: SoftLabels, run: Run, machine: Machine, tell: Reporter
+def render_views(
+    cache_gb: float, size: int, store: PixelStore, soft: SoftLabels, run: Run, machine: Machine, tell: Reporter
 ) -> None:
     """Render all views at this size once, `views-SIZEpx.npy` (N, V, S, S, 3) uint8, when the disk budget allows it."""
     path = views_path(run, size)
@@ -274,7 +274,7 @@ def _render_views(
         return
     photos, count = soft.views.shape
     needed = photos * count * size * size * 3
-    if needed > config.machine.cache_gb * 1e9:
+    if needed > cache_gb * 1e9:
         return
     run.students.mkdir(exist_ok=True)
     check_space(run.students, needed, "Rendered views")

@@ -1,0 +1,175 @@
+"""Training one student from one teacher here and in other tools: the same photos, models, size and batch, in turn.
+
+    python benchmarks/speed/peers.py --photos FOLDER/train --scripts PEERS --python PYTHON
+
+DenseNet-121 teaches MobileNet v1 (×1) at 128 px, batch 32, from JPEG files; no weights are needed. PEERS holds
+peer_timm.py, peer_torchdistill.py and peer_keras.py, each of which trains as its tool's documentation has it and prints
+one line of JSON; PYTHON has those tools installed. A peer's teacher looks at every photo in every step. Potstill's
+looks once, before, and what that costs is measured too: packing the photos and labelling `--views` views of each.
+
+Adds rows to results.csv: photos trained on per second, and whole jobs of some lengths.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+STEPS, WARMUP, BATCH, SIZE = 40, 5, 32, 128
+LENGTHS = (30, 100)
+"""Epochs of the whole jobs."""
+PEERS = {
+    "timm": ["peer_timm.py"],
+    "torchdistill": ["peer_torchdistill.py"],
+    "keras on jax": ["peer_keras.py"],
+    "keras on torch": ["peer_keras.py"],
+}
+ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
+
+
+def ours(photos: Path, views: int, threads: int) -> dict[str, Any]:
+    """Stages 1 to 3 with their times, then the student's training loop as a run has it, views rendered beforehand."""
+    import torch
+
+    from potstill import student_job
+    from potstill.config import ImagesConfig, MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.images.collect import collect_images
+    from potstill.machine import decide
+    from potstill.models import build, describe
+    from potstill.progress import Reporter
+    from potstill.run import Run
+    from potstill.soft_labels import store_soft_labels
+    from potstill.stored import SoftLabels
+    from potstill.student_job import Job, Recipe
+    from potstill.students import render_views
+    from potstill.teacher import train_teacher
+    from potstill.training import Precision, Schedule, fit
+
+    tell, machine = Reporter(quiet=True), decide(MachineConfig())
+    teacher = TeacherConfig(model=("densenet121",), weights="none", size=SIZE, folds=0, min_gain=0, probe_views=0)
+    with tempfile.TemporaryDirectory() as temporary:
+        run = Run(Path(temporary) / "run")
+        clock = [time.perf_counter()]
+        store = collect_images(photos, ImagesConfig(test_share=0.01), SIZE, run, tell)
+        clock.append(time.perf_counter())
+        train_teacher(teacher, ViewsConfig(), store, run, machine, tell)
+        clock.append(time.perf_counter())
+        store_soft_labels(teacher, ViewsConfig(), views, store, run, machine, tell)
+        clock.append(time.perf_counter())
+        soft = SoftLabels.open(run)
+        render_views(8.0, SIZE, store, soft, run, machine, tell)
+        clock.append(time.perf_counter())
+        torch.set_num_threads(threads)
+        recipe = Recipe(
+            epochs=1,
+            batch_size=BATCH,
+            lr=1e-3,
+            weight_decay=0.02,
+            ema=0.998,
+            dtype="float32",
+            soft_labels="",
+            distill_weight=1.0,
+            feature_weight=1.0,
+            task_weight=0.3,
+        )
+        model = build(describe("mobilenetv1_100", run.classes(), size=SIZE))
+        model.to(memory_format=torch.channels_last)
+        projector = torch.nn.Linear(model.num_features, soft.features.shape[-1])
+        trained = torch.nn.ModuleDict({"model": model, "projector": projector})
+        precision = Precision(torch.device("cpu"))
+        batch = student_job.batches(Job(run.path, "", SIZE, "none", 0, recipe), run, store, soft, SIZE)
+        times: list[float] = []
+        fit(
+            trained,
+            batch,
+            lambda data: student_job.loss_of(data, recipe, model, trained, precision),
+            Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
+            precision,
+            checkpoint=Path(temporary) / "checkpoint.safetensors",
+            after_step=lambda step, loss: times.append(time.perf_counter()),
+        )
+        taken = [b - a for a, b in itertools.pairwise(clock)]
+        return {
+            "tool": "potstill",
+            "images_per_second": (STEPS - WARMUP) * BATCH / (times[-1] - times[WARMUP - 1]),
+            "before_seconds": sum(taken),
+            "before": dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True)),
+            "photos": len(soft.photos),
+        }
+
+
+def said(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """The JSON line that a script prints last."""
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Alternate all tools, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files in class folders")
+    parser.add_argument("--scripts", type=Path, help="the folder of the peers' scripts")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--views", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
+    parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.ours:
+        print(json.dumps(ours(arguments.photos, arguments.views, arguments.threads)))
+        return
+    here = [sys.executable, __file__, "--ours", "--photos", str(arguments.photos), "--views", str(arguments.views)]
+    steps = ["--steps", str(STEPS), "--warmup", str(WARMUP), "--batch-size", str(BATCH), "--image-size", str(SIZE)]
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in ("potstill", *PEERS)}
+    for _ in range(arguments.rounds):
+        answers["potstill"].append(said([*here, "--threads", str(arguments.threads)], {}))
+        for name, (script,) in PEERS.items():
+            command = [arguments.python, str(arguments.scripts / script), "--data", str(arguments.photos), *steps]
+            command += ["--threads", str(arguments.threads), "--workers", "-1" if "keras" in name else "2"]
+            answers[name].append(said(command, {"KERAS_BACKEND": ENGINES.get(name, "")}))
+        print({name: round(all_of[-1]["images_per_second"], 1) for name, all_of in answers.items()}, flush=True)
+    write(answers, arguments.out)
+
+
+def write(answers: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    """One row per peer for the training alone, and one per peer and length for the whole job."""
+    from run import Row, add_rows
+
+    rows = []
+    mine = answers.pop("potstill")
+    photos = mine[0]["photos"]
+    for name, theirs in answers.items():
+        versions = " ".join(f"{tool} {number}" for tool, number in theirs[0]["versions"].items())
+        pairs = [(a["images_per_second"], b["images_per_second"]) for a, b in zip(mine, theirs, strict=True)]
+        rows.append(_row(Row, f"student training / {name}", "photos per s", "≥ 3", pairs, versions))
+        for epochs in LENGTHS:
+            whole = [
+                (a["before_seconds"] + epochs * photos / rate, epochs * photos / other)
+                for a, (rate, other) in zip(mine, pairs, strict=True)
+            ]
+            what = f"whole job, {photos:,} photos, {epochs} epochs / {name}"
+            rows.append(_row(Row, what, "s", "≤ 1/3", whole, versions))
+    add_rows(out, rows)
+
+
+def _row(kind: Any, what: str, unit: str, goal: str, pairs: list[tuple[float, float]], versions: str) -> Any:
+    ratios = [a / b for a, b in pairs]
+    sides = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    middle = statistics.median(ratios)
+    return kind(what, *sides, middle, min(ratios), max(ratios), len(pairs), unit, goal, versions=versions)
+
+
+if __name__ == "__main__":
+    main()
