@@ -24,7 +24,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-STEPS, WARMUP, BATCH, SIZE = 40, 5, 32, 128
+STEPS, WARMUP, BATCH, SIZE = 18, 3, 32, 128
 LENGTHS = (30, 100)
 """Epochs of the whole jobs."""
 PEERS = {

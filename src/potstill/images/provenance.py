@@ -66,6 +66,7 @@ class Writer:
             self._file.close()
             raise DataError(f"Another `potstill get` is writing to {self._path.parent}. Let it end first.") from None
         _cut_torn_line(self._path)
+        self._size = self._path.stat().st_size
         return self
 
     def __exit__(
@@ -79,15 +80,15 @@ class Writer:
         """One line, handed to the operating system at once: it survives a killed process. All of it or nothing."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         line = json.dumps({"key": key, "status": status, **facts, "at": now}, ensure_ascii=False).encode() + b"\n"
-        size = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(line)
         except OSError:
-            self._file.truncate(size)
+            self._file.truncate(self._size)
             raise
         if written != len(line):
-            self._file.truncate(size)
+            self._file.truncate(self._size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._size += written
 
 
 def _mark(entry: dict[str, Any]) -> int:
