@@ -169,7 +169,6 @@ def _decoded(
 ) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores (Pillow lets go of the interpreter while it works), results in order."""
 
-
     def decode_some(some: Sequence[PhotoFile]) -> list[tuple[Packed, bytes]]:
         return [_decode_one(file, root, short_side, min_side, jpeg) for file in some]
 
