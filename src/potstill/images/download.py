@@ -35,8 +35,8 @@ AHEAD = 64
 WAITING = 2000
 """Candidates of a full side that are kept in case some of its photos are rejected late."""
 WRITING = 2
-"""Threads beyond those that decode: a write waits for the disk. Many more only fight for the interpreter (16: 30 % fewer
-photos per second)."""
+"""Threads beyond those that decode: a write waits for the disk. Many more only fight for the interpreter: 16 made
+it a fifth slower."""
 PARKED = 50
 """A class is given up after so many candidates from parked servers."""
 
