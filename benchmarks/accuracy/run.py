@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy/run.py --sets animals=PATH:cat,dog,bird flowers=PATH solar=demo --seeds 3
 
-Each set and student is one `potstill distill` in `--runs`; one row per trained model is added to results.csv. What is
-there already is not trained again.
+Each set and student is one `potstill distill` in `--runs`. One row per trained model goes to results.csv, one per
+student, with the paired interval, to differences.csv. What is there already is not trained again.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import Any
 KEY = ("set", "teacher", "student", "pretrained", "arm", "seed", "size")
 NUMBERS = ("epochs", "accuracy", "errors", "n", "nll", "ece", "agreement", "seconds")
 COLUMNS = (*KEY[:6], "epochs", "size", *NUMBERS[1:])
+STUDENT = ("set", "teacher", "student", "size", "pretrained")
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", default="{}", help="JSON of further settings, the same for all")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of both tables")
     arguments = parser.parse_args()
 
     from potstill.pipeline import distill
@@ -48,7 +49,8 @@ def main() -> None:
             # All students of a set share one run, and so one teacher; scratch and pretrained must not share a folder.
             run = arguments.runs / f"{name}_{arguments.teacher}{'_scratch' if scratch else ''}"
             result = distill(data, settings=settings, run=run)
-            _append(arguments.out, name, arguments.teacher, result)
+            _append(arguments.out / "results.csv", name, arguments.teacher, result)
+            _differences(arguments.out / "differences.csv", name, arguments.teacher, result)
 
 
 def _solar(runs: Path) -> Path:
@@ -103,6 +105,41 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
                     key = tuple(str(row[c]) for c in KEY)
                     if key not in known:
                         writer.writerow(row)
+
+
+def _differences(out: Path, set_name: str, teacher: str, result: Any) -> None:
+    """One row per student of the run, in the place of an earlier one."""
+    kept: dict[tuple[str, ...], dict[str, Any]] = {}
+    if out.is_file():
+        with out.open() as file:
+            kept = {tuple(row[c] for c in STUDENT): row for row in csv.DictReader(file)}
+    comparison = result.comparison
+    for student in comparison["students"]:
+        distilled, alone = student["distilled"], student["alone"]
+        row = {
+            "set": set_name,
+            "teacher": teacher,
+            "student": student["model"],
+            "size": str(student["size"]),
+            "pretrained": str(student["pretrained"]),
+            "teacher_accuracy": comparison["teacher"]["accuracy"]["value"],
+            "alone": alone["accuracy"]["value"],
+            "distilled": distilled["accuracy"]["value"],
+            "difference": student["difference"]["value"],
+            "low": student["difference"]["low"],
+            "high": student["difference"]["high"],
+            "relative_error_reduction": student["relative_error_reduction"],
+            "nll_alone": alone["nll_scaled"],
+            "nll_distilled": distilled["nll_scaled"],
+            "n": comparison["test_photos"],
+            "seeds": comparison["seeds"],
+            "seconds": sum(sum(arm["seconds_per_seed"]) for arm in (distilled, alone)),
+        }
+        kept[tuple(row[c] for c in STUDENT)] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(next(iter(kept.values()))), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept.values())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 distill() {
     "${PYTHON:-python}" -m potstill distill "$photos" --run "$run" --classes cat,dog,bird --seeds 1 \
         --teacher efficientnet_lite0 --teacher.weights package --teacher.size 160 --teacher.probe-views 1 \
-        --images.margin 1.0 --views.count 6 --twin.label-smoothing 0.0 --twin.lr-factors 1.0 \
+        --images.margin 1.0 --views.count 6 --twin.label-smoothing 0.0 --student.lr-factors 1.0 \
         --machine.device cpu --machine.precision float32 --machine.jobs 1 "$@"
 }
 

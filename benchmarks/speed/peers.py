@@ -59,7 +59,7 @@ def ours(photos: Path, views: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(Path(temporary) / "run")
         clock = [time.perf_counter()]
-        store = collect_images(photos, ImagesConfig(test_share=0.01), SIZE, run, tell)
+        store = collect_images(photos, ImagesConfig(test_share=0.1), SIZE, run, tell)
         clock.append(time.perf_counter())
         train_teacher(teacher, ViewsConfig(), store, run, machine, tell)
         clock.append(time.perf_counter())
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files in class folders")
     parser.add_argument("--scripts", type=Path, help="the folder of the peers' scripts")
     parser.add_argument("--python", default=sys.executable, help="the Python that has the peers")
-    parser.add_argument("--views", type=int, default=24)
+    parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
@@ -140,10 +140,10 @@ def main() -> None:
             command += ["--threads", str(arguments.threads), "--workers", "-1" if "keras" in name else "2"]
             answers[name].append(said(command, {"KERAS_BACKEND": ENGINES.get(name, "")}))
         print({name: round(all_of[-1]["images_per_second"], 1) for name, all_of in answers.items()}, flush=True)
-    write(answers, arguments.out)
+    write(answers, arguments.views, arguments.out)
 
 
-def write(answers: dict[str, list[dict[str, Any]]], out: Path) -> None:
+def write(answers: dict[str, list[dict[str, Any]]], views: int, out: Path) -> None:
     """One row per peer for the training alone, and one per peer and length for the whole job."""
     from run import Row, add_rows
 
@@ -159,7 +159,7 @@ def write(answers: dict[str, list[dict[str, Any]]], out: Path) -> None:
                 (a["before_seconds"] + epochs * photos / rate, epochs * photos / other)
                 for a, (rate, other) in zip(mine, pairs, strict=True)
             ]
-            what = f"whole job, {photos:,} photos, {epochs} epochs / {name}"
+            what = f"whole job, {photos:,} photos, {views} views, {epochs} epochs / {name}"
             rows.append(_row(Row, what, "s", "≤ 1/3", whole, versions))
     add_rows(out, rows)
 

@@ -136,9 +136,8 @@ def _shared_recipe(
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
         write_json(decided, {"dtype": str(precision.dtype)[6:], "photos_per_second": speeds})
     facts = read_json(decided)
-    speeds = facts["photos_per_second"]
-    if speeds:
-        tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {max(speeds.values()):.0f} photos/s")
+    speed = facts["photos_per_second"][facts["dtype"]]
+    tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
     lr = student.lr if student.lr != "auto" else 2e-3 if spec.weights == "none" else 3e-3
     return Recipe(
         epochs=epochs_for(config, photos),

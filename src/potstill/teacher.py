@@ -76,7 +76,9 @@ def _train_member(
     model = build(info, weights=config.weights, dropout=config.dropout).to(machine.torch_device()).eval()
     model.to(memory_format=torch.channels_last)
     precision, speeds = _precision(model, folder, machine)
-    tell.say(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speeds(speeds)}")
+    tell.say(
+        f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
+    )
     train, val = store.rows("train"), store.rows("val")
     targets = _targets(views, config, store, train, len(classes))
     log: list[dict[str, Any]] = []
@@ -286,8 +288,6 @@ def _logged(log: list[dict[str, Any]], phase: str, update: Callable[[int], None]
     return after_step
 
 
-def _speeds(speeds: dict[str, float]) -> str:
-    if not speeds:
-        return "arithmetic as set"
-    best = max(speeds, key=lambda name: speeds[name])
-    return f"{best}, about {speeds[best]:.0f} photos/s"
+def _speed(precision: Precision, speeds: dict[str, float]) -> str:
+    name = str(precision.dtype)[6:]
+    return f"{name}, about {speeds[name]:.0f} photos/s"

@@ -1,0 +1,187 @@
+"""Writes the tables of README and docs from the results of real runs: nobody types a measured number twice.
+
+python tools/tables.py            # rewrite the pages
+python tools/tables.py --check    # exit 1 where one differs
+
+A block `<!-- KIND: WHAT -->` … `<!-- end -->` is filled from docs/results/WHAT.json (KIND results: a run's
+comparison.json) or from benchmarks/WHAT (kinds formats, runtimes, speed, photos, accuracy: a CSV file).
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pages() -> list[Path]:
+    """README and docs, in order."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def results(name: str) -> list[str]:
+    """Teacher, then each student with its twin beside it."""
+    comparison = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text("utf-8"))
+    teacher = comparison["teacher"]
+    lines = [
+        "| model | right on test (95 % interval) | NLL | ECE | file | MMACs | ms |",
+        "|---|---|---|---|---|---|---|",
+        _model(f"teacher: {' + '.join(teacher['models'])}, {teacher['sizes'][0]} px", teacher, teacher),
+    ]
+    for student in comparison["students"]:
+        start = "" if student["pretrained"] else ", from scratch"
+        named = f"{student['model']}, {student['size']} px{start}"
+        lines.append(_model(f"**{named}: distilled**", student["distilled"], student))
+        lines.append(_model(f"{named}: alone (its twin)", student["alone"], student))
+    lines += ["", *(f"- {student['verdict']}" for student in comparison["students"]), ""]
+    environment, seeds = comparison["environment"], comparison["seeds"]
+    lines.append(
+        f"n = {comparison['test_photos']} test photos, {seeds} seed{'s' if seeds > 1 else ''}; NLL and ECE after "
+        f"temperature scaling on val; ms per photo in torch on one thread of {environment['machine']['cores']} cores, "
+        f"{environment['processor']} ({environment['cpu_capability']}), torch {environment['versions']['torch']}."
+    )
+    return lines
+
+
+def _model(name: str, numbers: dict[str, Any], costs: dict[str, Any]) -> str:
+    a = numbers["accuracy"]
+    return _row(
+        name,
+        f"{100 * a['value']:.1f} % ({100 * a['low']:.1f} to {100 * a['high']:.1f})",
+        f"{numbers['nll_scaled']:.3f}",
+        f"{numbers['ece_scaled']:.3f}",
+        f"{costs['bytes'] / 1e6:.1f} MB",
+        f"{costs['macs'] / 1e6:.0f}",
+        f"{costs['milliseconds']:.1f}",
+    )
+
+
+def formats(name: str) -> list[str]:
+    """What export does to students."""
+    rows = _read(name)
+    lines = [
+        f"Real photos of cats, dogs and birds, n = {', '.join(sorted({row['photos'] for row in rows}))} test photos, "
+        "1 seed; 2 cores of an AMD EPYC,",
+        "AVX-512, 24 GB, shared with other work: compare milliseconds roughly. Made by `benchmarks/export/train.sh`",
+        "and `benchmarks/export/run.py`; versions are in `benchmarks/export/results.csv`. The trainings were short:",
+        "what counts is agreement, not accuracy.",
+        "",
+        "| student | format | precision | accuracy | agreement | largest difference | MB | ms | status |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        size = f"{int(row['bytes']) / 1e6:.2f}" if row["bytes"] else "–"
+        note = row["status"]
+        if row["calibration"] and row["status"] == "ok":
+            note += f" ({row['calibration']})"
+        elif row["reason"]:
+            note += f": {row['reason']}"
+        shares = [_percent(row["accuracy"]), _percent(row["agreement"])]
+        cells = [row["student"], row["format"], row["precision"], *shares]
+        lines.append(_row(*cells, row["max_difference"] or "–", size, row["ms"] or "–", note))
+    return lines
+
+
+def runtimes(name: str) -> list[str]:
+    """Exported files against the teacher."""
+    lines = ["Timed in turn on the same photos, in one process on one thread:", ""]
+    lines += ["| model | precision | runtime | ms | faster than the teacher in torch | … in ONNX Runtime |"]
+    lines += ["|---|---|---|--:|--:|--:|"]
+    rows = _read(name)
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        times = [f"{row['times_faster_than_teacher']} ×" for row in (first, second)]
+        lines.append(_row(first["model"], first["precision"], first["runtime"], first["ms"], *times))
+    return lines
+
+
+def speed(name: str) -> list[str]:
+    """Ratios of the speed benchmarks."""
+    lines = ["| what | ours | reference | ratio (range) | n | goal |", "|---|--:|--:|--:|--:|---|"]
+    rows = _read(name)
+    for row in rows:
+        sides = [f"{float(row[side]):.3g}" for side in ("ours", "reference")]
+        ratio = f"{float(row['ratio']):.2f} ({float(row['min']):.2f} to {float(row['max']):.2f})"
+        lines.append(_row(f"{row['what']} ({row['unit']})", *sides, ratio, row["n"], row.get("goal") or "–"))
+    return [*lines, "", f"Hardware: {', '.join(sorted({row['hardware'] for row in rows}))}."]
+
+
+def accuracy(name: str) -> list[str]:
+    """Distilled against alone, by set and student."""
+    lines = [
+        "| set | student | teacher | right: teacher | alone | distilled | difference (95 % interval) | fewer errors | "
+        "NLL alone | distilled | n, seeds | minutes |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in _read(name):
+        start = "" if row["pretrained"] == "True" else ", from scratch"
+        points = [100 * float(row[key]) for key in ("difference", "low", "high")]
+        lines.append(
+            _row(
+                row["set"],
+                f"{row['student']}, {row['size']} px{start}",
+                row["teacher"],
+                *(_percent(row[key]) for key in ("teacher_accuracy", "alone", "distilled")),
+                f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f})",
+                f"{100 * float(row['relative_error_reduction']):.0f} %",
+                f"{float(row['nll_alone']):.3f}",
+                f"{float(row['nll_distilled']):.3f}",
+                f"{row['n']}, {row['seeds']}",
+                f"{float(row['seconds']) / 60:.0f}",
+            )
+        )
+    return lines
+
+
+KINDS: dict[str, Callable[[str], list[str]]] = {
+    "results": results,
+    "formats": formats,
+    "runtimes": runtimes,
+    "speed": speed,
+    "accuracy": accuracy,
+}
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.1f} %" if share else "–"
+
+
+def filled(text: str) -> str:
+    """The page with every block made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        kind, what = match[1], match[2]
+        return "\n".join([f"<!-- {kind}: {what} -->", *KINDS[kind](what), "<!-- end -->"])
+
+    return re.sub(rf"<!-- ({'|'.join(KINDS)}): ([\w./-]+) -->\n.*?<!-- end -->", block, text, flags=re.S)
+
+
+def main() -> int:
+    """Rewrite or check."""
+    stale = []
+    for page in pages():
+        before = page.read_text("utf-8")
+        after = filled(before)
+        if before != after:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                page.write_text(after, "utf-8")
+    for page in stale:
+        print(page.relative_to(ROOT))
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
