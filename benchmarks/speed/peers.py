@@ -28,10 +28,10 @@ STEPS, WARMUP, BATCH, SIZE = 18, 3, 32, 128
 LENGTHS = (30, 100)
 """Epochs of the whole jobs."""
 PEERS = {
-    "timm": ["peer_timm.py"],
-    "torchdistill": ["peer_torchdistill.py"],
-    "keras on jax": ["peer_keras.py"],
-    "keras on torch": ["peer_keras.py"],
+    "timm": "peer_timm.py",
+    "torchdistill": "peer_torchdistill.py",
+    "keras on jax": "peer_keras.py",
+    "keras on torch": "peer_keras.py",
 }
 ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
 
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files in class folders")
     parser.add_argument("--scripts", type=Path, help="the folder of the peers' scripts")
     parser.add_argument("--python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -132,11 +133,11 @@ def main() -> None:
         return
     here = [sys.executable, __file__, "--ours", "--photos", str(arguments.photos), "--views", str(arguments.views)]
     steps = ["--steps", str(STEPS), "--warmup", str(WARMUP), "--batch-size", str(BATCH), "--image-size", str(SIZE)]
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in ("potstill", *PEERS)}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in ("potstill", *arguments.peers)}
     for _ in range(arguments.rounds):
         answers["potstill"].append(said([*here, "--threads", str(arguments.threads)], {}))
-        for name, (script,) in PEERS.items():
-            command = [arguments.python, str(arguments.scripts / script), "--data", str(arguments.photos), *steps]
+        for name in arguments.peers:
+            command = [arguments.python, str(arguments.scripts / PEERS[name]), "--data", str(arguments.photos), *steps]
             command += ["--threads", str(arguments.threads), "--workers", "-1" if "keras" in name else "2"]
             answers[name].append(said(command, {"KERAS_BACKEND": ENGINES.get(name, "")}))
         print({name: round(all_of[-1]["images_per_second"], 1) for name, all_of in answers.items()}, flush=True)

@@ -7,9 +7,13 @@ import sys
 def main() -> None:
     """Run the command line. Torch reads these variables once, when it is imported, so they come first."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from potstill.cli import run
+    try:
+        from potstill.cli import run
 
-    sys.exit(run())
+        code = run()
+    except KeyboardInterrupt:  # so early that the modules were still being read
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

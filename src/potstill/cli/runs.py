@@ -153,7 +153,7 @@ def predict(
     photos
         Photo files.
     student
-        Which student of the run; its first by default.
+        Which student of the run; the one chosen on val by default.
     arm
         distilled, alone (the twin) or teacher.
     seed
