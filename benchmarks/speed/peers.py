@@ -4,8 +4,10 @@
 
 DenseNet-121 teaches MobileNet v1 (×1) at 128 px, batch 32, from JPEG files; no weights are needed. PEERS holds
 peer_timm.py, peer_torchdistill.py and peer_keras.py, each of which trains as its tool's documentation has it and prints
-one line of JSON; PYTHON has those tools installed. A peer's teacher looks at every photo in every step. Potstill's
-looks once, before, and what that costs is measured too: packing the photos and labelling `--views` views of each.
+one line of JSON; PYTHON has those tools installed. A peer trains one student with all threads, and its teacher looks at
+every photo in every step. Potstill trains as many at once as there are cores (a student always has a twin), one thread
+each; its teacher looks once, before, and what that costs is measured too: packing the photos and labelling `--views`
+views of each.
 
 Adds rows to results.csv: photos trained on per second, and whole jobs of some lengths.
 """
@@ -25,6 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 STEPS, WARMUP, BATCH, SIZE = 18, 3, 32, 128
+STUDENT = "mobilenetv1_100"
 LENGTHS = (30, 100)
 """Epochs of the whole jobs."""
 PEERS = {
@@ -36,23 +39,18 @@ PEERS = {
 ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
 
 
-def ours(photos: Path, views: int, threads: int) -> dict[str, Any]:
-    """Stages 1 to 3 with their times, then the student's training loop as a run has it, views rendered beforehand."""
-    import torch
-
-    from potstill import student_job
+def ours(photos: Path, views: int) -> dict[str, Any]:
+    """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
     from potstill.config import ImagesConfig, MachineConfig, TeacherConfig, ViewsConfig
     from potstill.images.collect import collect_images
-    from potstill.machine import decide
+    from potstill.machine import decide, fastest_precision
     from potstill.models import build, describe
     from potstill.progress import Reporter
     from potstill.run import Run
     from potstill.soft_labels import store_soft_labels
     from potstill.stored import SoftLabels
-    from potstill.student_job import Job, Recipe
     from potstill.students import render_views
     from potstill.teacher import train_teacher
-    from potstill.training import Precision, Schedule, fit
 
     tell, machine = Reporter(quiet=True), decide(MachineConfig())
     teacher = TeacherConfig(model=("densenet121",), weights="none", size=SIZE, folds=0, min_gain=0, probe_views=0)
@@ -68,26 +66,59 @@ def ours(photos: Path, views: int, threads: int) -> dict[str, Any]:
         soft = SoftLabels.open(run)
         render_views(8.0, SIZE, store, soft, run, machine, tell)
         clock.append(time.perf_counter())
-        torch.set_num_threads(threads)
-        recipe = Recipe(
-            epochs=1,
-            batch_size=BATCH,
-            lr=1e-3,
-            weight_decay=0.02,
-            ema=0.998,
-            dtype="float32",
-            soft_labels="",
-            distill_weight=1.0,
-            feature_weight=1.0,
-            task_weight=0.3,
-        )
-        model = build(describe("mobilenetv1_100", run.classes(), size=SIZE))
-        model.to(memory_format=torch.channels_last)
-        projector = torch.nn.Linear(model.num_features, soft.features.shape[-1])
-        trained = torch.nn.ModuleDict({"model": model, "projector": projector})
-        precision = Precision(torch.device("cpu"))
-        batch = student_job.batches(Job(run.path, "", SIZE, "none", 0, recipe), run, store, soft, SIZE)
-        times: list[float] = []
+        student = build(describe(STUDENT, run.classes(), size=SIZE))
+        precision, _ = fastest_precision(student, SIZE, machine, training=True)
+        dtype = str(precision.dtype)[6:]
+        command = [sys.executable, __file__, "--train", str(run.path), "--dtype", dtype]
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone) for _ in range(machine.jobs)]
+        rates = [float(process.communicate()[0]) for process in running]
+        taken = [b - a for a, b in itertools.pairwise(clock)]
+        return {
+            "tool": "potstill",
+            "images_per_second": sum(rates),
+            "before_seconds": sum(taken),
+            "before": dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True)),
+            "photos": len(soft.photos),
+            "dtype": dtype,
+        }
+
+
+def train(folder: Path, dtype: str) -> float:
+    """Photos per second of one training on the stored soft labels, in this process, on one thread."""
+    import torch
+
+    from potstill import student_job
+    from potstill.images.pixels import PixelStore
+    from potstill.models import build, describe
+    from potstill.run import Run
+    from potstill.stored import SoftLabels
+    from potstill.student_job import Job, Recipe
+    from potstill.training import Precision, Schedule, fit
+
+    torch.set_num_threads(1)
+    run = Run(folder)
+    store, soft = PixelStore(run.images), SoftLabels.open(run)
+    recipe = Recipe(
+        epochs=1,
+        batch_size=BATCH,
+        lr=1e-3,
+        weight_decay=0.02,
+        ema=0.998,
+        dtype=dtype,
+        soft_labels="",
+        distill_weight=1.0,
+        feature_weight=1.0,
+        task_weight=0.3,
+    )
+    model = build(describe(STUDENT, run.classes(), size=SIZE))
+    model.to(memory_format=torch.channels_last)
+    projector = torch.nn.Linear(model.num_features, soft.features.shape[-1])
+    trained = torch.nn.ModuleDict({"model": model, "projector": projector})
+    precision = Precision(torch.device("cpu"), getattr(torch, dtype))
+    batch = student_job.batches(Job(run.path, "", SIZE, "none", 0, recipe), run, store, soft, SIZE)
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as temporary:
         fit(
             trained,
             batch,
@@ -97,14 +128,7 @@ def ours(photos: Path, views: int, threads: int) -> dict[str, Any]:
             checkpoint=Path(temporary) / "checkpoint.safetensors",
             after_step=lambda step, loss: times.append(time.perf_counter()),
         )
-        taken = [b - a for a, b in itertools.pairwise(clock)]
-        return {
-            "tool": "potstill",
-            "images_per_second": (STEPS - WARMUP) * BATCH / (times[-1] - times[WARMUP - 1]),
-            "before_seconds": sum(taken),
-            "before": dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True)),
-            "photos": len(soft.photos),
-        }
+    return (STEPS - WARMUP) * BATCH / (times[-1] - times[WARMUP - 1])
 
 
 def said(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
@@ -118,7 +142,7 @@ def said(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
 def main() -> None:
     """Alternate all tools, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files in class folders")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEG files in class folders")
     parser.add_argument("--scripts", type=Path, help="the folder of the peers' scripts")
     parser.add_argument("--python", default=sys.executable, help="the Python that has the peers")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
@@ -127,15 +151,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.train:
+        print(train(arguments.train, arguments.dtype))
+        return
     if arguments.ours:
-        print(json.dumps(ours(arguments.photos, arguments.views, arguments.threads)))
+        print(json.dumps(ours(arguments.photos, arguments.views)))
         return
     here = [sys.executable, __file__, "--ours", "--photos", str(arguments.photos), "--views", str(arguments.views)]
     steps = ["--steps", str(STEPS), "--warmup", str(WARMUP), "--batch-size", str(BATCH), "--image-size", str(SIZE)]
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in ("potstill", *arguments.peers)}
     for _ in range(arguments.rounds):
-        answers["potstill"].append(said([*here, "--threads", str(arguments.threads)], {}))
+        answers["potstill"].append(said(here, {}))
         for name in arguments.peers:
             command = [arguments.python, str(arguments.scripts / PEERS[name]), "--data", str(arguments.photos), *steps]
             command += ["--threads", str(arguments.threads), "--workers", "-1" if "keras" in name else "2"]
