@@ -31,7 +31,12 @@ def accuracy(logits: Array, labels: Array) -> float:
 
 def nll(logits: Array, labels: Array) -> float:
     """Mean negative log-likelihood of the label, in nats."""
-    return float(-np.mean(np.take_along_axis(log_softmax(logits), labels[..., None], -1)))
+    return float(np.mean(nll_of_each(logits, labels)))
+
+
+def nll_of_each(logits: Array, labels: Array) -> Array:
+    """(…,) negative log-likelihood of each photo's label, in nats."""
+    return -np.take_along_axis(log_softmax(logits), labels[..., None], -1)[..., 0]
 
 
 def ece(logits: Array, labels: Array, bins: int = ECE_BINS) -> float:

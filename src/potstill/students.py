@@ -251,8 +251,7 @@ def _val_losses(folder: Path) -> np.ndarray:
     """(n,) −log-probability of each val photo's label, after temperature scaling."""
     with np.load(folder / "val_predictions.npz", allow_pickle=False) as stored:
         logits, labels = stored["logits"], stored["labels"]
-    scaled = logits / metrics.fit_temperature(logits, labels)
-    return -np.log(np.maximum(metrics.softmax(scaled)[np.arange(len(labels)), labels], 1e-12))
+    return metrics.nll_of_each(logits / metrics.fit_temperature(logits, labels), labels)
 
 
 def _summary(recipe: Recipe) -> str:
