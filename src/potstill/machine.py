@@ -17,6 +17,8 @@ from potstill.training import Precision
 PROBE_SECONDS = 1.0
 WORTH_IT = 1.1
 """Faster by this factor, or exact arithmetic stays: a smaller lead is noise of the clock."""
+CLOSE = 0.1
+"""The answers' mean square to noise may differ by this share between arithmetics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +64,39 @@ def fastest_precision(
         The choice, and the measured photos per second by name.
     """
     device = machine.torch_device()
-    speeds = {}
+    speeds, answers = {}, {}
     for name in ("float32", "bfloat16") if machine.precision == "auto" else (machine.precision,):
         precision = Precision(device, getattr(torch, name))
         try:
-            speeds[name] = _photos_per_second(model, size, precision, training, batch)
+            speeds[name], answers[name] = _photos_per_second(model, size, precision, training, batch)
         except RuntimeError:  # an operation without this arithmetic
-            speeds[name] = 0.0
+            speeds[name], answers[name] = 0.0, 0.0
     best = max(speeds, key=lambda name: speeds[name])
-    if speeds[best] < WORTH_IT * speeds.get("float32", 0.0):
-        best = "float32"
+    if machine.precision == "auto":
+        exact = answers["float32"]
+        if speeds[best] < WORTH_IT * speeds["float32"] or abs(answers[best] - exact) > CLOSE * abs(exact):
+            best = "float32"
     return Precision(device, getattr(torch, best)), {name: round(speed, 1) for name, speed in speeds.items()}
 
 
-def _photos_per_second(model: nn.Module, size: int, precision: Precision, training: bool, batch: int) -> float:
-    pixels = torch.zeros(batch, size, size, 3, device=precision.device).permute(0, 3, 1, 2)
+def _photos_per_second(
+    model: nn.Module, size: int, precision: Precision, training: bool, batch: int
+) -> tuple[float, float]:
+    """The speed, and the mean square of the answers to a batch of noise, for comparing arithmetics."""
+    noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))
+    pixels = noise.to(precision.device).permute(0, 3, 1, 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     was_training = model.training
     model.train(training)
 
-    def step() -> None:
+    def step() -> float:
         with torch.set_grad_enabled(training), precision.autocast():
             total = model(pixels).float().square().mean()
         if training:
             total.backward()
-        float(total.detach())  # waits for the device
+        return float(total.detach())  # waits for the device
 
-    step()
+    answer = step()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < PROBE_SECONDS:
         step()
@@ -97,7 +105,7 @@ def _photos_per_second(model: nn.Module, size: int, precision: Precision, traini
     model.zero_grad(set_to_none=True)
     model.load_state_dict(state)
     model.train(was_training)
-    return speed
+    return speed, answer
 
 
 def environment(machine: Machine) -> dict[str, Any]:

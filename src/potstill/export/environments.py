@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from potstill.errors import ExportError
 from potstill.export.formats import Format
+from potstill.images.large_files import cache_folder
 from potstill.progress import Reporter
 
 READY = "ready.txt"
@@ -36,16 +37,14 @@ def python_for(form: Format, tell: Reporter) -> str:
     return str(python)
 
 
-def cache_folder() -> Path:
-    """Where environments are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "potstill" / "environments"
-
-
 def environment_folder(form: Format) -> Path:
     """Where the format's environment is, or would be: another one for other requirements or another Python here."""
     made_from = [sys.version, *requirements(form.extra), *_shared_folders()]
-    return cache_folder() / f"{form.name}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
+    return (
+        cache_folder()
+        / "environments"
+        / f"{form.name}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
+    )
 
 
 def requirements(extra: str) -> list[str]:
