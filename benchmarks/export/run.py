@@ -88,7 +88,7 @@ def write_rows(run: Any, out: Path) -> None:
                 row = {key: result.get(key) for key in COLUMNS}
                 measured = result["accuracy"] is not None
                 row |= {
-                    "student": f"{name}@{facts['size']}",
+                    "student": name,
                     "accuracy": round(result["accuracy"], 5) if measured else None,
                     "agreement": round(result["agreement"], 5) if measured else None,
                     "max_difference": f"{result['max_difference']:.2g}" if measured else None,
@@ -131,7 +131,7 @@ def write_speed(run: Any, out: Path) -> None:
         for result in facts["files"]:
             if (result["format"], result["precision"], result["status"]) == ("onnx", "int8", "ok"):
                 path = run.export / result["file"]
-                runners[f"{student}@{facts['size']}", "int8", "onnxruntime"] = open_onnx(path)
+                runners[student, "int8", "onnxruntime"] = open_onnx(path)
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in runners}
     for photo in [*photos[:5], *photos]:
         for key, run_one in runners.items():

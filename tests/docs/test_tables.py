@@ -15,5 +15,5 @@ def test_the_tables_are_made_from_the_stored_results() -> None:
 
 def test_every_kind_of_result_is_shown_somewhere() -> None:
     text = "".join(path.read_text("utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-    for kind in ("results: ", "formats: ", "runtimes: ", "speed: speed/", "speed: photos/"):
+    for kind in ("results: ", "formats: ", "runtimes: ", "speed: speed/", "speed: photos/", "accuracy: "):
         assert f"<!-- {kind}" in text, kind
