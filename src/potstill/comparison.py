@@ -208,11 +208,13 @@ def verdict(name: str, difference: Interval, reduction: float | None, visible: f
     """The result in words. A gain is claimed only where the whole interval lies above 0."""
     points = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
     basis = f"{photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}"
+    # The interval of one seed knows the luck of the photos, not that of the training.
+    once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
     if difference.low > 0:
         fewer = f", {reduction:.0%} fewer errors" if reduction else ""
-        return f"Distillation made {name} better: {points}{fewer} than its twin, on {basis}."
+        return f"Distillation made {name} better: {points}{fewer} than its twin, on {basis}.{once}"
     if difference.high < 0:
-        return f"Distillation made {name} worse: {points} against its twin, on {basis}. Use the twin."
+        return f"Distillation made {name} worse: {points} against its twin, on {basis}.{once or ' Use the twin.'}"
     return (
         f"No gain measured for {name}: {points} against its twin, on {basis}. "
         f"A difference below about {100 * visible:.1f} points cannot be seen with so many photos."

@@ -259,7 +259,7 @@ def _summary(recipe: Recipe) -> str:
         return f"label smoothing {recipe.label_smoothing:g}, learning rate {recipe.lr:g}, no teacher"
     return (
         f"{recipe.method}, T {recipe.temperature:g}, weights {recipe.distill_weight:g} distillation, "
-        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels"
+        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels, learning rate {recipe.lr:g}"
     )
 
 

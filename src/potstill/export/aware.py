@@ -26,6 +26,9 @@ STEPS = 300
 BATCH = 32
 LR = 1e-4
 RANGE_PHOTOS = 128
+TEACHER = 0.1
+"""Share of the teacher in what is learned; the rest is what the student itself says without rounding. From the teacher
+alone the rounded student becomes another one: in our table it then agreed with itself on 82 to 97 % of the photos."""
 
 
 class _RoundedWeight(nn.Module):
@@ -61,11 +64,16 @@ def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps
     photos, count = soft.views.shape
     temperature = float(model.info.trained.get("recipe", {}).get("temperature", 1.0))
 
+    exact = load(student)
+
     def batch(step: int) -> tuple[Tensor, Tensor]:
         generator = np.random.default_rng([0, step])
         photo, view = generator.integers(photos, size=BATCH), generator.integers(count, size=BATCH)
-        logits = soft.logits(photo, view).astype(np.float32)
-        return torch.from_numpy(renderer(photo, view)), torch.from_numpy(logits)
+        pixels = torch.from_numpy(renderer(photo, view))
+        with torch.inference_mode():
+            own = exact(normalise(pixels, exact.info)).softmax(-1)
+        said = torch.from_numpy(soft.logits(photo, view).astype(np.float32)).softmax(-1)
+        return pixels, ((1 - TEACHER) * own + TEACHER * said).clamp(min=1e-8).log()
 
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         model.eval()  # the norms keep what they learned; gradients flow all the same
