@@ -1,4 +1,5 @@
-"""Quantisation-aware distillation: the student learns from the stored soft labels once more, with rounded numbers.
+"""Quantisation-aware distillation: with rounded numbers the student learns to say what it said without, and a little of
+what the stored soft labels say.
 
 The last rung for int8. Weights and inputs of every convolution and linear layer are rounded to 8 bits in the forward
 pass, and the gradient passes the rounding as if it were not there (straight-through; Jacob et al. 2018,
