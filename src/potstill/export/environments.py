@@ -40,11 +40,8 @@ def python_for(form: Format, tell: Reporter) -> str:
 def environment_folder(form: Format) -> Path:
     """Where the format's environment is, or would be: another one for other requirements or another Python here."""
     made_from = [sys.version, *requirements(form.extra), *_shared_folders()]
-    return (
-        cache_folder()
-        / "environments"
-        / f"{form.name}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
-    )
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
+    return cache_folder() / "environments" / f"{form.name}-{digest}"
 
 
 def requirements(extra: str) -> list[str]:
