@@ -79,7 +79,7 @@ def formats(name: str) -> list[str]:
         size = f"{int(row['bytes']) / 1e6:.2f}" if row["bytes"] else "–"
         note = row["status"]
         if row["calibration"] and row["status"] == "ok":
-            note += f" ({row['calibration']})"
+            note += f" ({row['calibration']}{'; nearest' if row['reason'] else ''})"
         elif row["reason"]:
             note += f": {row['reason']}"
         shares = [_percent(row["accuracy"]), _percent(row["agreement"])]

@@ -200,6 +200,37 @@ def test_the_tolerance(lost: int, different: int, photos: int, message: str) -> 
     assert Tolerance().broken_by(lost, different, photos) == message
 
 
+def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
+    """Tolerance alone; `test_int8_keeps_the_rung_that_agrees_most` has the files."""
+    strict = Tolerance()
+    assert strict.broken_by(0, 20, 750)
+    assert not strict.for_rounded().broken_by(0, 20, 750)
+    assert strict.for_rounded().broken_by(0, 38, 750)
+    assert strict.for_rounded().broken_by(8, 20, 750), "the accuracy is held to what it was"
+    assert Tolerance(min_agreement=0.9).for_rounded().min_agreement == 0.9
+
+
+def test_int8_keeps_the_rung_that_agrees_most(taught_copy: Run) -> None:
+    """Where nothing is good enough all rungs are tried, and the nearest wins, not the last."""
+
+    class Never(Tolerance):
+        def broken_by(self, lost: int, different: int, photos: int) -> str:
+            return "not what it was"
+
+        def for_rounded(self) -> Tolerance:
+            return Tolerance(max_loss=0.05, min_agreement=0.8)
+
+    (result,) = export(taught_copy, ["onnx"], ["int8"], tolerance=Never(), tell=quiet())
+    assert result.tries is not None
+    assert [t["calibration"] for t in result.tries] == [rung.name for rung in LADDER]
+    best = max(t["agreement"] for t in result.tries if t["agreement"] is not None)
+    assert (result.status, result.agreement) == ("ok", best)
+    assert result.calibration in [t["calibration"] for t in result.tries if t["agreement"] == best]
+    assert "the most of 4 ways to 8 bits" in result.reason
+    assert result.file is not None
+    assert (taught_copy.export / result.file).is_file()
+
+
 @pytest.mark.parametrize(
     ("row", "good"),
     [

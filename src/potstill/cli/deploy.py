@@ -19,6 +19,7 @@ def export(
     seed: int | None = None,
     max_loss: float = 1.0,
     min_agreement: float = 99.0,
+    min_rounded_agreement: float = 95.0,
     isolated: bool = False,
 ) -> None:
     """Files to deploy, each scored again on the test photos. What is not right any more is not left behind.
@@ -39,6 +40,8 @@ def export(
         Points of accuracy that a file may lose against the torch student.
     min_agreement
         Percent of the test photos on which a file must give the torch student's class.
+    min_rounded_agreement
+        The same for int8 where no rung of its ladder reaches --min-agreement: the nearest one is kept, and told.
     isolated
         Where tools of a format are missing here, make an environment of their own for them.
     """
@@ -51,7 +54,11 @@ def export(
 
     opened = Run.open(run)
     tell = Reporter(log=run / "log.txt")
-    tolerance = Tolerance(max_loss=max_loss / 100, min_agreement=min_agreement / 100)
+    tolerance = Tolerance(
+        max_loss=max_loss / 100,
+        min_agreement=min_agreement / 100,
+        min_rounded_agreement=min_rounded_agreement / 100,
+    )
     formats = [name for name in _split(to) if name != "web"]
     if formats:
         results = export_files(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from potstill.run import Run, sha256_of
 
 MAX_LOSS = 0.01
 MIN_AGREEMENT = 0.99
+MIN_ROUNDED_AGREEMENT = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,12 @@ class Tolerance:
     """Accuracy, as a share of the test photos."""
     min_agreement: float = MIN_AGREEMENT
     """Share of test photos with the same class as the torch student."""
+    min_rounded_agreement: float = MIN_ROUNDED_AGREEMENT
+    """The same for int8, where no rung of the ladder reaches `min_agreement`: the one that comes nearest is kept."""
+
+    def for_rounded(self) -> "Tolerance":
+        """What the best of all rungs is held to."""
+        return replace(self, min_agreement=min(self.min_agreement, self.min_rounded_agreement))
 
     def broken_by(self, lost: int, different: int, photos: int) -> str:
         """Why a file is not right any more; empty when it is.
@@ -91,7 +99,8 @@ def export(
         raise ExportError(
             "Not right any more, so no file was left:\n"
             + "\n".join(f"    {r.format} {r.precision}: {r.reason}" for r in failed)
-            + f"\n  {run.export / 'export.json'} has the numbers. --max-loss and --min-agreement set the tolerance."
+            + f"\n  {run.export / 'export.json'} has the numbers. --max-loss, --min-agreement and "
+            "--min-rounded-agreement set the tolerance."
         )
     return results
 
@@ -177,28 +186,31 @@ class _Job:
         started = time.monotonic()
         self._remove(form, precision)
         rungs: Sequence[Rung | None] = [None] if precision != "int8" else LADDER if form.runs_here else LADDER[:1]
-        fresh, tries = result, []
+        attempts = []
         for rung in rungs:
-            result = self._try(form, rung, fresh, python)
-            if rung is not None:
-                tries.append(
-                    {
-                        "calibration": rung.name,
-                        "accuracy": result.accuracy,
-                        "agreement": result.agreement,
-                        "reason": result.reason if result.status == "failed" else "",
-                    }
-                )
-            if result.status != "failed":
+            attempts.append(self._try(form, rung, result, python))
+            if attempts[-1].result.status != "failed":
                 break
             if rung is not None:
-                self.tell.say(f"{form.title} int8, {rung.name}: {result.reason}")
-        return replace(result, tries=tries or None, seconds=round(time.monotonic() - started, 1))
+                self.tell.say(f"{form.title} int8, {rung.name}: {attempts[-1].result.reason}")
+        result = self._best(attempts)
+        tries = [attempt.facts() for attempt in attempts] if precision == "int8" else None
+        return replace(result, tries=tries, seconds=round(time.monotonic() - started, 1))
 
-    def _try(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> FileResult:
-        aware = rung is not None and rung.aware
-        student = self._aware() if aware else self.reference.folder
-        cache = self.work / ("aware" if aware else "trained")
+    def _best(self, attempts: Sequence["_Attempt"]) -> FileResult:
+        """The last one when it is right, else the one that agrees most, if that is enough for int8. Ships its file."""
+        last = attempts[-1]
+        if last.result.status == "failed":
+            last = max(attempts, key=lambda attempt: (attempt.is_near, attempt.result.agreement or 0.0))
+        if last.is_near:
+            agreement = last.result.agreement or 0.0
+            reason = f"agrees on {agreement:.1%} of the test photos, the most of {len(attempts)} ways to 8 bits"
+            last = replace(last, result=replace(last.result, status="ok", reason=reason))
+        return last.result if last.result.status == "failed" else self._ship(last.result, last.path)
+
+    def _try(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
+        student = self._aware() if rung is not None and rung.aware else self.reference.folder
+        cache = self.work / ("aware" if rung is not None and rung.aware else "trained")
         cache.mkdir(exist_ok=True)
         stem = "student" if result.precision == "float32" else f"student-{result.precision}"
         path = Path(tempfile.mkdtemp(dir=self.work)) / f"{stem}{form.suffix}"
@@ -219,16 +231,15 @@ class _Job:
             convert(conversion, python)
             if not form.runs_here:
                 reason = f"converted and checked in structure; {form.title} runs on Apple machines only"
-                return self._ship(replace(result, status="not run", reason=reason), path)
+                return _Attempt(replace(result, status="not run", reason=reason), path)
             answers = score(
                 Scoring(format=form.name, path=str(path), images=str(self.run.images), split="test", size=size), python
             )
         except ExportError as error:
-            return replace(result, reason=str(error))
-        result = self._measured(result, answers, held_to_agreement=not aware)
-        return self._ship(replace(result, status="ok"), path) if not result.reason else result
+            return _Attempt(replace(result, reason=str(error)), path)
+        return self._measured(result, answers, path)
 
-    def _measured(self, result: FileResult, answers: Answers, *, held_to_agreement: bool) -> FileResult:
+    def _measured(self, result: FileResult, answers: Answers, path: Path) -> "_Attempt":
         """The result with its numbers; `reason` says what is wrong with them."""
         reference, labels = self.reference.probabilities, self.reference.labels
         photos = len(labels)
@@ -236,13 +247,16 @@ class _Job:
         different = int(np.sum(answers.probabilities.argmax(-1) != reference.argmax(-1)))
         lost = int(np.sum(reference.argmax(-1) == labels)) - right
         low, high = metrics.wilson_interval(right, photos)
-        reason = self.tolerance.broken_by(lost, different if held_to_agreement else 0, photos)
+        wrong = ""
         if json.loads(answers.metadata.get("labels", "[]")) != list(self.reference.model.info.classes):
-            reason = "the labels in the file are not the student's"
+            wrong = "the labels in the file are not the student's"
         if not _are_probabilities(answers.probabilities):
-            reason = "its answers are no probabilities: below 0, above 1, or not of sum 1"
-        return replace(
+            wrong = "its answers are no probabilities: below 0, above 1, or not of sum 1"
+        reason = wrong or self.tolerance.broken_by(lost, different, photos)
+        rounded_reason = wrong or self.tolerance.for_rounded().broken_by(lost, different, photos)
+        measured = replace(
             result,
+            status="failed" if reason else "ok",
             reason=reason,
             accuracy=right / photos,
             low=low,
@@ -254,6 +268,7 @@ class _Job:
             runtime=" ".join(next(iter(answers.versions.items()))),
             versions={"potstill": version("potstill"), **answers.versions},
         )
+        return _Attempt(measured, path, is_near=result.precision == "int8" and bool(reason) and not rounded_reason)
 
     def _ship(self, result: FileResult, path: Path) -> FileResult:
         """Move the files out of the work folder, and note what they are."""
@@ -291,6 +306,26 @@ class _Job:
         if not (folder / "model.json").is_file():
             distill_rounded(self.reference.folder, self.run, folder, self.tell)
         return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One way to a file: what came out, and the file, still in the work folder."""
+
+    result: FileResult
+    path: Path
+    is_near: bool = False
+    """int8, outside the tolerance, but inside the one for the best of all rungs."""
+
+    def facts(self) -> dict[str, Any]:
+        """For `FileResult.tries`."""
+        reason = self.result.reason if self.result.status == "failed" else ""
+        return {
+            "calibration": self.result.calibration,
+            "accuracy": self.result.accuracy,
+            "agreement": self.result.agreement,
+            "reason": reason,
+        }
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

@@ -1,4 +1,5 @@
-"""int8, rung by rung: each way is tried only when the one before lost more than the tolerance."""
+"""int8, rung by rung: each way is tried only when the one before lost more than the tolerance; where all do, the one
+that agrees most with the student is kept, if that is enough."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Rung:
     percentile: bool = False
     float_ends: bool = False
     aware: bool = False
-    """Train on with rounding first. The weights are others then, so the file is held to the accuracy only."""
+    """Train on with rounding first."""
 
 
 LADDER = (

@@ -7,7 +7,7 @@ environment         machine and versions, as in environment.json
 students            NAME → what its files are compared with:
     seed, arm, weights_sha256, size, classes, temperature, threshold
     test_photos, accuracy {value, low, high}, milliseconds   of the torch student, one thread
-    max_loss, min_agreement                                  the tolerance, as shares
+    max_loss, min_agreement, min_rounded_agreement           the tolerance, as shares
     files           one `FileResult` per format and precision
 """
 
