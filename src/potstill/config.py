@@ -111,6 +111,9 @@ class TeacherConfig:
     """Passes over the photos when the backbone learns too."""
     finetune_lr: float = 1e-4
     """Learning rate of the backbone in fine-tuning; the head's is ten times as large."""
+    unlabeled: Literal["propagate", "ignore"] = "propagate"
+    """Photos without labels. "propagate": they get soft labels from the photos that look like them, the head learns
+    on these too, and stays if val agrees. "ignore": the head learns on labelled photos only."""
     folds: int = 5
     """Out-of-fold soft labels: the training photos are cut into this many folds, and each fold is labelled by a head
     that never saw it. 0 or 1: one head labels all, and is too sure of photos that it learned by heart."""

@@ -16,6 +16,8 @@ from potstill.models import HEAD_STD, Classifier
 from potstill.training import Precision, Schedule, fit
 
 PROBE_BATCH = 256
+MIN_STEPS = 200
+"""Of few photos, or a head has not learned them yet: with 20 per class 80 passes are 50 steps."""
 
 
 def fit_head(
@@ -30,7 +32,7 @@ def fit_head(
     """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardisation inside."""
     photos = np.flatnonzero(allowed)
     count = features.shape[1]
-    mean, std = _moments(features, photos)
+    mean, std = moments(features, photos)
     classes = targets.shape[-1]
     width = config.head_width
     with torch.random.fork_rng(devices=[]):
@@ -40,7 +42,7 @@ def fit_head(
         nn.init.zeros_(last.bias)
         layers = [nn.Linear(features.shape[-1], width), nn.ReLU()] if width else []
         head = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
-        steps = max(50, config.probe_epochs * len(photos) * count // PROBE_BATCH) if config.probe_epochs else 0
+        steps = max(MIN_STEPS, config.probe_epochs * len(photos) * count // PROBE_BATCH) if config.probe_epochs else 0
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             draw = np.random.default_rng([1, step])
@@ -63,7 +65,7 @@ def fit_head(
     return _with_standardisation(head, mean, std)
 
 
-def _moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per dimension, (D,) each, over at most 20,000 stored vectors."""
     draw = np.random.default_rng(2)
     count = features.shape[1]

@@ -135,7 +135,8 @@ def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None
     if method != "probe" or not path.is_file():
         return None
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    return stored[:, 1:] if len(stored) == photos else None  # not with unlabeled photos: those are not in it
+    # Photos without labels are not in it where the teacher ignored them.
+    return stored[:, 1:] if len(stored) == photos else None
 
 
 def _merge(members: list[_Member], folder: Path, store: PixelStore, photos: np.ndarray, count: int) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from potstill import metrics
@@ -21,16 +20,17 @@ from potstill.arrays import RowReader, RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
 from potstill.fused import MIN_AGREEMENT, agreement, fused
-from potstill.heads import apply_head, fit_head, fold_of, put_head
+from potstill.heads import apply_head, put_head
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
 from potstill.machine import Machine, fastest_precision
 from potstill.models import Classifier, build, describe, normalise, save
+from potstill.probe import Probe
 from potstill.progress import Reporter
-from potstill.run import Run, read_json, replacing, write_json, write_text
+from potstill.run import Run, read_json, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit
-from potstill.views import Renderer, draw_views, mixed_labels, one_hot, plain_views
+from potstill.views import Renderer, draw_views, mixed_labels, plain_views
 
 FINETUNE_BATCH = 32
 
@@ -80,23 +80,26 @@ def _train_member(
         f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
     )
     train, val = store.rows("train"), store.rows("val")
-    targets = _targets(views, config, store, train, len(classes))
+    # In the order of the soft labels, which need not compute these features again then.
+    photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
+    drawn = draw_views(store, photos, config.probe_views, views)
     log: list[dict[str, Any]] = []
 
-    def probe(precision: Precision) -> tuple[RowReader, np.ndarray]:
+    def probe(precision: Precision) -> tuple[Probe, np.ndarray, bool]:
         form = fused(model, precision)
-        features = _store_features(form, folder, config, views, store, train, precision, machine, tell)
+        features = _store_features(form, folder, store, photos, drawn, precision, machine, tell)
         val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
-        head = fit_head(model, features, targets, np.ones(len(train), bool), config, folder / "head", log)
+        probe = Probe(model, folder, config, store, photos, features, drawn, log)
+        head, val_logits, from_all = _learn_head(probe, val_features, store.labels(val), tell)
         put_head(model, head)
-        return features, apply_head(model.head, val_features)
+        return probe, val_logits, from_all
 
-    features, val_logits = probe(precision)
+    heads, val_logits, from_all = probe(precision)
     if not _agrees(model, val_logits, precision, store, val, machine, tell):
         precision = Precision(precision.device)
         (folder / "features.npy").unlink()
         write_json(folder / "precision.json", {"dtype": "float32", "photos_per_second": speeds})
-        features, val_logits = probe(precision)
+        heads, val_logits, from_all = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
     tell.say(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
     method = "probe"
@@ -113,7 +116,7 @@ def _train_member(
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
-        _fold_heads(model, features, targets, store, train, config, folder, log, tell)
+        heads.learn_folds(tell, from_all=from_all)
     temperature = metrics.fit_temperature(val_logits, store.labels(val))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
@@ -156,10 +159,9 @@ def _agrees(
 def _store_features(
     model: Classifier,
     folder: Path,
-    config: TeacherConfig,
-    views: ViewsConfig,
     store: PixelStore,
-    train: np.ndarray,
+    photos: np.ndarray,
+    drawn: np.ndarray,
     precision: Precision,
     machine: Machine,
     tell: Reporter,
@@ -167,24 +169,33 @@ def _store_features(
     """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
     path = folder / "features.npy"
     if not path.is_file():
-        plain = plain_views(store, train)[:, None]
-        rows = np.concatenate([plain, draw_views(store, train, config.probe_views, views)], axis=1)
+        rows = np.concatenate([plain_views(store, photos)[:, None], drawn], axis=1)
         writer = RowWriter(path, (*rows.shape, model.num_features), np.float16)
-        renderer = Renderer(store, train, rows, model.info.size, threads=machine.cores)
-        with tell.bar("Teacher's features", len(train), unit="photos") as update:
+        renderer = Renderer(store, photos, rows, model.info.size, threads=machine.cores)
+        with tell.bar("Teacher's features", len(photos), unit="photos") as update:
             store_features(model, renderer, writer, precision, update)
         writer.close()
     return RowReader(path, leading=2)
 
 
-def _targets(
-    views: ViewsConfig, config: TeacherConfig, store: PixelStore, train: np.ndarray, classes: int
-) -> np.ndarray:
-    """(N, 1 + probe_views, C) float32: one-hot labels, blended as the view is."""
-    drawn = draw_views(store, train, config.probe_views, views)
-    return np.concatenate(
-        [one_hot(store.labels(train), classes)[:, None], mixed_labels(store, train, drawn, classes)], 1
+def _learn_head(
+    probe: Probe, val_features: np.ndarray, val_labels: np.ndarray, tell: Reporter
+) -> tuple[nn.Module, np.ndarray, bool]:
+    """The head, its logits on val, and whether it learned from the photos without labels, too: if val is surer then."""
+    head = probe.learn("head", probe.known)
+    logits = apply_head(head, val_features)
+    if probe.known.all():
+        return head, logits, False
+    wider = probe.learn_from_all("head", probe.known, head)
+    wider_logits = apply_head(wider, val_features)
+    before, after = (
+        metrics.nll(z / metrics.fit_temperature(z, val_labels), val_labels) for z in (logits, wider_logits)
     )
+    tell.say(
+        f"Teacher {probe.model.info.name}: {int((~probe.known).sum()):,} photos without labels "
+        f"{'help' if after < before else 'do not help'}, NLL on val {after:.3f} with them, {before:.3f} without"
+    )
+    return (wider, wider_logits, True) if after < before else (head, logits, False)
 
 
 def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
@@ -200,37 +211,6 @@ def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: 
             "  Would fine-tuning help (--teacher.train finetune)? teacher.min_gain sets this limit."
         )
     return accuracy
-
-
-def _fold_heads(
-    model: Classifier,
-    features: RowReader,
-    targets: np.ndarray,
-    store: PixelStore,
-    train: np.ndarray,
-    config: TeacherConfig,
-    folder: Path,
-    log: list[dict[str, Any]],
-    tell: Reporter,
-) -> None:
-    """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: what they say of the plain photos."""
-    folds = fold_of(store, train, config.folds)
-    plain = np.concatenate([features(np.array([n]), np.array([0])) for n in range(len(train))])
-    logits = np.zeros((len(train), targets.shape[-1]), np.float32)
-    tensors: dict[str, Tensor] = {}
-    with tell.bar("Out-of-fold heads", config.folds, unit="folds") as update:
-        for fold in range(config.folds):
-            head = fit_head(model, features, targets, folds != fold, config, folder / f"fold-{fold}", log)
-            logits[folds == fold] = apply_head(head, plain[folds == fold])
-            linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
-            tensors |= {f"{fold}.{n}.{k}": t for n, layer in enumerate(linear) for k, t in layer.state_dict().items()}
-            update(fold + 1)
-    with replacing(folder / "fold_heads.safetensors") as temporary:
-        save_file(tensors, temporary)
-    labels = store.labels(train)
-    with replacing(folder / "out_of_fold.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, row=train, logits=logits, labels=labels)
-    tell.say(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(train)} train photos")
 
 
 def _fine_tune(

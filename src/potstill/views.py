@@ -80,9 +80,22 @@ def plain_views(store: PixelStore, rows: np.ndarray) -> np.ndarray:
 def mixed_labels(store: PixelStore, rows: np.ndarray, views: np.ndarray, classes: int) -> np.ndarray:
     """(N, V, C) float32: each view's label, blended with its partner's by the view's weight."""
     own = one_hot(store.labels(rows), classes)[:, None]
-    partner = one_hot(store.labels(np.maximum(views["partner"], 0)), classes)
-    weight = views["weight"][..., None]
-    return weight * own + (1 - weight) * partner
+    return _mix(own, one_hot(store.labels(np.maximum(views["partner"], 0)), classes), views["weight"])
+
+
+def blended(values: np.ndarray, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """(N, V, C): what is believed of each view when `values` (N, C) are believed of the photos `rows` (N,).
+
+    All partners must be among `rows`.
+    """
+    position = np.full(int(rows.max()) + 1, -1)
+    position[rows] = np.arange(len(rows))
+    return _mix(values[:, None], values[position[np.maximum(views["partner"], 0)]], views["weight"])
+
+
+def _mix(own: np.ndarray, partner: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Views without a partner have weight 1."""
+    return weight[..., None] * own + (1 - weight[..., None]) * partner
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

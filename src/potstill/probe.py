@@ -1,0 +1,132 @@
+"""The linear probe: heads of a frozen backbone, learned on the stored features of all views.
+
+`learn` uses the labelled photos. Where there are photos without labels, `learn_from_all` goes on from there: they get
+the classes that photos like them have (`potstill.propagation`), and a new head learns from all.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from potstill import metrics
+from potstill.arrays import RowReader
+from potstill.config import TeacherConfig
+from potstill.heads import apply_head, fit_head, fold_of, moments
+from potstill.images.pixels import PixelStore
+from potstill.models import Classifier
+from potstill.progress import Reporter
+from potstill.propagation import MOST, Graph, joined
+from potstill.run import replacing
+from potstill.views import blended, one_hot
+
+HEADS_FROM_ALL = 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the heads of one model learn from."""
+
+    model: Classifier
+    folder: Path
+    config: TeacherConfig
+    store: PixelStore
+    photos: np.ndarray
+    """(N,) rows of the store: the train photos, then those without labels, if they take part."""
+    features: RowReader
+    """(N, 1 + P, D): the plain view first."""
+    views: np.ndarray
+    """(N, P) of VIEW: the others."""
+    log: list[dict[str, Any]]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) -1 for photos without one."""
+        return self.store.labels(self.photos)
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """(N,) bool: the photos with labels."""
+        return self.labels >= 0
+
+    @property
+    def classes(self) -> int:
+        return len(self.model.info.classes)
+
+    def learn(self, name: str, known: np.ndarray) -> nn.Module:
+        """A head from the labels of the photos `known` (N,) bool."""
+        return self._fit(name, one_hot(self.labels, self.classes), known)
+
+    def learn_from_all(self, name: str, known: np.ndarray, head: nn.Module) -> nn.Module:
+        """A head from those labels and from what they, and a `head` of theirs, say of the photos without.
+
+        Twice: the second time the better head says it.
+        """
+        labels = np.where(known, self.labels, -1)
+        graph = self._graph.propagate(labels[self._in_graph], self.classes)
+        unknown = labels[self._in_graph] < 0
+        others = np.zeros(len(self.photos), bool)
+        others[self._in_graph] = ~self.known[self._in_graph]
+        for number in range(HEADS_FROM_ALL):
+            said = metrics.softmax(apply_head(head, self._plain[self._in_graph]))
+            belief = one_hot(labels, self.classes)
+            belief[self._in_graph[unknown]] = joined(graph, said)[unknown]
+            head = self._fit(f"{name}-all-{number}", belief, known | others)
+        return head
+
+    def learn_folds(self, tell: Reporter, *, from_all: bool) -> None:
+        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: what they say of the plain photos."""
+        rows, folds = self.photos[self.known], self.config.folds
+        fold = np.full(len(self.photos), -1)
+        fold[self.known] = fold_of(self.store, rows, folds)
+        logits = np.zeros((len(self.photos), self.classes), np.float32)
+        tensors: dict[str, Tensor] = {}
+        with tell.bar("Out-of-fold heads", folds, unit="folds") as update:
+            for number in range(folds):
+                rest = self.known & (fold != number)
+                head = self.learn(f"fold-{number}", rest)
+                if from_all:
+                    head = self.learn_from_all(f"fold-{number}", rest, head)
+                logits[fold == number] = apply_head(head, self._plain[fold == number])
+                linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+                tensors |= {
+                    f"{number}.{n}.{k}": t for n, layer in enumerate(linear) for k, t in layer.state_dict().items()
+                }
+                update(number + 1)
+        with replacing(self.folder / "fold_heads.safetensors") as temporary:
+            save_file(tensors, temporary)
+        logits, labels = logits[self.known], self.labels[self.known]
+        with replacing(self.folder / "out_of_fold.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, row=rows, logits=logits, labels=labels)
+        tell.say(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(rows)} train photos")
+
+    def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray) -> nn.Module:
+        """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
+        targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
+        return fit_head(self.model, self.features, targets, allowed, self.config, self.folder / name, self.log)
+
+    @cached_property
+    def _plain(self) -> np.ndarray:
+        """(N, D) features of the plain photos."""
+        return np.concatenate([self.features(np.array([n]), np.array([0])) for n in range(len(self.photos))])
+
+    @cached_property
+    def _in_graph(self) -> np.ndarray:
+        """Positions of the labelled photos and, where there are very many others, of a sample of these."""
+        others = np.flatnonzero(~self.known)
+        room = max(MOST - int(self.known.sum()), 0)
+        kept = others if len(others) <= room else np.random.default_rng(0).choice(others, room, replace=False)
+        return np.sort(np.concatenate([np.flatnonzero(self.known), kept]))
+
+    @cached_property
+    def _graph(self) -> Graph:
+        """Of the mean over each photo's views."""
+        mean, std = moments(self.features, np.arange(len(self.photos)))
+        count = self.features.shape[1]
+        views = np.arange(count)
+        means = [self.features(np.full(count, n), views).astype(np.float32).mean(0) for n in self._in_graph]
+        return Graph.of((np.stack(means) - mean) / std)
