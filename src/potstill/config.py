@@ -256,6 +256,9 @@ class MachineConfig:
     """"cpu", "cuda", "cuda:1", "mps". "auto": the first that is there of cuda, mps, cpu."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of training and labelling."""
+    runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
+    """What runs the teacher while it labels. "auto": ONNX Runtime on CPUs where it is installed (extra "export") and
+    faster; its features are checked against torch's."""
     jobs: int | Auto = "auto"
     """Students trained at the same time, one thread each. "auto": one per core on CPU, 1 on a GPU."""
     cache_gb: float = 8.0

@@ -60,21 +60,21 @@ def estimate(data: Path, config: Config) -> Estimate:
     for name in config.teacher.model:
         info = describe(name, classes, size=None if config.teacher.size == "auto" else config.teacher.size)
         model = fused(build(info), Precision(machine.torch_device()))
-        _, speeds = fastest_precision(model, info.size, machine, training=False)
+        precision, speeds = fastest_precision(model, info.size, machine, training=False)
         looks = train * (1 + max(views, config.teacher.probe_views)) + len(files) - train
-        seconds["teacher"] += START_SECONDS + looks / max(speeds.values())
+        seconds["teacher"] += START_SECONDS + looks / speeds[str(precision.dtype)[6:]]
         widths += model.num_features
         largest = max(largest, info.size)
     rendered = 0.0
     for spec in parse_students(config):
         info = describe(spec.model, classes, size=spec.size)
-        _, speeds = fastest_precision(build(info), info.size, machine, training=True)
+        precision, speeds = fastest_precision(build(info), info.size, machine, training=True)
         rates = len(config.student.lr_factors)
         candidates = rates * len(config.twin.label_smoothing) + rates + 2 * (config.student.search == "weights")
         pilots = candidates * config.student.pilot_share
         trainings = 2 * config.seeds + pilots
         # On CPU the timing had all threads, a job has one: little is lost, for several jobs run side by side.
-        work = train * epochs * trainings / max(speeds.values())
+        work = train * epochs * trainings / speeds[str(precision.dtype)[6:]]
         seconds["students"] += work + START_SECONDS * (1 + trainings / machine.jobs)
         largest = max(largest, info.size)
         rendered = max(rendered, train * views * info.size**2 * 3)

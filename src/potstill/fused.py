@@ -32,7 +32,7 @@ def fused(model: Classifier, precision: Precision) -> Classifier:
     """
     form = copy.deepcopy(model).eval()
     _fold(form.net)
-    if not _same_features(model, form, precision.device):
+    if not same_features(model, form, precision.device):
         form = copy.deepcopy(model).eval()
     if precision.dtype != torch.float32:  # what autocast would do at every call
         for module in set(form.net.modules()) - set(form.head.modules()):
@@ -81,7 +81,8 @@ def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
 
 
 @torch.inference_mode()
-def _same_features(model: Classifier, form: Classifier, device: torch.device) -> bool:
+def same_features(model: Classifier, form: Classifier, device: torch.device) -> bool:
+    """Whether two forms of a model give the same features, up to rounding, on random pixels."""
     was_training = model.training
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, model.info.size, model.info.size, generator=generator).to(device)

@@ -5,6 +5,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Machine:
     """Students trained at the same time."""
     precision: str = "auto"
     """Arithmetic of training and labelling as asked for: "auto", "float32" or "bfloat16"."""
+    runtime: str = "auto"
+    """What runs the teacher while it labels, as asked for: "auto", "torch" or "onnxruntime"."""
 
     def torch_device(self) -> torch.device:
         return torch.device(self.device)
@@ -50,7 +53,16 @@ def decide(config: MachineConfig) -> Machine:
         ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
-    return Machine(device, cores, jobs, config.precision)
+    if config.runtime == "onnxruntime" and (device != "cpu" or config.precision == "bfloat16"):
+        raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
+    if config.runtime == "onnxruntime" and not has_onnxruntime():
+        raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
+    return Machine(device, cores, jobs, config.precision, config.runtime)
+
+
+def has_onnxruntime() -> bool:
+    """Whether graphs can be written and run here: the extra `export`."""
+    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
 def fastest_precision(
@@ -68,7 +80,7 @@ def fastest_precision(
     for name in ("float32", "bfloat16") if machine.precision == "auto" else (machine.precision,):
         precision = Precision(device, getattr(torch, name))
         try:
-            speeds[name], answers[name] = _photos_per_second(model, size, precision, training, batch)
+            speeds[name], answers[name] = photos_per_second(model, size, precision, training, batch)
         except RuntimeError:  # an operation without this arithmetic
             speeds[name], answers[name] = 0.0, 0.0
     best = max(speeds, key=lambda name: speeds[name])
@@ -79,8 +91,8 @@ def fastest_precision(
     return Precision(device, getattr(torch, best)), {name: round(speed, 1) for name, speed in speeds.items()}
 
 
-def _photos_per_second(
-    model: nn.Module, size: int, precision: Precision, training: bool, batch: int
+def photos_per_second(
+    model: nn.Module, size: int, precision: Precision, training: bool, batch: int = 16
 ) -> tuple[float, float]:
     """The speed, and the mean square of the answers to a batch of noise, for comparing arithmetics."""
     noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))

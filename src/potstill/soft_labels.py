@@ -23,7 +23,7 @@ from torch import nn
 from potstill import metrics
 from potstill.arrays import RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
-from potstill.fused import fused
+from potstill.graph_form import FILE, answering
 from potstill.heads import fold_of, load_fold_heads
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
@@ -68,8 +68,8 @@ def store_soft_labels(
     _save(folder / "val_logits.npy", val_logits)
     _merge(said, folder, store, photos, count)
     write_json(folder / "meta.json", {"members": len(members), **_sureness(folder, store, photos, val_logits)})
-    for target in targets:
-        target.unlink(missing_ok=True)
+    for leftover in [*targets, *(member / FILE for member in members)]:
+        leftover.unlink(missing_ok=True)
     stage.finish(photos=len(photos), views=count)
 
 
@@ -111,8 +111,9 @@ def _ask(
     """Have one model look at all views. What its own stage stored of the first views is not computed again."""
     model = load(folder).to(machine.torch_device())
     model.to(memory_format=torch.channels_last)
-    precision = Precision(machine.torch_device(), getattr(torch, model.info.trained["precision"]))
-    form = fused(model, precision)
+    how = model.info.trained
+    precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how.get("runtime", "torch"))
+    form = answering(model, precision, folder, threads=machine.cores)
     known = _known_features(folder, model.info.trained["method"], len(photos))
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
     check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")

@@ -20,10 +20,11 @@ from potstill.arrays import RowReader, RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
 from potstill.fused import MIN_AGREEMENT, agreement, fused
+from potstill.graph_form import MIN_LOOKS, answering, graph_form
 from potstill.heads import apply_head, put_head
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
-from potstill.machine import Machine, fastest_precision
+from potstill.machine import Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.probe import Probe
 from potstill.progress import Reporter
@@ -75,18 +76,18 @@ def _train_member(
     info = describe(name, classes, size=None if config.size == "auto" else config.size, head_width=config.head_width)
     model = build(info, weights=config.weights, dropout=config.dropout).to(machine.torch_device()).eval()
     model.to(memory_format=torch.channels_last)
-    precision, speeds = _precision(model, folder, machine)
-    tell.say(
-        f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
-    )
     train, val = store.rows("train"), store.rows("val")
     # In the order of the soft labels, which need not compute these features again then.
     photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
+    precision, speeds = _precision(model, folder, machine, looks=len(photos) * (1 + config.probe_views))
+    tell.say(
+        f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
+    )
     drawn = draw_views(store, photos, config.probe_views, views)
     log: list[dict[str, Any]] = []
 
     def probe(precision: Precision) -> tuple[Probe, np.ndarray, bool]:
-        form = fused(model, precision)
+        form = answering(model, precision, folder, threads=machine.cores)
         features = _store_features(form, folder, store, photos, drawn, precision, machine, tell)
         val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
         probe = Probe(model, folder, config, store, photos, features, drawn, log)
@@ -96,9 +97,9 @@ def _train_member(
 
     heads, val_logits, from_all = probe(precision)
     if not _agrees(model, val_logits, precision, store, val, machine, tell):
-        precision = Precision(precision.device)
+        precision = _exact(precision.device, speeds)
         (folder / "features.npy").unlink()
-        write_json(folder / "precision.json", {"dtype": "float32", "photos_per_second": speeds})
+        _write_precision(folder, precision, speeds)
         heads, val_logits, from_all = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
     tell.say(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
@@ -106,13 +107,14 @@ def _train_member(
     if config.train != "probe":
         probed = {n: t.clone() for n, t in model.state_dict().items()}
         _fine_tune(model, config, views, store, train, precision, folder, log, tell)
-        _, tuned_logits = plain_answers(fused(model, precision), store, val, precision, threads=machine.cores)
+        form = answering(model, precision, folder, threads=machine.cores)
+        _, tuned_logits = plain_answers(form, store, val, precision, threads=machine.cores)
         tuned = metrics.accuracy(tuned_logits, store.labels(val))
         tell.say(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
         if config.train == "finetune" or tuned > accuracy:
             method, accuracy, val_logits = "finetune", tuned, tuned_logits
             if not _agrees(model, val_logits, precision, store, val, machine, tell):
-                precision = Precision(precision.device)
+                precision = _exact(precision.device, speeds)
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
@@ -120,19 +122,48 @@ def _train_member(
     temperature = metrics.fit_temperature(val_logits, store.labels(val))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
-    save(model, folder, role="teacher", method=method, temperature=temperature, precision=str(precision.dtype)[6:])
+    arithmetic = {"precision": str(precision.dtype)[6:], "runtime": precision.runtime}
+    save(model, folder, role="teacher", method=method, temperature=temperature, **arithmetic)
     return facts
 
 
-def _precision(model: Classifier, folder: Path, machine: Machine) -> tuple[Precision, dict[str, float]]:
-    """The arithmetic to answer in, chosen by timing once, and the photos per second of each."""
-    path = folder / "precision.json"
+def _precision(model: Classifier, folder: Path, machine: Machine, *, looks: int) -> tuple[Precision, dict[str, float]]:
+    """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
+
+    `looks` is the number of views that this stage will have answered; labelling them all has more.
+    """
+    path, device = folder / "precision.json", machine.torch_device()
     if not path.is_file():
-        form = fused(model, Precision(machine.torch_device()))
-        precision, speeds = fastest_precision(form, model.info.size, machine, training=False)
-        write_json(path, {"dtype": str(precision.dtype)[6:], "photos_per_second": speeds})
+        precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
+        if _may_use_graph(machine, looks):
+            form = graph_form(model, folder, threads=machine.cores)
+            if form is not None:
+                speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
+                speeds["onnxruntime"] = round(speed, 1)
+                asked = machine.runtime == "onnxruntime"
+                if asked or speed > speeds[str(precision.dtype)[6:]]:
+                    precision = Precision(device, runtime="onnxruntime")
+        _write_precision(folder, precision, speeds)
     facts = read_json(path)
-    return Precision(machine.torch_device(), getattr(torch, facts["dtype"])), facts["photos_per_second"]
+    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"])
+    return precision, facts["photos_per_second"]
+
+
+def _may_use_graph(machine: Machine, looks: int) -> bool:
+    on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
+    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and looks >= MIN_LOOKS)
+
+
+def _exact(device: torch.device, speeds: dict[str, float]) -> Precision:
+    """float32, in the faster runtime."""
+    graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
+    return Precision(device, runtime="onnxruntime" if graph else "torch")
+
+
+def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float]) -> None:
+    dtype = str(precision.dtype)[6:]
+    facts = {"dtype": dtype, "runtime": precision.runtime, "photos_per_second": speeds}
+    write_json(folder / "precision.json", facts)
 
 
 def _agrees(
@@ -269,5 +300,7 @@ def _logged(log: list[dict[str, Any]], phase: str, update: Callable[[int], None]
 
 
 def _speed(precision: Precision, speeds: dict[str, float]) -> str:
+    if precision.runtime == "onnxruntime":
+        return f"float32 in ONNX Runtime, about {speeds['onnxruntime']:.0f} photos/s"
     name = str(precision.dtype)[6:]
     return f"{name}, about {speeds[name]:.0f} photos/s"

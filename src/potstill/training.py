@@ -56,6 +56,8 @@ class Precision:
 
     device: torch.device
     dtype: torch.dtype = torch.float32
+    runtime: str = "torch"
+    """What runs a backbone that only answers: "torch" or "onnxruntime"."""
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

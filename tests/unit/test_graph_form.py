@@ -1,0 +1,110 @@
+"""A backbone that runs in ONNX Runtime says what torch says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import potstill.graph_form as graphs
+from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+from potstill.errors import ConfigError
+from potstill.graph_form import FILE, answering, graph_form
+from potstill.images.pixels import PixelStore
+from potstill.inference import answers
+from potstill.machine import Machine, decide
+from potstill.models import Classifier, build, describe
+from potstill.progress import Reporter
+from potstill.run import Run, read_json
+from potstill.soft_labels import store_soft_labels
+from potstill.stored import SoftLabels
+from potstill.teacher import train_teacher
+from potstill.training import Precision
+
+GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
+TEACHER = TeacherConfig(
+    model=("efficientnet_lite0",), weights="package", size=64, probe_views=1, probe_epochs=5, folds=0, min_gain=0
+)
+
+
+def model_of(seed: int) -> Classifier:
+    return build(describe("mobilenetv1_025", ["a", "b", "c"], size=64), seed=seed).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+def test_the_graph_says_what_torch_says_for_any_number_of_photos(tmp_path: Path, pixels: np.ndarray) -> None:
+    model = model_of(1)
+    form = graph_form(model, tmp_path, threads=1)
+    assert form is not None
+    assert form.num_features == model.num_features
+    for count in (1, 2, 5):
+        for exact, graph in zip(
+            answers(model, pixels[:count], GRAPH), answers(form, pixels[:count], GRAPH), strict=True
+        ):
+            assert graph.dtype == np.float32
+            assert np.abs(exact - graph).max() < 1e-4 * max(np.abs(exact).max(), 1)
+
+
+def test_a_stored_graph_is_used_again_but_not_for_other_weights(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = model_of(1), model_of(2)
+    assert graph_form(first, tmp_path, threads=1)
+    written = (tmp_path / FILE).read_bytes()
+    form = graph_form(second, tmp_path, threads=1)
+    assert form is not None
+    assert (tmp_path / FILE).read_bytes() != written
+    assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(second, pixels, GRAPH)[0], abs=1e-4)
+    monkeypatch.setattr(graphs, "_write", lambda model, path: pytest.fail("the graph was there"))
+    assert graph_form(second, tmp_path, threads=1)
+
+
+def test_what_the_exporter_cannot_follow_answers_in_torch(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(model: Classifier, path: Path) -> None:
+        raise torch.onnx.OnnxExporterError("no such operation")
+
+    monkeypatch.setattr(graphs, "_write", write)
+    model = model_of(1)
+    form = answering(model, GRAPH, tmp_path, threads=1)
+    assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(model, pixels, GRAPH)[0], abs=1e-4)
+
+
+def labelled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.ndarray]:
+    """What a run's stages 2 and 3 measured, and the features of the second view of all photos."""
+    folder.mkdir()
+    (folder / "1_images").symlink_to(store.folder)
+    run, machine = Run(folder), Machine("cpu", 1, 1, "float32", runtime)
+    train_teacher(TEACHER, ViewsConfig(), store, run, machine, Reporter(quiet=True))
+    store_soft_labels(TEACHER, ViewsConfig(), 2, store, run, machine, Reporter(quiet=True))
+    assert not (run.teacher / FILE).exists(), "the graph has done its work"
+    soft = SoftLabels.open(run)
+    rows = np.arange(len(soft.photos))
+    features = soft.features(rows, np.ones(len(rows), int)).astype(np.float32)
+    return read_json(run.teacher / "precision.json"), features
+
+
+def test_soft_labels_are_the_same_in_both(store: PixelStore, tmp_path: Path) -> None:
+    in_torch, exact = labelled(store, tmp_path / "torch", "torch")
+    in_graph, others = labelled(store, tmp_path / "graph", "onnxruntime")
+    assert (in_torch["runtime"], in_graph["runtime"]) == ("torch", "onnxruntime")
+    assert set(in_graph["photos_per_second"]) - set(in_torch["photos_per_second"]) == {"onnxruntime"}
+    assert np.abs(exact - others).max() < 5e-3 * np.abs(exact).max()  # stored in half precision
+
+
+def test_small_work_stays_in_torch(store: PixelStore, tmp_path: Path) -> None:
+    facts, _ = labelled(store, tmp_path / "run", "auto")
+    assert facts["runtime"] == "torch"
+
+
+def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="float32 only"):
+        decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
+    monkeypatch.setattr("potstill.machine.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'potstill\[export\]'"):
+        decide(MachineConfig(device="cpu", runtime="onnxruntime"))
