@@ -29,14 +29,14 @@ from synthetic import synthetic_run
 from torch import nn
 
 from potstill import student_job
+from potstill.answering import MIN_LOOKS, choose_precision, form_for
 from potstill.arrays import RowWriter
 from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
-from potstill.fused import fused
 from potstill.images.collect import collect_images
 from potstill.images.folder import read_folder
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, store_features
-from potstill.machine import decide, environment, fastest_precision
+from potstill.machine import decide, environment
 from potstill.models import build, describe
 from potstill.progress import Reporter
 from potstill.run import Run
@@ -167,10 +167,10 @@ def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
     model = build(describe(name, ["a", "b"], size=size)).eval()
     model.to(memory_format=torch.channels_last)
     exact = Precision(torch.device("cpu"))
-    precision, _ = fastest_precision(fused(model, exact), size, machine, training=False)
-    form = fused(model, precision)
     with tempfile.TemporaryDirectory() as folder:
-        store = collect_images(photos, ImagesConfig(test_share=0.1), size, Run(Path(folder)), QUIET)
+        precision, _ = choose_precision(model, Path(folder), machine, looks=MIN_LOOKS)
+        form = form_for(model, precision, Path(folder), threads=machine.cores)
+        store = collect_images(photos, ImagesConfig(test_share=0.1), size, Run(Path(folder) / "run"), QUIET)
         rows = store.rows("train")[:64]
         views = draw_views(store, rows, 4, ViewsConfig())
         renderer = Renderer(store, rows, views, size, threads=machine.cores)
@@ -187,12 +187,12 @@ def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
 
         times = views.size // BATCH
         what = f"{name} at {size} px, {machine.cores} threads"
-        kind = str(precision.dtype)[6:]
+        kind = "float32 in ONNX Runtime" if precision.runtime == "onnxruntime" else str(precision.dtype)[6:]
         quick = bare(form, precision, times)
         return [
             in_turn(f"teacher labelling / bare inference: {what}, {kind}", "views per s", "≥ 0.95", label, quick),
             in_turn(
-                f"folded {kind} / float32 inference: {what}",
+                f"{kind}, norms folded / float32 as trained, inference: {what}",
                 "views per s",
                 "",
                 bare(form, precision, 3),

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from potstill import metrics
+from potstill.answering import FILE, form_for
 from potstill.arrays import RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
-from potstill.graph_form import FILE, answering
 from potstill.heads import fold_of, load_fold_heads
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
@@ -113,7 +113,7 @@ def _ask(
     model.to(memory_format=torch.channels_last)
     how = model.info.trained
     precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how.get("runtime", "torch"))
-    form = answering(model, precision, folder, threads=machine.cores)
+    form = form_for(model, precision, folder, threads=machine.cores)
     known = _known_features(folder, model.info.trained["method"], len(photos))
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
     check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from potstill import metrics
+from potstill.answering import choose_precision, form_for, keep_exact
 from potstill.arrays import RowReader, RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
-from potstill.fused import MIN_AGREEMENT, agreement, fused
-from potstill.graph_form import MIN_LOOKS, answering, graph_form
+from potstill.fused import MIN_AGREEMENT, agreement
 from potstill.heads import apply_head, put_head
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
-from potstill.machine import Machine, fastest_precision, has_onnxruntime, photos_per_second
+from potstill.machine import Machine
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.probe import Probe
 from potstill.progress import Reporter
-from potstill.run import Run, read_json, write_json, write_text
+from potstill.run import Run, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, draw_views, mixed_labels, plain_views
@@ -79,7 +79,7 @@ def _train_member(
     train, val = store.rows("train"), store.rows("val")
     # In the order of the soft labels, which need not compute these features again then.
     photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
-    precision, speeds = _precision(model, folder, machine, looks=len(photos) * (1 + config.probe_views))
+    precision, speeds = choose_precision(model, folder, machine, looks=len(photos) * (1 + config.probe_views))
     tell.say(
         f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
     )
@@ -87,7 +87,7 @@ def _train_member(
     log: list[dict[str, Any]] = []
 
     def probe(precision: Precision) -> tuple[Probe, np.ndarray, bool]:
-        form = answering(model, precision, folder, threads=machine.cores)
+        form = form_for(model, precision, folder, threads=machine.cores)
         features = _store_features(form, folder, store, photos, drawn, precision, machine, tell)
         val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
         probe = Probe(model, folder, config, store, photos, features, drawn, log)
@@ -97,9 +97,8 @@ def _train_member(
 
     heads, val_logits, from_all = probe(precision)
     if not _agrees(model, val_logits, precision, store, val, machine, tell):
-        precision = _exact(precision.device, speeds)
+        precision = keep_exact(folder, speeds, precision.device)
         (folder / "features.npy").unlink()
-        _write_precision(folder, precision, speeds)
         heads, val_logits, from_all = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
     tell.say(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
@@ -107,14 +106,14 @@ def _train_member(
     if config.train != "probe":
         probed = {n: t.clone() for n, t in model.state_dict().items()}
         _fine_tune(model, config, views, store, train, precision, folder, log, tell)
-        form = answering(model, precision, folder, threads=machine.cores)
+        form = form_for(model, precision, folder, threads=machine.cores)
         _, tuned_logits = plain_answers(form, store, val, precision, threads=machine.cores)
         tuned = metrics.accuracy(tuned_logits, store.labels(val))
         tell.say(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
         if config.train == "finetune" or tuned > accuracy:
             method, accuracy, val_logits = "finetune", tuned, tuned_logits
             if not _agrees(model, val_logits, precision, store, val, machine, tell):
-                precision = _exact(precision.device, speeds)
+                precision = keep_exact(folder, speeds, precision.device)
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
@@ -125,45 +124,6 @@ def _train_member(
     arithmetic = {"precision": str(precision.dtype)[6:], "runtime": precision.runtime}
     save(model, folder, role="teacher", method=method, temperature=temperature, **arithmetic)
     return facts
-
-
-def _precision(model: Classifier, folder: Path, machine: Machine, *, looks: int) -> tuple[Precision, dict[str, float]]:
-    """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
-
-    `looks` is the number of views that this stage will have answered; labelling them all has more.
-    """
-    path, device = folder / "precision.json", machine.torch_device()
-    if not path.is_file():
-        precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
-        if _may_use_graph(machine, looks):
-            form = graph_form(model, folder, threads=machine.cores)
-            if form is not None:
-                speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
-                speeds["onnxruntime"] = round(speed, 1)
-                asked = machine.runtime == "onnxruntime"
-                if asked or speed > speeds[str(precision.dtype)[6:]]:
-                    precision = Precision(device, runtime="onnxruntime")
-        _write_precision(folder, precision, speeds)
-    facts = read_json(path)
-    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"])
-    return precision, facts["photos_per_second"]
-
-
-def _may_use_graph(machine: Machine, looks: int) -> bool:
-    on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
-    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and looks >= MIN_LOOKS)
-
-
-def _exact(device: torch.device, speeds: dict[str, float]) -> Precision:
-    """float32, in the faster runtime."""
-    graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
-    return Precision(device, runtime="onnxruntime" if graph else "torch")
-
-
-def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float]) -> None:
-    dtype = str(precision.dtype)[6:]
-    facts = {"dtype": dtype, "runtime": precision.runtime, "photos_per_second": speeds}
-    write_json(folder / "precision.json", facts)
 
 
 def _agrees(

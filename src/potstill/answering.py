@@ -1,7 +1,9 @@
-"""A model that answers through ONNX Runtime: the same float32 features as in torch, on CPUs in about half the time.
+"""How a model answers fastest on this machine, the same answers: in torch or, on CPUs, through ONNX Runtime.
 
-It is used where the extra `export` is installed, timing says that it is faster, and there is enough to answer that
-writing the graph pays. What the graph says is compared with the model before it is used.
+ONNX Runtime takes about half the time of torch for the same float32 features. It is used where the extra `export` is
+installed, timing says that it is faster, and there is enough to answer that writing the graph pays; what the graph
+says is compared with the model before it is used. Else torch answers, folded, in float32 or bfloat16
+(`potstill.fused`).
 """
 
 from pathlib import Path
@@ -12,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from potstill.fused import fused, same_features
+from potstill.machine import Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models import Classifier
-from potstill.run import replacing
+from potstill.run import read_json, replacing, write_json
 from potstill.training import Precision
 
 MIN_LOOKS = 1000
@@ -21,6 +24,49 @@ MIN_LOOKS = 1000
 
 FILE = "backbone.onnx"
 """In the teacher's folder until the soft labels are stored."""
+
+
+def choose_precision(
+    model: Classifier, folder: Path, machine: Machine, *, looks: int
+) -> tuple[Precision, dict[str, float]]:
+    """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
+
+    `looks` is the number of views that this stage will have answered; labelling them all has more.
+    """
+    path, device = folder / "precision.json", machine.torch_device()
+    if not path.is_file():
+        precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
+        if _may_use_graph(machine, looks):
+            form = graph_form(model, folder, threads=machine.cores)
+            if form is not None:
+                speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
+                speeds["onnxruntime"] = round(speed, 1)
+                asked = machine.runtime == "onnxruntime"
+                if asked or speed > speeds[str(precision.dtype)[6:]]:
+                    precision = Precision(device, runtime="onnxruntime")
+        _write_precision(folder, precision, speeds)
+    facts = read_json(path)
+    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"])
+    return precision, facts["photos_per_second"]
+
+
+def _may_use_graph(machine: Machine, looks: int) -> bool:
+    on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
+    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and looks >= MIN_LOOKS)
+
+
+def keep_exact(folder: Path, speeds: dict[str, float], device: torch.device) -> Precision:
+    """float32 after all, in the faster runtime; written down."""
+    graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
+    precision = Precision(device, runtime="onnxruntime" if graph else "torch")
+    _write_precision(folder, precision, speeds)
+    return precision
+
+
+def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float]) -> None:
+    dtype = str(precision.dtype)[6:]
+    facts = {"dtype": dtype, "runtime": precision.runtime, "photos_per_second": speeds}
+    write_json(folder / "precision.json", facts)
 
 
 def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier | None:
@@ -43,7 +89,7 @@ def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier |
     return form if same_features(model, form, torch.device("cpu")) else None
 
 
-def answering(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
+def form_for(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
     """The form of a model that answers as `precision` says; in torch where the graph fails."""
     form = graph_form(model, folder, threads=threads) if precision.runtime == "onnxruntime" else None
     return form or fused(model, precision)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import potstill.graph_form as graphs
+from potstill import answering
+from potstill.answering import FILE, form_for, graph_form
 from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.errors import ConfigError
-from potstill.graph_form import FILE, answering, graph_form
 from potstill.images.pixels import PixelStore
 from potstill.inference import answers
 from potstill.machine import Machine, decide
@@ -59,7 +59,7 @@ def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     assert form is not None
     assert (tmp_path / FILE).read_bytes() != written
     assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(second, pixels, GRAPH)[0], abs=1e-4)
-    monkeypatch.setattr(graphs, "_write", lambda model, path: pytest.fail("the graph was there"))
+    monkeypatch.setattr(answering, "_write", lambda model, path: pytest.fail("the graph was there"))
     assert graph_form(second, tmp_path, threads=1)
 
 
@@ -69,9 +69,9 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
     def write(model: Classifier, path: Path) -> None:
         raise torch.onnx.OnnxExporterError("no such operation")
 
-    monkeypatch.setattr(graphs, "_write", write)
+    monkeypatch.setattr(answering, "_write", write)
     model = model_of(1)
-    form = answering(model, GRAPH, tmp_path, threads=1)
+    form = form_for(model, GRAPH, tmp_path, threads=1)
     assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(model, pixels, GRAPH)[0], abs=1e-4)
 
 
