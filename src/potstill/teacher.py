@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill import metrics
-from potstill.answering import choose_precision, form_for, keep_exact
+from potstill.answering import advice, choose_precision, form_for, keep_exact
 from potstill.arrays import RowReader, RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
@@ -79,10 +79,13 @@ def _train_member(
     train, val = store.rows("train"), store.rows("val")
     # In the order of the soft labels, which need not compute these features again then.
     photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
-    precision, speeds = choose_precision(model, folder, machine, looks=len(photos) * (1 + config.probe_views))
+    looks = len(photos) * (1 + config.probe_views)
+    precision, speeds = choose_precision(model, folder, machine, looks=looks)
     tell.say(
         f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
     )
+    if hint := advice(machine, looks):
+        tell.say(f"Hint: {hint}")
     drawn = draw_views(store, photos, config.probe_views, views)
     log: list[dict[str, Any]] = []
 

@@ -102,6 +102,15 @@ def test_small_work_stays_in_torch(store: PixelStore, tmp_path: Path) -> None:
     assert facts["runtime"] == "torch"
 
 
+def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine("cpu", 2, 2)
+    assert not answering.advice(machine, 10_000)
+    monkeypatch.setattr("potstill.machine.find_spec", lambda name: None)
+    assert "pip install 'potstill[export]'" in answering.advice(machine, 10_000)
+    assert not answering.advice(machine, 10)
+    assert not answering.advice(Machine("cuda", 2, 1), 10_000)
+
+
 def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float32 only"):
         decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
