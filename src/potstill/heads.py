@@ -28,6 +28,8 @@ def fit_head(
     config: TeacherConfig,
     name: Path,
     log: list[dict[str, Any]],
+    *,
+    most_steps: int | None = None,
 ) -> nn.Module:
     """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardisation inside."""
     photos = np.flatnonzero(allowed)
@@ -43,6 +45,7 @@ def fit_head(
         layers = [nn.Linear(features.shape[-1], width), nn.ReLU()] if width else []
         head = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
         steps = max(MIN_STEPS, config.probe_epochs * len(photos) * count // PROBE_BATCH) if config.probe_epochs else 0
+        steps = min(steps, most_steps or steps)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             draw = np.random.default_rng([1, step])

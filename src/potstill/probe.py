@@ -25,6 +25,8 @@ from potstill.run import replacing
 from potstill.views import blended, one_hot
 
 HEADS_FROM_ALL = 2
+MOST_STEPS = 2000
+"""Of a head from all photos: soft targets are learned soon, and the photos without labels may be very many."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Probe:
             said = metrics.softmax(apply_head(head, self._plain[self._in_graph]))
             belief = one_hot(labels, self.classes)
             belief[self._in_graph[unknown]] = joined(graph, said)[unknown]
-            head = self._fit(f"{name}-all-{number}", belief, known | others)
+            head = self._fit(f"{name}-all-{number}", belief, known | others, MOST_STEPS)
         return head
 
     def learn_folds(self, tell: Reporter, *, from_all: bool) -> None:
@@ -104,10 +106,13 @@ class Probe:
             np.savez(file, row=rows, logits=logits, labels=labels)
         tell.say(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(rows)} train photos")
 
-    def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray) -> nn.Module:
+    def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, most_steps: int | None = None) -> nn.Module:
         """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
         targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
-        return fit_head(self.model, self.features, targets, allowed, self.config, self.folder / name, self.log)
+        checkpoint = self.folder / name
+        return fit_head(
+            self.model, self.features, targets, allowed, self.config, checkpoint, self.log, most_steps=most_steps
+        )
 
     @cached_property
     def _plain(self) -> np.ndarray:
