@@ -138,12 +138,23 @@ def accuracy(name: str) -> list[str]:
     return lines
 
 
+def stages(name: str) -> list[str]:
+    """Where the demo's time goes."""
+    rows = _read(name)
+    lines = [f"| stage | teacher in torch | teacher {rows[0]['auto']} |", "|---|--:|--:|"]
+    columns = ("torch_seconds", "auto_seconds")
+    lines += [_row(row["stage"], *(f"{float(row[key]):.0f} s" for key in columns)) for row in rows]
+    lines.append(_row("all", *(f"{sum(float(row[key]) for row in rows):.0f} s" for key in columns)))
+    return [*lines, "", f"Hardware: {rows[0]['hardware']}, one run each."]
+
+
 KINDS: dict[str, Callable[[str], list[str]]] = {
     "results": results,
     "formats": formats,
     "runtimes": runtimes,
     "speed": speed,
     "accuracy": accuracy,
+    "stages": stages,
 }
 
 
