@@ -68,7 +68,7 @@ def ours(photos: Path, views: int) -> dict[str, Any]:
         clock.append(time.perf_counter())
         student = build(describe(STUDENT, run.classes(), size=SIZE))
         precision, _ = fastest_precision(student, SIZE, machine, training=True)
-        dtype = str(precision.dtype)[6:]
+        dtype = precision.name
         command = [sys.executable, __file__, "--train", str(run.path), "--dtype", dtype]
         alone = {**os.environ, "OMP_NUM_THREADS": "1"}
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone) for _ in range(machine.jobs)]

@@ -187,12 +187,13 @@ def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
 
         times = views.size // BATCH
         what = f"{name} at {size} px, {machine.cores} threads"
-        kind = "float32 in ONNX Runtime" if precision.runtime == "onnxruntime" else str(precision.dtype)[6:]
         quick = bare(form, precision, times)
         return [
-            in_turn(f"teacher labelling / bare inference: {what}, {kind}", "views per s", "≥ 0.95", label, quick),
             in_turn(
-                f"{kind}, norms folded / float32 as trained, inference: {what}",
+                f"teacher labelling / bare inference: {what}, {precision.title}", "views per s", "≥ 0.95", label, quick
+            ),
+            in_turn(
+                f"{precision.title}, norms folded / float32 as trained, inference: {what}",
                 "views per s",
                 "",
                 bare(form, precision, 3),

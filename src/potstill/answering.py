@@ -42,7 +42,7 @@ def choose_precision(
                 speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
                 speeds["onnxruntime"] = round(speed, 1)
                 asked = machine.runtime == "onnxruntime"
-                if asked or speed > speeds[str(precision.dtype)[6:]]:
+                if asked or speed > speeds[precision.name]:
                     precision = Precision(device, runtime="onnxruntime")
         _write_precision(folder, precision, speeds)
     facts = read_json(path)
@@ -70,8 +70,7 @@ def keep_exact(folder: Path, speeds: dict[str, float], device: torch.device) -> 
 
 
 def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float]) -> None:
-    dtype = str(precision.dtype)[6:]
-    facts = {"dtype": dtype, "runtime": precision.runtime, "photos_per_second": speeds}
+    facts = {"dtype": precision.name, "runtime": precision.runtime, "photos_per_second": speeds}
     write_json(folder / "precision.json", facts)
 
 

@@ -62,7 +62,7 @@ def estimate(data: Path, config: Config) -> Estimate:
         model = fused(build(info), Precision(machine.torch_device()))
         precision, speeds = fastest_precision(model, info.size, machine, training=False)
         looks = train * (1 + max(views, config.teacher.probe_views)) + len(files) - train
-        seconds["teacher"] += START_SECONDS + looks / speeds[str(precision.dtype)[6:]]
+        seconds["teacher"] += START_SECONDS + looks / speeds[precision.name]
         widths += model.num_features
         largest = max(largest, info.size)
     rendered = 0.0
@@ -74,7 +74,7 @@ def estimate(data: Path, config: Config) -> Estimate:
         pilots = candidates * config.student.pilot_share
         trainings = 2 * config.seeds + pilots
         # On CPU the timing had all threads, a job has one: little is lost, for several jobs run side by side.
-        work = train * epochs * trainings / speeds[str(precision.dtype)[6:]]
+        work = train * epochs * trainings / speeds[precision.name]
         seconds["students"] += work + START_SECONDS * (1 + trainings / machine.jobs)
         largest = max(largest, info.size)
         rendered = max(rendered, train * views * info.size**2 * 3)

@@ -117,7 +117,8 @@ class Probe:
     @cached_property
     def _plain(self) -> np.ndarray:
         """(N, D) features of the plain photos."""
-        return np.concatenate([self.features(np.array([n]), np.array([0])) for n in range(len(self.photos))])
+        count = len(self.photos)
+        return self.features(np.arange(count), np.zeros(count, int))
 
     @cached_property
     def _in_graph(self) -> np.ndarray:

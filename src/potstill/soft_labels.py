@@ -112,9 +112,9 @@ def _ask(
     model = load(folder).to(machine.torch_device())
     model.to(memory_format=torch.channels_last)
     how = model.info.trained
-    precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how.get("runtime", "torch"))
+    precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how["runtime"])
     form = form_for(model, precision, folder, threads=machine.cores)
-    known = _known_features(folder, model.info.trained["method"], len(photos))
+    known = _known_features(folder, how["method"], len(photos))
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
     check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")
     parts = [known[:, : drawn.shape[1]]] if known is not None else []

@@ -134,7 +134,7 @@ def _shared_recipe(
     if not decided.is_file():
         model = build(info, weights=spec.weights)  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
-        write_json(decided, {"dtype": str(precision.dtype)[6:], "photos_per_second": speeds})
+        write_json(decided, {"dtype": precision.name, "photos_per_second": speeds})
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")

@@ -81,9 +81,8 @@ def _train_member(
     photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
     looks = len(photos) * (1 + config.probe_views)
     precision, speeds = choose_precision(model, folder, machine, looks=looks)
-    tell.say(
-        f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {_speed(precision, speeds)}"
-    )
+    speed = f"{precision.title}, about {speeds[precision.timed_as]:.0f} photos/s"
+    tell.say(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {speed}")
     if hint := advice(machine, looks):
         tell.say(f"Hint: {hint}")
     drawn = draw_views(store, photos, config.probe_views, views)
@@ -124,7 +123,7 @@ def _train_member(
     temperature = metrics.fit_temperature(val_logits, store.labels(val))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
-    arithmetic = {"precision": str(precision.dtype)[6:], "runtime": precision.runtime}
+    arithmetic = {"precision": precision.name, "runtime": precision.runtime}
     save(model, folder, role="teacher", method=method, temperature=temperature, **arithmetic)
     return facts
 
@@ -144,7 +143,7 @@ def _agrees(
     sample = val[:AGREEMENT_PHOTOS]
     _, exact = plain_answers(model, store, sample, Precision(precision.device), threads=machine.cores)
     share = agreement(exact, quick[: len(sample)])
-    told = f"{str(precision.dtype)[6:]} agrees with float32 on {share:.2%} of {len(sample)} val photos"
+    told = f"{precision.name} agrees with float32 on {share:.2%} of {len(sample)} val photos"
     agrees = share >= MIN_AGREEMENT
     tell.say(f"Teacher {model.info.name}: {told}" + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: float32 now"))
     return agrees
@@ -260,10 +259,3 @@ def _logged(log: list[dict[str, Any]], phase: str, update: Callable[[int], None]
         update(step)
 
     return after_step
-
-
-def _speed(precision: Precision, speeds: dict[str, float]) -> str:
-    if precision.runtime == "onnxruntime":
-        return f"float32 in ONNX Runtime, about {speeds['onnxruntime']:.0f} photos/s"
-    name = str(precision.dtype)[6:]
-    return f"{name}, about {speeds[name]:.0f} photos/s"

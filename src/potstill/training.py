@@ -59,6 +59,21 @@ class Precision:
     runtime: str = "torch"
     """What runs a backbone that only answers: "torch" or "onnxruntime"."""
 
+    @property
+    def name(self) -> str:
+        """The arithmetic as settings and files call it: "float32" or "bfloat16"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def timed_as(self) -> str:
+        """The name of its speed among those that were measured."""
+        return self.name if self.runtime == "torch" else self.runtime
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name if self.runtime == "torch" else f"{self.name} in ONNX Runtime"
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Matrix products and convolutions in `dtype`; weights stay float32."""

@@ -86,6 +86,13 @@ def few(tmp_path_factory: pytest.TempPathFactory, packer) -> PixelStore:
     return packer(photos, folder / "run", size=40)
 
 
+def run_on(store: PixelStore, folder: Path) -> Run:
+    """A new run whose stage 1 is the packed photos."""
+    folder.mkdir()
+    (folder / "1_images").symlink_to(store.folder)
+    return Run(folder)
+
+
 def teach(store: PixelStore, run: Run, **settings) -> list[str]:
     """Train a teacher on the photos and have it label four views; returns what was said."""
     teacher = TeacherConfig(
@@ -116,9 +123,7 @@ def test_a_teacher_learns_from_photos_without_labels(few: PixelStore) -> None:
 
 
 def test_a_teacher_may_ignore_them(few: PixelStore, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
-    run.path.mkdir()
-    (run.path / "1_images").symlink_to(few.folder)
+    run = run_on(few, tmp_path / "run")
     said = teach(few, run, unlabeled="ignore")
     assert not [line for line in said if "without labels" in line]
     assert len(np.load(run.teacher / "features.npy", mmap_mode="r")) == 6
@@ -128,7 +133,5 @@ def test_a_teacher_may_ignore_them(few: PixelStore, tmp_path: Path) -> None:
 def test_a_sample_of_very_many_is_enough(few: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.probe.MOST", 16)
     assert propagation.MOST > 1000
-    run = Run(tmp_path / "run")
-    run.path.mkdir()
-    (run.path / "1_images").symlink_to(few.folder)
+    run = run_on(few, tmp_path / "run")
     assert [line for line in teach(few, run) if "photos without labels" in line]

@@ -199,18 +199,19 @@ class _Job:
 
     def _best(self, attempts: Sequence["_Attempt"]) -> FileResult:
         """The last one when it is right, else the one that agrees most, if that is enough for int8. Ships its file."""
-        last = attempts[-1]
-        if last.result.status == "failed":
-            last = max(attempts, key=lambda attempt: (attempt.is_near, attempt.result.agreement or 0.0))
-        if last.is_near:
-            agreement = last.result.agreement or 0.0
-            reason = f"agrees on {agreement:.1%} of the test photos, the most of {len(attempts)} ways to 8 bits"
-            last = replace(last, result=replace(last.result, status="ok", reason=reason))
-        return last.result if last.result.status == "failed" else self._ship(last.result, last.path)
+        best = attempts[-1]
+        if best.result.status == "failed":
+            best = max(attempts, key=lambda attempt: (attempt.is_near, attempt.result.agreement or 0.0))
+        result = best.result
+        if best.is_near:
+            reason = f"agrees on {result.agreement:.1%} of the test photos, the most of {len(attempts)} ways to 8 bits"
+            result = replace(result, status="ok", reason=reason)
+        return result if result.status == "failed" else self._ship(result, best.path)
 
     def _try(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
-        student = self._aware() if rung is not None and rung.aware else self.reference.folder
-        cache = self.work / ("aware" if rung is not None and rung.aware else "trained")
+        aware = rung is not None and rung.aware
+        student = self._aware() if aware else self.reference.folder
+        cache = self.work / ("aware" if aware else "trained")
         cache.mkdir(exist_ok=True)
         stem = "student" if result.precision == "float32" else f"student-{result.precision}"
         path = Path(tempfile.mkdtemp(dir=self.work)) / f"{stem}{form.suffix}"
