@@ -61,7 +61,7 @@ def compare(config: Config, names: list[str], store: PixelStore, run: Run, machi
     with replacing(run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, labels=labels, rows=rows, **answers)
     teacher = _teacher_numbers(run, config, answers["teacher"], labels)
-    students = [_student_numbers(run, name, config, answers, labels) for name in names]
+    students = [_student_numbers(run, name, config, answers, labels, teacher["macs"]) for name in names]
     result = {
         "classes": run.classes(),
         "test_photos": len(labels),
@@ -137,7 +137,7 @@ def _teacher_numbers(run: Run, config: Config, logits: np.ndarray, labels: np.nd
 
 
 def _student_numbers(
-    run: Run, name: str, config: Config, answers: dict[str, np.ndarray], labels: np.ndarray
+    run: Run, name: str, config: Config, answers: dict[str, np.ndarray], labels: np.ndarray, teacher_macs: int
 ) -> dict[str, Any]:
     confidence, resamples = config.comparison.confidence, config.comparison.resamples
     folder = model_folder(run, name, 0, "distilled")
@@ -161,6 +161,11 @@ def _student_numbers(
         }
     gain = right["distilled"].astype(float) - right["alone"].astype(float)
     difference = metrics.bootstrap_mean(gain, resamples=resamples, confidence=confidence)
+    teacher_right = answers["teacher"].argmax(-1) == labels
+    behind = metrics.bootstrap_mean(
+        right["distilled"].astype(float) - teacher_right, resamples=resamples, confidence=confidence
+    )
+    costs = _costs(model, folder)
     twin_errors = 1 - arms["alone"]["accuracy"]["value"]
     reduction = difference.value / twin_errors if twin_errors > 0 else None
     visible = metrics.smallest_visible_difference(float(np.mean(np.abs(gain))), len(labels))
@@ -170,16 +175,18 @@ def _student_numbers(
         "model": model.info.name,
         "size": model.info.size,
         "pretrained": model.info.weights.get("source") != "none",
-        **_costs(model, folder),
+        **costs,
         **arms,
         "difference": asdict(difference),
+        "to_teacher": asdict(behind),
         "relative_error_reduction": reduction,
         "mcnemar": [
             {"seed": seed, "only_distilled": b, "only_alone": c, "p": p} for seed, (b, c, p) in enumerate(tests)
         ],
         "smallest_visible_difference": visible,
-        "per_class": _per_class(right, answers["teacher"].argmax(-1) == labels, labels, run.classes()),
-        "verdict": verdict(name, difference, reduction, visible, len(labels), config.seeds),
+        "per_class": _per_class(right, teacher_right, labels, run.classes()),
+        "verdict": verdict(name, difference, reduction, visible, len(labels), config.seeds)
+        + beside_teacher(behind, teacher_macs / max(costs["macs"], 1)),
     }
 
 
@@ -206,7 +213,7 @@ def choose(run: Run, students: list[dict[str, Any]], seeds: int) -> dict[str, An
 
 def verdict(name: str, difference: Interval, reduction: float | None, visible: float, photos: int, seeds: int) -> str:
     """The result in words. A gain is claimed only where the whole interval lies above 0."""
-    points = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    points = _points(difference)
     basis = f"{photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}"
     # The interval of one seed knows the luck of the photos, not that of the training.
     once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
@@ -219,6 +226,23 @@ def verdict(name: str, difference: Interval, reduction: float | None, visible: f
         f"No gain measured for {name}: {points} against its twin, on {basis}. "
         f"A difference below about {100 * visible:.1f} points cannot be seen with so many photos."
     )
+
+
+def beside_teacher(behind: Interval, lighter: float) -> str:
+    """What else is worth saying: that the student is as often right as its teacher, where no difference was measured.
+
+    Args:
+        behind: distilled minus teacher, on the same photos.
+        lighter: the teacher's MACs over the student's.
+    """
+    if behind.high < 0 or lighter < 1:
+        return ""
+    equal = "No difference to its teacher measured" if behind.low <= 0 else "It is more often right than its teacher"
+    return f" {equal}: {_points(behind)}, at 1/{lighter:.0f} of the teacher's multiplications."
+
+
+def _points(difference: Interval) -> str:
+    return f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:

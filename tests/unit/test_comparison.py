@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.comparison import choose, verdict
+from potstill.comparison import beside_teacher, choose, verdict
 from potstill.metrics import Interval
 from potstill.run import Run, write_json
 
@@ -30,6 +30,25 @@ def test_one_seed_is_not_called_the_last_word(interval: Interval) -> None:
     text = verdict("s", interval, 0.2, 0.03, 500, 1)
     assert "may differ by luck" in text
     assert "Use the twin" not in text
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        (Interval(-0.02, -0.03, -0.001), ""),
+        (
+            Interval(-0.01, -0.03, 0.01),
+            " No difference to its teacher measured: -1.0 points (-3.0 to +1.0), at 1/29 of",
+        ),
+        (
+            Interval(0.02, 0.01, 0.03),
+            " It is more often right than its teacher: +2.0 points (+1.0 to +3.0), at 1/29 of",
+        ),
+    ],
+)
+def test_a_student_that_does_not_lag_behind_its_teacher_is_said_to(behind: Interval, expected: str) -> None:
+    assert beside_teacher(behind, 28.6).startswith(expected) if expected else not beside_teacher(behind, 28.6)
+    assert beside_teacher(behind, 0.5) == "", "a teacher that is smaller than its student is no news"
 
 
 def _finished(run: Run, name: str, accuracies: list[float]) -> dict[str, object]:
