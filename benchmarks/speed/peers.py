@@ -46,6 +46,7 @@ def ours(photos: Path, views: int) -> dict[str, Any]:
     from potstill.machine import decide, fastest_precision
     from potstill.models import build, describe
     from potstill.progress import Reporter
+    from potstill.quick_resize import quick_bicubic
     from potstill.run import Run
     from potstill.soft_labels import store_soft_labels
     from potstill.stored import SoftLabels
@@ -57,7 +58,7 @@ def ours(photos: Path, views: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(Path(temporary) / "run")
         clock = [time.perf_counter()]
-        store = collect_images(photos, ImagesConfig(test_share=0.1), SIZE, run, tell)
+        store = collect_images(photos, ImagesConfig(test_share=0.1), SIZE, run, tell, resize=quick_bicubic)
         clock.append(time.perf_counter())
         train_teacher(teacher, ViewsConfig(), store, run, machine, tell)
         clock.append(time.perf_counter())

@@ -20,6 +20,7 @@ from potstill.machine import decide, environment
 from potstill.models import describe
 from potstill.predict import Predictor, load_predictor, student_names
 from potstill.progress import Reporter, duration
+from potstill.quick_resize import quick_bicubic
 from potstill.report.write import write_report
 from potstill.run import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.settings import from_mapping, to_toml
@@ -138,7 +139,7 @@ def _stages(data: Path, config: Config, run: Run, tell: Reporter) -> None:
         check_space(run.path, sum(expected.disk.values()), "This run")
     largest = max(model_sizes(config))
     with run.timed("1_images"):
-        store = collect_images(data, config.images, largest, run, tell)
+        store = collect_images(data, config.images, largest, run, tell, resize=quick_bicubic)
     run.write_readme()
     with run.timed("2_teacher"):
         train_teacher(config.teacher, config.views, store, run, machine, tell)

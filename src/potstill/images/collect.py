@@ -20,10 +20,10 @@ import numpy as np
 from potstill.config import ImagesConfig
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
-from potstill.images.decode import BadPhotoError, decode, read_bytes
+from potstill.images.decode import BadPhotoError, Resize, bicubic, decode, read_bytes
 from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
 from potstill.images.folder import SPLITS, Folder, PhotoFile, Split, plain_name, read_folder
-from potstill.images.looks import look_at
+from potstill.images.looks import require_usable
 from potstill.images.pixels import PHOTO, PixelStore, encode
 from potstill.images.reasons import action
 from potstill.images.split import in_share
@@ -62,12 +62,15 @@ class Packed:
     thumb: str = ""
 
 
-def collect_images(data: Path, config: ImagesConfig, largest_size: int, run: Run, tell: Reporter) -> PixelStore:
+def collect_images(
+    data: Path, config: ImagesConfig, largest_size: int, run: Run, tell: Reporter, *, resize: Resize = bicubic
+) -> PixelStore:
     """Pack the photos of `data` for training.
 
     Args:
         data: the photo folder, see `read_folder`.
         largest_size: the largest input side, in pixels, of any model of the run.
+        resize: how photos are shrunk to what is packed.
     Raises:
         DataError: the folder cannot be used, or nothing is left of a class after checking.
         SpaceError: the packed photos would not fit on the disk.
@@ -83,7 +86,7 @@ def collect_images(data: Path, config: ImagesConfig, largest_size: int, run: Run
     _keep_attribution(data, run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = _pack(folder, short_side, config.min_side, jpeg, run.images, tell)
+    entries = _pack(folder, _Form(short_side, config.min_side, jpeg, resize), run.images, tell)
     kept, rejected = _choose(entries, folder, config)
     _require_every_class(kept, folder, rejected)
     _write_tables(kept, rejected, folder, run.images)
@@ -122,7 +125,17 @@ def _listing(folder: Folder) -> dict[str, Any]:
     return {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
 
 
-def _pack(folder: Folder, short_side: int, min_side: int, jpeg: bool, target: Path, tell: Reporter) -> list[Packed]:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How photos are packed."""
+
+    short_side: int
+    min_side: int
+    jpeg: bool
+    resize: Resize
+
+
+def _pack(folder: Folder, form: _Form, target: Path, tell: Reporter) -> list[Packed]:
     """Decode every file into pixels.bin, in order; go on after the last journalled photo of an interrupted attempt."""
     journal = target / "pack.jsonl"
     entries = _read_journal(journal)
@@ -136,13 +149,14 @@ def _pack(folder: Folder, short_side: int, min_side: int, jpeg: bool, target: Pa
         def flush() -> None:
             pixels.flush()
             os.fsync(pixels.fileno())
-            lines.writelines(json.dumps(asdict(entry)) + "\n" for entry in waiting)
+            # Not asdict: it copies the values, which takes longer than writing them.
+            lines.writelines(json.dumps({name: getattr(e, name) for name in Packed.__slots__}) + "\n" for e in waiting)
             lines.flush()
             waiting.clear()
 
         with tell.bar("Decoding photos", len(folder.files), unit="photos") as update:
             todo = folder.files[len(entries) :]
-            for entry, data in _decoded(todo, folder.root, short_side, min_side, jpeg):
+            for entry, data in _decoded(todo, folder.root, form):
                 entry = replace(entry, offset=end)
                 pixels.write(data)
                 end += len(data)
@@ -164,13 +178,11 @@ def _read_journal(path: Path) -> list[Packed]:
     return [Packed(**json.loads(line)) for line in whole]
 
 
-def _decoded(
-    files: Sequence[PhotoFile], root: Path, short_side: int, min_side: int, jpeg: bool
-) -> Iterator[tuple[Packed, bytes]]:
+def _decoded(files: Sequence[PhotoFile], root: Path, form: _Form) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores (Pillow lets go of the interpreter while it works), results in order."""
 
     def decode_some(some: Sequence[PhotoFile]) -> list[tuple[Packed, bytes]]:
-        return [_decode_one(file, root, short_side, min_side, jpeg) for file in some]
+        return [_decode_one(file, root, form) for file in some]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
@@ -182,16 +194,16 @@ def _decoded(
             yield from ahead.popleft().result()
 
 
-def _decode_one(file: PhotoFile, root: Path, short_side: int, min_side: int, jpeg: bool) -> tuple[Packed, bytes]:
+def _decode_one(file: PhotoFile, root: Path, form: _Form) -> tuple[Packed, bytes]:
     entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
-        photo = decode(raw, short_side=short_side, min_side=min_side)
-        look_at(raw, photo)
+        photo = decode(raw, short_side=form.short_side, min_side=form.min_side, resize=form.resize)
+        require_usable(raw, photo)
     except BadPhotoError as error:
         return replace(entry, code=error.code, reason=error.reason), b""
-    data = encode(photo.image, jpeg=jpeg)
+    data = encode(photo.image, jpeg=form.jpeg)
     prints = fingerprint(photo.image)
     return (
         replace(
@@ -203,7 +215,7 @@ def _decode_one(file: PhotoFile, root: Path, short_side: int, min_side: int, jpe
             stored_width=photo.image.width,
             stored_height=photo.image.height,
             bytes=len(data),
-            jpeg=jpeg,
+            jpeg=form.jpeg,
             hash=prints.hash,
             mirrored=prints.mirrored,
             thumb=prints.thumb.tobytes().hex(),

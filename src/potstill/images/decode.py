@@ -6,6 +6,7 @@ checking, predicting and serving all see the same picture.
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_BYTES = 200 * 2**20
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
+Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
+"""Makes an RGB picture of (width, height) from a larger one."""
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must be an error, never a grey rectangle"
@@ -36,6 +40,11 @@ class BadPhotoError(DataError):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+def bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Pillow's bicubic resizing."""
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def decode(
     min_side: int = 1,
     rough: bool = False,
     max_pixels: int = MAX_PIXELS,
+    resize: Resize = bicubic,
 ) -> Decoded:
     """Decode the bytes of a photo file to upright 8-bit RGB.
 
@@ -71,6 +81,7 @@ def decode(
         rough: shrink by whole factors only, to a shorter side between `short_side` and twice that. For looking at a
             photo, not for training on it: twice as fast, and the file is still decoded to its last byte.
         max_pixels: photos with more pixels are refused.
+        resize: how to shrink.
     Raises:
         BadPhotoError: code `empty`, `not_image`, `too_large`, `too_small`, `corrupt`.
     """
@@ -104,7 +115,8 @@ def decode(
             if rough and short_side is not None and (factor := min(image.size) // short_side) > 1:
                 image = _reduce(image, factor)
             rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-            ImageOps.exif_transpose(image, in_place=True)
+            if rotated:
+                ImageOps.exif_transpose(image, in_place=True)
             image = to_rgb(image)
         except BadPhotoError:
             raise
@@ -112,7 +124,7 @@ def decode(
             raise BadPhotoError("corrupt", _text(error)) from None
         if (image.width > image.height and width < height) or (image.width < image.height and width > height):
             width, height = height, width
-        small = image if rough else shrink(image, short_side)
+        small = image if rough else shrink(image, short_side, resize)
         return Decoded(small, file_format, mode, width, height, frames, rotated)
 
 
@@ -147,13 +159,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def shrink(image: Image.Image, short_side: int | None) -> Image.Image:
+def shrink(image: Image.Image, short_side: int | None, resize: Resize = bicubic) -> Image.Image:
     """Make the shorter side `short_side` pixels, keeping the shape. Small photos stay as they are."""
     if short_side is None or min(image.size) <= short_side:
         return image
     scale = short_side / min(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return resize(image, size)
 
 
 def _reduce(image: Image.Image, factor: int) -> Image.Image:

@@ -13,6 +13,9 @@ LOOK_SIDE = 64
 MAX_ASPECT = 4.0
 """Longer photos are strips and banners; cropping or squeezing them shows nothing."""
 
+BLANK_SPAN = 8
+"""A picture whose values lie within this is one flat colour."""
+
 _SIDE = 16
 _FLICKR_NOTICE_BYTES = 2051
 """The length of Flickr's "photo unavailable" picture, 11 % of ImageNet's addresses once (jetson-inference#124)."""
@@ -34,10 +37,6 @@ class Looks:
     """Mean absolute difference of neighbours, relative to `span`."""
 
     @property
-    def is_blank(self) -> bool:
-        return self.span < 8
-
-    @property
     def notes(self) -> list[str]:
         """Codes of reasons.REASONS that deserve a look, none of them a fault in itself."""
         found = {
@@ -51,10 +50,12 @@ class Looks:
 
 def looks(image: Image.Image) -> Looks:
     """The statistics of an RGB picture, best of about LOOK_SIDE pixels."""
-    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3).T
-    channels = np.ascontiguousarray(small, np.int16)  # numpy is several times slower along an axis of length 3
+    tiny = _tiny(image)
+    channels = np.ascontiguousarray(
+        np.asarray(tiny).reshape(-1, 3).T, np.int16
+    )  # numpy is several times slower along an axis of length 3
     red, green, blue = channels
-    span = int((channels.max(axis=1) - channels.min(axis=1)).max())
+    span = _span(tiny)
     brightness = np.sort(red + green + blue)
     color = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     fine = np.asarray(image.convert("L"))[::2].astype(np.int16)
@@ -69,7 +70,13 @@ def looks(image: Image.Image) -> Looks:
 
 
 def look_at(data: bytes, decoded: Decoded) -> Looks:
-    """The statistics of a photo that `check`, `get` and `distill` alike let pass.
+    """The statistics of a photo that `check`, `get` and `distill` alike let pass. Raises as `require_usable`."""
+    require_usable(data, decoded)
+    return looks(_small(decoded.image))
+
+
+def require_usable(data: bytes, decoded: Decoded) -> None:
+    """Refuse what nobody can learn from.
 
     Args:
         data: the whole file.
@@ -77,17 +84,23 @@ def look_at(data: bytes, decoded: Decoded) -> Looks:
     Raises:
         BadPhotoError: code `thin`, `blank` or `placeholder`.
     """
-    _refuse_shape(decoded)
-    factor = min(decoded.image.size) // LOOK_SIDE
-    seen = looks(decoded.image.reduce(factor) if factor > 1 else decoded.image)
-    if seen.is_blank:
+    if max(decoded.width, decoded.height) > MAX_ASPECT * min(decoded.width, decoded.height):
+        raise BadPhotoError("thin", f"{decoded.width} × {decoded.height} pixels")
+    if _span(_tiny(_small(decoded.image))) < BLANK_SPAN:
         raise BadPhotoError("blank", "one flat colour")
     if len(data) == _FLICKR_NOTICE_BYTES and decoded.format == "PNG":
         raise BadPhotoError("placeholder", f"a PNG of {len(data)} bytes, as Flickr sends for lost photos")
-    return seen
 
 
-def _refuse_shape(decoded: Decoded) -> None:
-    """Raise BadPhotoError, code `thin`, for strips."""
-    if max(decoded.width, decoded.height) > MAX_ASPECT * min(decoded.width, decoded.height):
-        raise BadPhotoError("thin", f"{decoded.width} × {decoded.height} pixels")
+def _small(image: Image.Image) -> Image.Image:
+    factor = min(image.size) // LOOK_SIDE
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _tiny(image: Image.Image) -> Image.Image:
+    return image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+def _span(tiny: Image.Image) -> int:
+    low, high = np.array(tiny.getextrema()).T
+    return int((high - low).max())

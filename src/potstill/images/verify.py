@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from potstill.images.decode import decode
 from potstill.images.duplicates import fingerprint
-from potstill.images.looks import LOOK_SIDE, look_at
+from potstill.images.looks import LOOK_SIDE, require_usable
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 """Where the lower-case name of the format is not the usual extension."""
@@ -37,7 +37,7 @@ def verify(data: bytes, *, min_side: int) -> Photo:
         BadPhotoError: the codes of `decode`, and `thin`, `blank`, `placeholder`.
     """
     decoded = decode(data, short_side=LOOK_SIDE, min_side=min_side, rough=True)
-    look_at(data, decoded)
+    require_usable(data, decoded)
     marks = fingerprint(decoded.image)
     return Photo(
         sha256=hashlib.sha256(data).hexdigest(),
