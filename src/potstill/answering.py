@@ -6,6 +6,7 @@ says is compared with the model before it is used. Else torch answers, folded, i
 (`potstill.fused`).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from potstill.fused import fused, same_features
-from potstill.machine import Machine, fastest_precision, has_onnxruntime, photos_per_second
+from potstill.inference import BATCH
+from potstill.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models import Classifier
 from potstill.run import read_json, replacing, write_json
 from potstill.training import Precision
 
 MIN_LOOKS = 1000
 """Fewer photos to answer are answered sooner than the graph is written, which takes some ten seconds."""
+
+BATCHES = (BATCH // 2, BATCH, 2 * BATCH)
+"""Photos in one go that are tried."""
 
 FILE = "backbone.onnx"
 """In the teacher's folder until the soft labels are stored."""
@@ -44,10 +49,29 @@ def choose_precision(
                 asked = machine.runtime == "onnxruntime"
                 if asked or speed > speeds[precision.name]:
                     precision = Precision(device, runtime="onnxruntime")
-        _write_precision(folder, precision, speeds)
+        precision, batches = _choose_batch(model, folder, precision, machine, looks)
+        _write_precision(folder, precision, speeds, batches)
     facts = read_json(path)
-    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"])
+    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"], facts.get("batch", BATCH))
     return precision, facts["photos_per_second"]
+
+
+def _choose_batch(
+    model: Classifier, folder: Path, precision: Precision, machine: Machine, looks: int
+) -> tuple[Precision, dict[str, float]]:
+    """How many photos to answer in one go, and the photos per second of each number that was tried."""
+    if machine.label_batch != "auto" or looks < MIN_LOOKS:
+        batch = BATCH if machine.label_batch == "auto" else machine.label_batch
+        return replace(precision, batch=batch), {}
+    form = form_for(model, precision, folder, threads=machine.cores)
+    plain = replace(precision, runtime="torch")  # the form itself knows what it runs in
+    speeds = {
+        number: photos_per_second(form, model.info.size, plain, training=False, batch=number)[0] for number in BATCHES
+    }
+    best = max(speeds, key=lambda number: speeds[number])
+    if speeds[best] < WORTH_IT * speeds[BATCH]:
+        best = BATCH
+    return replace(precision, batch=best), {str(number): round(speed, 1) for number, speed in speeds.items()}
 
 
 def _may_use_graph(machine: Machine, looks: int) -> bool:
@@ -61,16 +85,22 @@ def advice(machine: Machine, looks: int) -> str:
     return "On a CPU the teacher may answer twice as fast: pip install 'potstill[export]'" if slow else ""
 
 
-def keep_exact(folder: Path, speeds: dict[str, float], device: torch.device) -> Precision:
-    """float32 after all, in the faster runtime; written down."""
+def keep_exact(folder: Path, speeds: dict[str, float], quick: Precision) -> Precision:
+    """float32 after all, instead of `quick`, in the faster runtime; written down."""
     graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
-    precision = Precision(device, runtime="onnxruntime" if graph else "torch")
-    _write_precision(folder, precision, speeds)
+    precision = Precision(quick.device, runtime="onnxruntime" if graph else "torch", batch=quick.batch)
+    _write_precision(folder, precision, speeds, {})
     return precision
 
 
-def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float]) -> None:
-    facts = {"dtype": precision.name, "runtime": precision.runtime, "photos_per_second": speeds}
+def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float], batches: dict[str, float]) -> None:
+    facts = {
+        "dtype": precision.name,
+        "runtime": precision.runtime,
+        "photos_per_second": speeds,
+        "batch": precision.batch,
+        "batch_photos_per_second": batches,
+    }
     write_json(folder / "precision.json", facts)
 
 

@@ -46,7 +46,7 @@ def store_features(
     Goes on after the last photo that the writer holds. `update` is told the number of finished photos.
     """
     photos, count = renderer.views.shape
-    block = max(1, BATCH // max(count, 1))
+    block = max(1, precision.batch // max(count, 1))
     for start in range(writer.done, photos, block):
         numbers = np.arange(start, min(start + block, photos))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))

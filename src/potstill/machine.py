@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.config import MachineConfig
+from potstill.config import Auto, MachineConfig
 from potstill.errors import ConfigError
 from potstill.training import Precision
 
@@ -34,6 +34,10 @@ class Machine:
     """Arithmetic of training and labelling as asked for: "auto", "float32" or "bfloat16"."""
     runtime: str = "auto"
     """What runs the teacher while it labels, as asked for: "auto", "torch" or "onnxruntime"."""
+    compile: str = "auto"
+    """`torch.compile` of students, as asked for: "auto", "on" or "off"."""
+    label_batch: int | Auto = "auto"
+    """Photos that the teacher looks at in one go, as asked for."""
 
     def torch_device(self) -> torch.device:
         return torch.device(self.device)
@@ -57,7 +61,7 @@ def decide(config: MachineConfig) -> Machine:
         raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
     if config.runtime == "onnxruntime" and not has_onnxruntime():
         raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
-    return Machine(device, cores, jobs, config.precision, config.runtime)
+    return Machine(device, cores, jobs, config.precision, config.runtime, config.compile, config.label_batch)
 
 
 def has_onnxruntime() -> bool:

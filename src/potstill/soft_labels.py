@@ -26,7 +26,7 @@ from potstill.arrays import RowWriter
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.heads import fold_of, load_fold_heads
 from potstill.images.pixels import PixelStore
-from potstill.inference import plain_answers, store_features
+from potstill.inference import BATCH, plain_answers, store_features
 from potstill.machine import Machine
 from potstill.models import load
 from potstill.progress import Reporter
@@ -112,7 +112,8 @@ def _ask(
     model = load(folder).to(machine.torch_device())
     model.to(memory_format=torch.channels_last)
     how = model.info.trained
-    precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how["runtime"])
+    batch = how.get("batch", BATCH)
+    precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how["runtime"], batch)
     form = form_for(model, precision, folder, threads=machine.cores)
     known = _known_features(folder, how["method"], len(photos))
     todo = drawn[:, known.shape[1] if known is not None else 0 :]

@@ -47,6 +47,8 @@ class Recipe:
     feature_weight: float = 0.0
     task_weight: float = 1.0
     label_smoothing: float = 0.0
+    compile: bool = False
+    """By `torch.compile`: the same model up to rounding, so a finished one does not depend on it."""
 
     @property
     def arm(self) -> str:
@@ -71,9 +73,8 @@ class Job:
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on."""
-        return {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed} | asdict(
-            self.recipe
-        )
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "compile"}
+        return {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed} | recipe
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k != "folder"}
@@ -110,6 +111,8 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)  # after the model, so that the twin starts from the same weights
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
+    if recipe.compile:  # of training only: val is measured by the plain model
+        model.both = torch.compile(model.both)  # type: ignore[method-assign]
     batch = batches(job, run, store, soft, info.size)
     val = store.rows("val")
     val_pixels = Renderer(store, val, plain_views(store, val)[:, None], info.size)(

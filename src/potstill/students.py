@@ -22,6 +22,7 @@ import numpy as np
 
 from potstill import metrics
 from potstill.arrays import RowWriter
+from potstill.compiling import decide_compile
 from potstill.config import Config
 from potstill.errors import ConfigError, PotstillError
 from potstill.images.pixels import PixelStore
@@ -134,20 +135,35 @@ def _shared_recipe(
     if not decided.is_file():
         model = build(info, weights=spec.weights)  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
-        write_json(decided, {"dtype": precision.name, "photos_per_second": speeds})
+        batch, epochs = _batch_size(config, photos), epochs_for(config, photos)
+        compiling = decide_compile(
+            model,
+            info.size,
+            precision,
+            machine,
+            batch=batch,
+            photos=epochs * photos,
+            speed=speeds[precision.name],
+        )
+        write_json(decided, {"dtype": precision.name, "photos_per_second": speeds, **compiling})
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
     lr = student.lr if student.lr != "auto" else 2e-3 if spec.weights == "none" else 3e-3
     return Recipe(
         epochs=epochs_for(config, photos),
-        batch_size=min(student.batch_size, max(MIN_BATCH, photos // 8)),
+        batch_size=_batch_size(config, photos),
         lr=lr,
         weight_decay=student.weight_decay,
         ema=student.ema,
         dtype=facts["dtype"],
+        compile=facts.get("compile", False),
         soft_labels=run.stage("3_soft_labels").digest(),
     )
+
+
+def _batch_size(config: Config, photos: int) -> int:
+    return min(config.student.batch_size, max(MIN_BATCH, photos // 8))
 
 
 def epochs_for(config: Config, photos: int) -> int:

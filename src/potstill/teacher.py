@@ -99,7 +99,7 @@ def _train_member(
 
     heads, val_logits, from_all = probe(precision)
     if not _agrees(model, val_logits, precision, store, val, machine, tell):
-        precision = keep_exact(folder, speeds, precision.device)
+        precision = keep_exact(folder, speeds, precision)
         (folder / "features.npy").unlink()
         heads, val_logits, from_all = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
@@ -115,7 +115,7 @@ def _train_member(
         if config.train == "finetune" or tuned > accuracy:
             method, accuracy, val_logits = "finetune", tuned, tuned_logits
             if not _agrees(model, val_logits, precision, store, val, machine, tell):
-                precision = keep_exact(folder, speeds, precision.device)
+                precision = keep_exact(folder, speeds, precision)
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
@@ -123,7 +123,7 @@ def _train_member(
     temperature = metrics.fit_temperature(val_logits, store.labels(val))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
-    arithmetic = {"precision": precision.name, "runtime": precision.runtime}
+    arithmetic = {"precision": precision.name, "runtime": precision.runtime, "batch": precision.batch}
     save(model, folder, role="teacher", method=method, temperature=temperature, **arithmetic)
     return facts
 

@@ -58,6 +58,8 @@ class Precision:
     dtype: torch.dtype = torch.float32
     runtime: str = "torch"
     """What runs a backbone that only answers: "torch" or "onnxruntime"."""
+    batch: int = 32
+    """Photos that it looks at in one go."""
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """A backbone that runs in ONNX Runtime says what torch says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 
 from potstill import answering
-from potstill.answering import FILE, form_for, graph_form
+from potstill.answering import FILE, MIN_LOOKS, choose_precision, form_for, graph_form
+from potstill.arrays import RowWriter
 from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.errors import ConfigError
 from potstill.images.pixels import PixelStore
-from potstill.inference import answers
+from potstill.inference import answers, store_features
 from potstill.machine import Machine, decide
 from potstill.models import Classifier, build, describe
 from potstill.progress import Reporter
@@ -20,6 +22,7 @@ from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
 from potstill.training import Precision
+from potstill.views import Renderer, draw_views
 
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 TEACHER = TeacherConfig(
@@ -100,6 +103,36 @@ def test_soft_labels_are_the_same_in_both(store: PixelStore, tmp_path: Path) -> 
 def test_small_work_stays_in_torch(store: PixelStore, tmp_path: Path) -> None:
     facts, _ = labelled(store, tmp_path / "run", "auto")
     assert facts["runtime"] == "torch"
+
+
+@pytest.mark.parametrize(("lead", "chosen"), [(1.2, 16), (1.05, 32)])
+def test_another_number_of_photos_in_one_go_must_be_clearly_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lead: float, chosen: int
+) -> None:
+    def timed(form: Classifier, size: int, precision: Precision, training: bool, batch: int) -> tuple[float, float]:
+        return (100 * lead if batch == 16 else 100.0), 0.0
+
+    monkeypatch.setattr(answering, "photos_per_second", timed)
+    machine = Machine("cpu", 1, 1, "float32", "torch")
+    for _ in range(2):  # the second time it is read
+        precision, _ = choose_precision(model_of(1), tmp_path, machine, looks=MIN_LOOKS)
+        assert precision.batch == chosen
+    assert read_json(tmp_path / "precision.json")["batch_photos_per_second"] == {"16": 100 * lead, "32": 100, "64": 100}
+
+
+def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: PixelStore, tmp_path: Path) -> None:
+    asked = Machine("cpu", 1, 1, "float32", "torch", label_batch=5)
+    precision, _ = choose_precision(model_of(1), tmp_path, asked, looks=MIN_LOOKS)
+    assert precision.batch == 5
+    rows = store.rows("train")
+    views, form = draw_views(store, rows, 2, ViewsConfig()), model_of(1)
+    stored = []
+    for batch in (5, 32):
+        writer = RowWriter(tmp_path / f"{batch}.npy", (*views.shape, form.num_features), np.float16)
+        store_features(form, Renderer(store, rows, views, 64), writer, replace(precision, batch=batch), lambda n: None)
+        writer.close()
+        stored.append(np.load(tmp_path / f"{batch}.npy").astype(np.float32))
+    assert stored[0] == pytest.approx(stored[1], abs=2e-3 * float(np.abs(stored[0]).max()))
 
 
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
