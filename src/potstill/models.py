@@ -91,9 +91,11 @@ class Classifier(nn.Module):
 
 def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
-    scale = torch.tensor([1 / (255 * s) for s in info.std], device=pixels.device)
-    shift = torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)], device=pixels.device)
-    return torch.addcmul(shift, pixels.float(), scale).permute(0, 3, 1, 2)
+    # Row by row: with the three channels as the last axis, torch takes fifteen times as long.
+    width = pixels.shape[2]
+    scale = torch.tensor([1 / (255 * s) for s in info.std], device=pixels.device).repeat(width)
+    shift = torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)], device=pixels.device).repeat(width)
+    return pixels.flatten(2).float().mul(scale).add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def describe(name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0) -> ModelInfo:
