@@ -91,7 +91,7 @@ class Classifier(nn.Module):
 
 def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
-    # Row by row: with the three channels as the last axis, torch takes fifteen times as long.
+    # Row by row: with the three channels as the last axis, torch takes three to fifteen times as long.
     width = pixels.shape[2]
     scale = torch.tensor([1 / (255 * s) for s in info.std], device=pixels.device).repeat(width)
     shift = torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)], device=pixels.device).repeat(width)
