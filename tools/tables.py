@@ -115,22 +115,23 @@ def accuracy(name: str) -> list[str]:
     """Distilled against alone, by set and student."""
     lines = [
         "| set | student | teacher | right: teacher | alone | distilled | difference (95 % interval) | fewer errors | "
-        "NLL alone | distilled | n, seeds | minutes |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "NLL alone | distilled | distilled − teacher | MACs of teacher's | n, seeds | minutes |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in _read(name):
         start = "" if row["pretrained"] == "True" else ", from scratch"
-        points = [100 * float(row[key]) for key in ("difference", "low", "high")]
         lines.append(
             _row(
                 row["set"],
                 f"{row['student']}, {row['size']} px{start}",
                 row["teacher"],
                 *(_percent(row[key]) for key in ("teacher_accuracy", "alone", "distilled")),
-                f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f})",
+                _points(row["difference"], row["low"], row["high"]),
                 f"{100 * float(row['relative_error_reduction']):.0f} %",
                 f"{float(row['nll_alone']):.3f}",
                 f"{float(row['nll_distilled']):.3f}",
+                _points(row["to_teacher"], row["to_teacher_low"], row["to_teacher_high"]),
+                f"1/{1 / float(row['macs_share']):.0f}" if row["macs_share"] else "–",
                 f"{row['n']}, {row['seeds']}",
                 f"{float(row['seconds']) / 60:.0f}",
             )
@@ -169,6 +170,10 @@ def _row(*cells: str) -> str:
 
 def _percent(share: str) -> str:
     return f"{100 * float(share):.1f} %" if share else "–"
+
+
+def _points(value: str, low: str, high: str) -> str:
+    return f"{100 * float(value):+.1f} ({100 * float(low):+.1f} to {100 * float(high):+.1f})" if value else "–"
 
 
 def filled(text: str) -> str:

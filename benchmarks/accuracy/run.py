@@ -16,6 +16,25 @@ KEY = ("set", "teacher", "student", "pretrained", "arm", "seed", "size")
 NUMBERS = ("epochs", "accuracy", "errors", "n", "nll", "ece", "agreement", "seconds")
 COLUMNS = (*KEY[:6], "epochs", "size", *NUMBERS[1:])
 STUDENT = ("set", "teacher", "student", "size", "pretrained")
+DIFFERENCES = (
+    *STUDENT,
+    "teacher_accuracy",
+    "alone",
+    "distilled",
+    "difference",
+    "low",
+    "high",
+    "relative_error_reduction",
+    "to_teacher",
+    "to_teacher_low",
+    "to_teacher_high",
+    "macs_share",
+    "nll_alone",
+    "nll_distilled",
+    "n",
+    "seeds",
+    "seconds",
+)
 
 
 def main() -> None:
@@ -129,6 +148,10 @@ def _differences(out: Path, set_name: str, teacher: str, result: Any) -> None:
             "low": student["difference"]["low"],
             "high": student["difference"]["high"],
             "relative_error_reduction": student["relative_error_reduction"],
+            "to_teacher": student["to_teacher"]["value"],
+            "to_teacher_low": student["to_teacher"]["low"],
+            "to_teacher_high": student["to_teacher"]["high"],
+            "macs_share": student["macs"] / comparison["teacher"]["macs"],
             "nll_alone": alone["nll_scaled"],
             "nll_distilled": distilled["nll_scaled"],
             "n": comparison["test_photos"],
@@ -137,7 +160,7 @@ def _differences(out: Path, set_name: str, teacher: str, result: Any) -> None:
         }
         kept[tuple(row[c] for c in STUDENT)] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
     with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(next(iter(kept.values()))), lineterminator="\n")
+        writer = csv.DictWriter(file, DIFFERENCES, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept.values())
 
