@@ -85,7 +85,7 @@ def test_the_numbers_are_those_of_the_files(exported: Run) -> None:
     assert result["accuracy"] == pytest.approx(right)
     assert result["bytes"] == (exported.export / result["file"]).stat().st_size
     reference = Reference.of(exported, STUDENT, best_seed(exported, STUDENT, "distilled"))
-    torch_answers = [exported.classes()[k] for k in reference.probabilities.argmax(-1)]
+    torch_answers = [exported.classes()[k] for k in reference.test.probabilities.argmax(-1)]
     agreement = np.mean([a == b for a, b in zip(answers, torch_answers, strict=True)])
     assert result["agreement"] == pytest.approx(agreement)
 

@@ -1,4 +1,7 @@
-"""Stage 6 from top to bottom: convert, score by the format's own runtime, and keep only files that are still right."""
+"""Stage 6 from top to bottom: convert, score by the format's own runtime, and keep only files that are still right.
+
+Which way to 8 bits is taken is read off the val photos. The test photos say what came out, and refuse what is wrong.
+"""
 
 import json
 import shutil
@@ -21,9 +24,10 @@ from potstill.export.environments import python_for
 from potstill.export.formats import PRECISIONS, Format, find_formats
 from potstill.export.ladder import LADDER, Rung, write_calibration
 from potstill.export.load import write_manifest
-from potstill.export.reference import Reference
+from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
 from potstill.export.score import Answers, Scoring, score
+from potstill.images.folder import Split
 from potstill.predict import best_seed, chosen_student
 from potstill.progress import Reporter
 from potstill.run import Run, sha256_of
@@ -42,23 +46,24 @@ class Tolerance:
     min_agreement: float = MIN_AGREEMENT
     """Share of test photos with the same class as the torch student."""
     min_rounded_agreement: float = MIN_ROUNDED_AGREEMENT
-    """The same for int8, where no rung of the ladder reaches `min_agreement`: the one that comes nearest is kept."""
+    """The same for int8: the rung that comes nearest on val is kept although it misses `min_agreement`."""
 
     def for_rounded(self) -> "Tolerance":
         """What the best of all rungs is held to."""
         return replace(self, min_agreement=min(self.min_agreement, self.min_rounded_agreement))
 
-    def broken_by(self, lost: int, different: int, photos: int) -> str:
+    def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:
         """Why a file is not right any more; empty when it is.
 
         Args:
             lost: right answers less than the torch student's.
             different: photos with another class than the torch student's.
+            photos: how many there are in the split.
         """
         if lost > max(1, self.max_loss * photos):
-            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {photos} test photos)"
+            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {photos} {split} photos)"
         if different > max(1, (1 - self.min_agreement) * photos):
-            return f"agrees with the torch student on {1 - different / photos:.1%} of {photos} test photos only"
+            return f"agrees with the torch student on {1 - different / photos:.1%} of {photos} {split} photos only"
         return ""
 
 
@@ -185,30 +190,39 @@ class _Job:
             return replace(result, status="unsupported", reason=f"{form.title} files have no {precision} here")
         started = time.monotonic()
         self._remove(form, precision)
-        rungs: Sequence[Rung | None] = [None] if precision != "int8" else LADDER if form.runs_here else LADDER[:1]
-        attempts = []
-        for rung in rungs:
-            attempts.append(self._try(form, rung, result, python))
-            if attempts[-1].result.status != "failed":
-                break
-            if rung is not None:
-                self.tell.say(f"{form.title} int8, {rung.name}: {attempts[-1].result.reason}")
-        result = self._best(attempts)
-        tries = [attempt.facts() for attempt in attempts] if precision == "int8" else None
+        tries = None
+        if precision != "int8":
+            attempt = self._convert(form, None, result, python)
+        elif not form.runs_here:
+            attempt = self._convert(form, LADDER[0], result, python)
+        else:
+            attempts = self._climb(form, result, python)
+            attempt = attempts[-1] if not attempts[-1].reason else max(attempts, key=_Attempt.rank)
+            tries = [attempt.facts() for attempt in attempts]
+        result = self._judge(form, attempt, python)
+        if result.status != "failed":
+            result = self._ship(result, attempt.path)
         return replace(result, tries=tries, seconds=round(time.monotonic() - started, 1))
 
-    def _best(self, attempts: Sequence["_Attempt"]) -> FileResult:
-        """The last one when it is right, else the one that agrees most, if that is enough for int8. Ships its file."""
-        best = attempts[-1]
-        if best.result.status == "failed":
-            best = max(attempts, key=lambda attempt: (attempt.is_near, attempt.result.agreement or 0.0))
-        result = best.result
-        if best.is_near:
-            reason = f"agrees on {result.agreement:.1%} of the test photos, the most of {len(attempts)} ways to 8 bits"
-            result = replace(result, status="ok", reason=reason)
-        return result if result.status == "failed" else self._ship(result, best.path)
+    def _climb(self, form: Format, result: FileResult, python: str | None) -> list["_Attempt"]:
+        """The rungs up to the first whose file is right on the val photos."""
+        attempts = []
+        for rung in LADDER:
+            attempt = self._convert(form, rung, result, python)
+            if not attempt.reason:
+                try:
+                    answers = self._score(form, attempt.path, "val", python)
+                    attempt = self._tried(attempt, self._compare(answers, self.reference.val))
+                except ExportError as error:
+                    attempt = replace(attempt, reason=str(error))
+            attempts.append(attempt)
+            if not attempt.reason:
+                break
+            self.tell.say(f"{form.title} int8, {rung.name}: {attempt.reason}")
+        return attempts
 
-    def _try(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
+    def _convert(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
+        """Write the file into the work folder; `reason` says why there is none."""
         aware = rung is not None and rung.aware
         student = self._aware() if aware else self.reference.folder
         cache = self.work / ("aware" if aware else "trained")
@@ -230,46 +244,71 @@ class _Job:
         )
         try:
             convert(conversion, python)
-            if not form.runs_here:
-                reason = f"converted and checked in structure; {form.title} runs on Apple machines only"
-                return _Attempt(replace(result, status="not run", reason=reason), path)
-            answers = score(
-                Scoring(format=form.name, path=str(path), images=str(self.run.images), split="test", size=size), python
-            )
         except ExportError as error:
-            return _Attempt(replace(result, reason=str(error)), path)
-        return self._measured(result, answers, path)
+            return _Attempt(result, path, reason=str(error))
+        return _Attempt(result, path)
 
-    def _measured(self, result: FileResult, answers: Answers, path: Path) -> "_Attempt":
-        """The result with its numbers; `reason` says what is wrong with them."""
-        reference, labels = self.reference.probabilities, self.reference.labels
-        photos = len(labels)
-        right = int(np.sum(answers.probabilities.argmax(-1) == labels))
-        different = int(np.sum(answers.probabilities.argmax(-1) != reference.argmax(-1)))
-        lost = int(np.sum(reference.argmax(-1) == labels)) - right
-        low, high = metrics.wilson_interval(right, photos)
+    def _score(self, form: Format, path: Path, split: Split, python: str | None) -> Answers:
+        size = self.reference.model.info.size
+        return score(
+            Scoring(format=form.name, path=str(path), images=str(self.run.images), split=split, size=size), python
+        )
+
+    def _compare(self, answers: Answers, told: Told) -> "_Comparison":
         wrong = ""
         if json.loads(answers.metadata.get("labels", "[]")) != list(self.reference.model.info.classes):
             wrong = "the labels in the file are not the student's"
         if not _are_probabilities(answers.probabilities):
             wrong = "its answers are no probabilities: below 0, above 1, or not of sum 1"
-        reason = wrong or self.tolerance.broken_by(lost, different, photos)
-        rounded_reason = wrong or self.tolerance.for_rounded().broken_by(lost, different, photos)
-        measured = replace(
+        right = answers.probabilities.argmax(-1) == told.labels
+        return _Comparison(
+            photos=len(right),
+            right=int(right.sum()),
+            lost=int(np.sum(told.probabilities.argmax(-1) == told.labels) - right.sum()),
+            different=int(np.sum(answers.probabilities.argmax(-1) != told.probabilities.argmax(-1))),
+            max_difference=float(np.abs(answers.probabilities - told.probabilities).max()),
+            wrong=wrong,
+        )
+
+    def _tried(self, attempt: "_Attempt", found: "_Comparison") -> "_Attempt":
+        """The attempt with what the val photos say of it."""
+        reason = found.wrong or self.tolerance.broken_by(found.lost, found.different, found.photos, "val")
+        near = found.wrong or self.tolerance.for_rounded().broken_by(found.lost, found.different, found.photos, "val")
+        return replace(attempt, reason=reason, is_near=not near, val=found)
+
+    def _judge(self, form: Format, attempt: "_Attempt", python: str | None) -> FileResult:
+        """The result as the test photos have it. For int8 that is the first look at them."""
+        result = attempt.result
+        if attempt.reason and attempt.val is None:  # not even a file that runs
+            return replace(result, reason=attempt.reason)
+        if not form.runs_here:
+            reason = f"converted and checked in structure; {form.title} runs on Apple machines only"
+            return replace(result, status="not run", reason=reason)
+        try:
+            answers = self._score(form, attempt.path, "test", python)
+        except ExportError as error:
+            return replace(result, reason=str(error))
+        found = self._compare(answers, self.reference.test)
+        counts = found.lost, found.different, found.photos
+        reason = found.wrong or self.tolerance.broken_by(*counts)
+        failed = bool(reason)
+        if result.precision == "int8" and not found.wrong and not self.tolerance.for_rounded().broken_by(*counts):
+            failed = False
+        low, high = metrics.wilson_interval(found.right, found.photos)
+        return replace(
             result,
-            status="failed" if reason else "ok",
+            status="failed" if failed else "ok",
             reason=reason,
-            accuracy=right / photos,
+            accuracy=found.right / found.photos,
             low=low,
             high=high,
-            agreement=1 - different / photos,
-            max_difference=float(np.abs(answers.probabilities - reference).max()),
+            agreement=found.agreement,
+            max_difference=found.max_difference,
             milliseconds=answers.milliseconds,
             peak_memory=answers.peak_memory,
             runtime=" ".join(next(iter(answers.versions.items()))),
             versions={"potstill": version("potstill"), **answers.versions},
         )
-        return _Attempt(measured, path, is_near=result.precision == "int8" and bool(reason) and not rounded_reason)
 
     def _ship(self, result: FileResult, path: Path) -> FileResult:
         """Move the files out of the work folder, and note what they are."""
@@ -309,23 +348,47 @@ class _Job:
         return folder
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Comparison:
+    """A file's answers beside the torch student's, in numbers of photos."""
+
+    photos: int
+    right: int
+    lost: int
+    """Right answers less than the torch student's."""
+    different: int
+    max_difference: float
+    wrong: str
+    """What no tolerance allows; empty when nothing is."""
+
+    @property
+    def agreement(self) -> float:
+        return 1 - self.different / self.photos
+
+
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One way to a file: what came out, and the file, still in the work folder."""
+    """One way to a file: the file, still in the work folder, and for int8 what the val photos say of it."""
 
     result: FileResult
     path: Path
+    reason: str = ""
+    """Why it is not taken at once."""
     is_near: bool = False
-    """int8, outside the tolerance, but inside the one for the best of all rungs."""
+    """Outside the tolerance on val, but inside the one for the best of all rungs."""
+    val: _Comparison | None = None
+
+    def rank(self) -> tuple[bool, float]:
+        """Higher is better."""
+        return self.is_near, self.val.agreement if self.val else -1.0
 
     def facts(self) -> dict[str, Any]:
         """For `FileResult.tries`."""
-        reason = self.result.reason if self.result.status == "failed" else ""
         return {
             "calibration": self.result.calibration,
-            "accuracy": self.result.accuracy,
-            "agreement": self.result.agreement,
-            "reason": reason,
+            "accuracy": self.val and self.val.right / self.val.photos,
+            "agreement": self.val and self.val.agreement,
+            "reason": self.reason,
         }
 
 

@@ -1,4 +1,4 @@
-"""What every file of a student is compared with: the torch student's own answers to the test photos."""
+"""What every file of a student is compared with: the torch student's own answers to the val and test photos."""
 
 import json
 import statistics
@@ -14,53 +14,50 @@ import torch
 from potstill import metrics
 from potstill.deploy import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
+from potstill.images.folder import Split
 from potstill.images.pixels import PixelStore
 from potstill.models import Classifier, load
 from potstill.run import Run, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the torch student says to the photos of a split."""
+
+    labels: np.ndarray
+    """(n,), what the photos show."""
+    probabilities: np.ndarray
+    """(n, C)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
-    """A torch student, and what it says to the test photos."""
+    """A torch student, and what it says."""
 
     run: Run
     name: str
     folder: Path
     model: Classifier
-    labels: np.ndarray
-    """(n,) of the test photos."""
-    probabilities: np.ndarray
-    """(n, C)."""
+    val: Told
+    """Ways to an int8 file are chosen here."""
+    test: Told
+    """Every file is judged here."""
     milliseconds: float
     """Median of one photo on one thread, as for the files."""
 
     @classmethod
     def of(cls, run: Run, name: str, folder: Path) -> "Reference":
-        """Run the student of `folder` on the test photos."""
-        store = PixelStore(run.images)
-        rows = store.rows("test")
+        """Run the student of `folder` on the val and test photos."""
         model = load(folder)
         deployable = Deployable(model, temperature=_temperature(model)).eval()
-        answers, times = [], []
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                for row in rows:
-                    photo = torch.from_numpy(np.array(store.photo(int(row))))
-                    started = time.perf_counter()
-                    answers.append(deployable(photo)[0].numpy())
-                    times.append(1000 * (time.perf_counter() - started))
-        finally:
-            torch.set_num_threads(threads)
-        timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
-        milliseconds = round(statistics.median(timed), 3)
-        return cls(run, name, folder, model, store.labels(rows), np.stack(answers), milliseconds)
+        val, _ = _tell(deployable, PixelStore(run.images), "val")
+        test, milliseconds = _tell(deployable, PixelStore(run.images), "test")
+        return cls(run, name, folder, model, val, test, milliseconds)
 
     def facts(self) -> dict[str, Any]:
         """For export.json."""
-        info, photos = self.model.info, len(self.labels)
-        right = int(np.sum(self.probabilities.argmax(-1) == self.labels))
+        info, photos = self.model.info, len(self.test.labels)
+        right = int(np.sum(self.test.probabilities.argmax(-1) == self.test.labels))
         low, high = metrics.wilson_interval(right, photos)
         return {
             "model": info.name,
@@ -108,6 +105,25 @@ def licences(model: Classifier) -> dict[str, str]:
     if weights.get("source") == "none":
         return {"starting weights": "none: trained from scratch"}
     return {"starting weights": str(weights.get("licence") or "not stated; see their source")}
+
+
+def _tell(deployable: Deployable, store: PixelStore, split: Split) -> tuple[Told, float]:
+    """What it says to the photos of the split on one thread, and the median milliseconds of one photo."""
+    rows = store.rows(split)
+    answers, times = [], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for row in rows:
+                photo = torch.from_numpy(np.array(store.photo(int(row))))
+                started = time.perf_counter()
+                answers.append(deployable(photo)[0].numpy())
+                times.append(1000 * (time.perf_counter() - started))
+    finally:
+        torch.set_num_threads(threads)
+    timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
+    return Told(store.labels(rows), np.stack(answers)), round(statistics.median(timed), 3)
 
 
 def _temperature(model: Classifier) -> float:

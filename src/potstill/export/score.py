@@ -1,4 +1,4 @@
-"""Scoring a file by its own runtime on the test photos, in a process of its own: clean memory, one thread.
+"""Scoring a file by its own runtime on the photos of a split, in a process of its own: clean memory, one thread.
 
 A file that takes any size gets the photo as it is stored; one that takes the input size gets the centre square of the
 photo, resized by Pillow with the bilinear filter on floats (`fit`). That rule is part of what is scored.
@@ -30,7 +30,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """What a file said to the test photos, and what it took."""
+    """What a file said to the photos, and what it took."""
 
     probabilities: np.ndarray
     """(n, C)."""
