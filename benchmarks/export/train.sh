@@ -16,5 +16,5 @@ distill() {
 
 distill --student.models "mobilenetv1_025@128=$weights/mobilenetv1_025_128.safetensors" --student.epochs 8
 distill --student.models efficientnet_lite0@96 --student.weights package --student.epochs 4
-distill --student.models mobilenetv3_small_100@96 --student.weights none --student.epochs 20
-distill --student.models mobilenetv4_conv_small@96 --student.weights none --student.epochs 15
+distill --student.models mobilenetv3_small_100@64 --student.weights none --student.epochs 40
+distill --student.models mobilenetv4_conv_small@64 --student.weights none --student.epochs 25
