@@ -7,13 +7,14 @@ arXiv:1712.05877). Weights are rounded per output channel and symmetrically, so 
 after the exporters fold the batch norms into them. Norms keep their statistics.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from potstill.export.correction import layers_of, rounded_weights
 from potstill.images.pixels import PixelStore
 from potstill.losses import distill_loss
 from potstill.models import Classifier, load, normalise, save
@@ -27,18 +28,11 @@ STEPS = 300
 BATCH = 32
 LR = 1e-4
 RANGE_PHOTOS = 128
+WEIGHT_STEPS = 63
+"""On either side of 0: ONNX and OpenVINO files get 7-bit weights, and what stands 7 bits stands 8."""
 TEACHER = 0.1
 """Share of the teacher in what is learned; the rest is what the student itself says without rounding. From the teacher
 alone the rounded student becomes another one: in our table it then agreed with itself on 82 to 97 % of the photos."""
-
-
-class _RoundedWeight(nn.Module):
-    """−63…63 per output channel: ONNX and OpenVINO files get 7-bit weights, and what stands 7 bits stands 8."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        top = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8)
-        zero = torch.zeros(len(top), dtype=torch.int32, device=weight.device)
-        return torch.fake_quantize_per_channel_affine(weight, top / 63, zero, 0, -63, 63)
 
 
 class _RoundedInput:
@@ -80,14 +74,12 @@ def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps
         model.eval()  # the norms keep what they learned; gradients flow all the same
         return distill_loss(model(normalise(data[0], model.info)), data[1], temperature=temperature)
 
-    rounded = _round(model)
-    with torch.inference_mode():
-        for step in range(RANGE_PHOTOS // BATCH):
-            model(normalise(batch(step)[0], model.info))
-    for rounding in rounded:
-        rounding.seeing = False
     out.mkdir(parents=True, exist_ok=True)
-    with tell.bar("Quantisation-aware distillation", steps, unit="steps") as update:
+    with (
+        rounded_weights(model, WEIGHT_STEPS),
+        tell.bar("Quantisation-aware distillation", steps, unit="steps") as update,
+    ):
+        _round_inputs(model, lambda step: batch(step)[0])
         fit(
             nn.ModuleDict({"model": model}),
             batch,
@@ -97,22 +89,17 @@ def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps
             checkpoint=out / "checkpoint.safetensors",
             after_step=lambda step, _: update(step),
         )
-    for layer in _layers(model):
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
     save(model, out, quantisation_aware={"steps": steps, "lr": LR})
     (out / "checkpoint.safetensors").unlink()
 
 
-def _layers(model: Classifier) -> list[nn.Module]:
-    return [module for module in model.net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-
-
-def _round(model: Classifier) -> list[_RoundedInput]:
-    """Make every layer round its weight and, after the ranges have been seen, its input."""
-    rounded = []
-    for layer in _layers(model):
-        parametrize.register_parametrization(layer, "weight", _RoundedWeight())
-        rounding = _RoundedInput()
+def _round_inputs(model: Classifier, pixels: Callable[[int], Tensor]) -> None:
+    """Make every layer round its input to 8 bits, after `pixels` of a few steps have shown the ranges."""
+    rounded = [_RoundedInput() for _ in layers_of(model)]
+    for layer, rounding in zip(layers_of(model), rounded, strict=True):
         layer.register_forward_pre_hook(rounding)
-        rounded.append(rounding)
-    return rounded
+    with torch.inference_mode():
+        for step in range(RANGE_PHOTOS // BATCH):
+            model(normalise(pixels(step), model.info))
+    for rounding in rounded:
+        rounding.seeing = False

@@ -20,9 +20,10 @@ from potstill.errors import ExportError
 from potstill.export.aware import distill_rounded
 from potstill.export.card import write_card
 from potstill.export.convert import Conversion, convert
+from potstill.export.correction import correct_biases
 from potstill.export.environments import python_for
 from potstill.export.formats import PRECISIONS, Format, find_formats
-from potstill.export.ladder import LADDER, Rung, write_calibration
+from potstill.export.ladder import LADDER, Rung, calibration_photos, rungs_for, write_calibration
 from potstill.export.load import write_manifest
 from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
@@ -207,7 +208,7 @@ class _Job:
     def _climb(self, form: Format, result: FileResult, python: str | None) -> list["_Attempt"]:
         """The rungs up to the first whose file is right on the val photos."""
         attempts = []
-        for rung in LADDER:
+        for rung in rungs_for(form):
             attempt = self._convert(form, rung, result, python)
             if not attempt.reason:
                 try:
@@ -223,9 +224,8 @@ class _Job:
 
     def _convert(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
         """Write the file into the work folder; `reason` says why there is none."""
-        aware = rung is not None and rung.aware
-        student = self._aware() if aware else self.reference.folder
-        cache = self.work / ("aware" if aware else "trained")
+        student = self._student(form, rung)
+        cache = self.work / f"graphs-{student.name}"
         cache.mkdir(exist_ok=True)
         stem = "student" if result.precision == "float32" else f"student-{result.precision}"
         path = Path(tempfile.mkdtemp(dir=self.work)) / f"{stem}{form.suffix}"
@@ -336,6 +336,18 @@ class _Job:
         target.unlink(missing_ok=True)
         if form.name == "openvino":
             target.with_suffix(".bin").unlink(missing_ok=True)
+
+    def _student(self, form: Format, rung: Rung | None) -> Path:
+        """The folder of what is converted."""
+        if rung is None or not (rung.aware or rung.corrected):
+            return self.reference.folder
+        if rung.aware:
+            return self._aware()
+        folder = self.work / f"corrected-{form.weight_steps}"
+        if not folder.exists():
+            photos = calibration_photos(self.run, self.reference.model.info.size, plain=True)
+            correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps)
+        return folder
 
     def _aware(self) -> Path:
         """The student after quantisation-aware distillation, trained once for all formats.

@@ -38,6 +38,9 @@ class Format:
     any_size: bool
     """The file takes photos of any size; otherwise the caller cuts the centre square and resizes it (`fit`)."""
     precisions: tuple[str, ...] = PRECISIONS
+    weight_steps: int = 0
+    """int8: steps of the weights on either side of 0, for `potstill.export.correction`. 0: the tool corrects biases
+    itself, or has no int8."""
     module: str = ""
     """Name of the module here, where it differs from the name."""
 
@@ -95,6 +98,7 @@ FORMATS: dict[str, Format] = {
             extra="export",
             modules=("onnx", "onnxruntime", "onnxscript"),
             packages=("onnxruntime", "onnx", "onnxscript"),
+            weight_steps=64,
             any_size=True,
         ),
         Format(
@@ -104,6 +108,7 @@ FORMATS: dict[str, Format] = {
             extra="export-litert",
             modules=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
             packages=("ai-edge-litert", "litert-torch", "ai-edge-quantizer"),
+            weight_steps=127,
             any_size=False,
         ),
         Format(
@@ -113,6 +118,7 @@ FORMATS: dict[str, Format] = {
             extra="export-executorch",
             modules=("executorch", "torchao"),
             packages=("executorch", "torchao"),
+            weight_steps=127,
             any_size=False,
         ),
         Format(
