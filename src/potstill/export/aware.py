@@ -28,8 +28,6 @@ STEPS = 300
 BATCH = 32
 LR = 1e-4
 RANGE_PHOTOS = 128
-WEIGHT_STEPS = 63
-"""On either side of 0: ONNX and OpenVINO files get 7-bit weights, and what stands 7 bits stands 8."""
 TEACHER = 0.1
 """Share of the teacher in what is learned; the rest is what the student itself says without rounding. From the teacher
 alone the rounded student becomes another one: in our table it then agreed with itself on 82 to 97 % of the photos."""
@@ -51,8 +49,14 @@ class _RoundedInput:
         return (torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, 255), *rest)
 
 
-def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps: int = STEPS) -> None:
-    """Train the student of folder `student` on with 8-bit rounding, and store it in the folder `out`."""
+def distill_rounded(
+    student: Path, run: Run, out: Path, tell: Reporter, *, weight_steps: int, steps: int = STEPS
+) -> None:
+    """Train the student of folder `student` on with rounding, and store it in the folder `out`.
+
+    Args:
+        weight_steps: on either side of 0, as the format rounds: what was learned on one grid is lost on another.
+    """
     store, soft = PixelStore(run.images), SoftLabels.open(run)
     model = load(student)
     renderer = Renderer(store, soft.photos, soft.views, model.info.size)
@@ -76,7 +80,7 @@ def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps
 
     out.mkdir(parents=True, exist_ok=True)
     with (
-        rounded_weights(model, WEIGHT_STEPS),
+        rounded_weights(model, weight_steps),
         tell.bar("Quantisation-aware distillation", steps, unit="steps") as update,
     ):
         _round_inputs(model, lambda step: batch(step)[0])
@@ -89,7 +93,7 @@ def distill_rounded(student: Path, run: Run, out: Path, tell: Reporter, *, steps
             checkpoint=out / "checkpoint.safetensors",
             after_step=lambda step, _: update(step),
         )
-    save(model, out, quantisation_aware={"steps": steps, "lr": LR})
+    save(model, out, quantisation_aware={"steps": steps, "lr": LR, "weight_steps": weight_steps})
     (out / "checkpoint.safetensors").unlink()
 
 

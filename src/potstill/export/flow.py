@@ -342,21 +342,21 @@ class _Job:
         if rung is None or not (rung.aware or rung.corrected):
             return self.reference.folder
         if rung.aware:
-            return self._aware()
+            return self._aware(form)
         folder = self.work / f"corrected-{form.weight_steps}"
         if not folder.exists():
             photos = calibration_photos(self.run, self.reference.model.info.size, plain=True)
             correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps)
         return folder
 
-    def _aware(self) -> Path:
-        """The student after quantisation-aware distillation, trained once for all formats.
+    def _aware(self, form: Format) -> Path:
+        """The student after quantisation-aware distillation, trained once for all formats that round alike.
 
         It is kept beside the folder that is shipped, not in it: it is no file to deploy.
         """
-        folder = self.run.export / AWARE / self.name
+        folder = self.run.export / AWARE / self.name / f"steps-{form.weight_steps}"
         if not (folder / "model.json").is_file():
-            distill_rounded(self.reference.folder, self.run, folder, self.tell)
+            distill_rounded(self.reference.folder, self.run, folder, self.tell, weight_steps=form.weight_steps)
         return folder
 
 

@@ -38,9 +38,10 @@ class Format:
     any_size: bool
     """The file takes photos of any size; otherwise the caller cuts the centre square and resizes it (`fit`)."""
     precisions: tuple[str, ...] = PRECISIONS
-    weight_steps: int = 0
-    """int8: steps of the weights on either side of 0, for `potstill.export.correction`. 0: the tool corrects biases
-    itself, or has no int8."""
+    weight_steps: int = 127
+    """int8: steps of the weights on either side of 0, as its tool rounds them."""
+    corrects_biases: bool = False
+    """int8: its tool does what `potstill.export.correction` does."""
     module: str = ""
     """Name of the module here, where it differs from the name."""
 
@@ -108,7 +109,6 @@ FORMATS: dict[str, Format] = {
             extra="export-litert",
             modules=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
             packages=("ai-edge-litert", "litert-torch", "ai-edge-quantizer"),
-            weight_steps=127,
             any_size=False,
         ),
         Format(
@@ -118,7 +118,6 @@ FORMATS: dict[str, Format] = {
             extra="export-executorch",
             modules=("executorch", "torchao"),
             packages=("executorch", "torchao"),
-            weight_steps=127,
             any_size=False,
         ),
         Format(
@@ -128,6 +127,8 @@ FORMATS: dict[str, Format] = {
             extra="export-openvino",
             modules=("openvino", "nncf", "onnx", "onnxscript"),
             packages=("openvino", "nncf"),
+            weight_steps=63,
+            corrects_biases=True,
             any_size=False,
         ),
         Format(

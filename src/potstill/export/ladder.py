@@ -42,7 +42,7 @@ LADDER = (
 
 def rungs_for(form: Format) -> tuple[Rung, ...]:
     """The ladder without the rungs that the format's tool takes on its own."""
-    return tuple(rung for rung in LADDER if form.weight_steps or not rung.corrected)
+    return tuple(rung for rung in LADDER if not (rung.corrected and form.corrects_biases))
 
 
 def calibration_photos(run: Run, size: int, *, plain: bool) -> np.ndarray:
