@@ -173,7 +173,7 @@ FLOAT_ENDS = next(rung for rung in LADDER if rung.float_ends)
 
 def test_what_is_not_right_leaves_no_file(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rung alone loses a third of the answers, see test_int8_went_up_the_ladder."""
-    monkeypatch.setattr(flow, "rungs_for", lambda form: LADDER[:1])
+    monkeypatch.setattr(flow, "LADDER", LADDER[:1])
     folder = taught_copy.export / STUDENT
     folder.mkdir(parents=True)
     (folder / "student-int8.onnx").write_bytes(b"of an earlier call, without a manifest")
@@ -216,7 +216,7 @@ def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
 def test_int8_keeps_the_rung_that_agrees_most(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is good enough all rungs are tried, and the nearest on val wins, not the last."""
     rungs = (LADDER[0], FLOAT_ENDS, LADDER[1])
-    monkeypatch.setattr(flow, "rungs_for", lambda form: rungs)
+    monkeypatch.setattr(flow, "LADDER", rungs)
 
     class Never(Tolerance):
         def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:

@@ -23,7 +23,7 @@ from potstill.export.convert import Conversion, convert
 from potstill.export.correction import correct_biases
 from potstill.export.environments import python_for
 from potstill.export.formats import PRECISIONS, Format, find_formats
-from potstill.export.ladder import LADDER, Rung, calibration_photos, rungs_for, write_calibration
+from potstill.export.ladder import LADDER, Rung, calibration_photos, write_calibration
 from potstill.export.load import write_manifest
 from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
@@ -208,7 +208,7 @@ class _Job:
     def _climb(self, form: Format, result: FileResult, python: str | None) -> list["_Attempt"]:
         """The rungs up to the first whose file is right on the val photos."""
         attempts = []
-        for rung in rungs_for(form):
+        for rung in LADDER:
             attempt = self._convert(form, rung, result, python)
             if not attempt.reason:
                 try:
@@ -339,7 +339,7 @@ class _Job:
 
     def _student(self, form: Format, rung: Rung | None) -> Path:
         """The folder of what is converted."""
-        if rung is None or not (rung.aware or rung.corrected):
+        if rung is None or (form.corrects_biases and not rung.aware):
             return self.reference.folder
         if rung.aware:
             return self._aware(form)

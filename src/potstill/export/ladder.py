@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.export.formats import Format
 from potstill.images.pixels import PixelStore
 from potstill.run import Run
 from potstill.stored import SoftLabels
@@ -23,8 +22,6 @@ class Rung:
     plain_photos: bool = False
     """Calibrate on plain training photos, not on the views that the student learned from."""
     percentile: bool = False
-    corrected: bool = False
-    """Take off first what rounded weights add to the mean of every layer (`potstill.export.correction`)."""
     float_ends: bool = False
     aware: bool = False
     """Train on with rounding first."""
@@ -33,16 +30,9 @@ class Rung:
 LADDER = (
     Rung(name="training views"),
     Rung(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
-    Rung(name="bias correction", corrected=True),
-    Rung(name="bias correction, plain photos", plain_photos=True, corrected=True),
     Rung(name="first and last layer in float", plain_photos=True, float_ends=True),
     Rung(name="quantisation-aware distillation", aware=True),
 )
-
-
-def rungs_for(form: Format) -> tuple[Rung, ...]:
-    """The ladder without the rungs that the format's tool takes on its own."""
-    return tuple(rung for rung in LADDER if not (rung.corrected and form.corrects_biases))
 
 
 def calibration_photos(run: Run, size: int, *, plain: bool) -> np.ndarray:
