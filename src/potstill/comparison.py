@@ -213,7 +213,7 @@ def choose(run: Run, students: list[dict[str, Any]], seeds: int) -> dict[str, An
 
 def verdict(name: str, difference: Interval, reduction: float | None, visible: float, photos: int, seeds: int) -> str:
     """The result in words. A gain is claimed only where the whole interval lies above 0."""
-    points = _points(difference)
+    points = difference.points
     basis = f"{photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}"
     # The interval of one seed knows the luck of the photos, not that of the training.
     once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
@@ -238,11 +238,7 @@ def beside_teacher(behind: Interval, lighter: float) -> str:
     if behind.high < 0 or lighter < 1:
         return ""
     equal = "No difference to its teacher measured" if behind.low <= 0 else "It is more often right than its teacher"
-    return f" {equal}: {_points(behind)}, at 1/{lighter:.0f} of the teacher's multiplications."
-
-
-def _points(difference: Interval) -> str:
-    return f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    return f" {equal}: {behind.points}, at 1/{lighter:.0f} of the teacher's multiplications."
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:

@@ -291,9 +291,8 @@ class _Job:
         found = self._compare(answers, self.reference.test)
         counts = found.lost, found.different, found.photos
         reason = found.wrong or self.tolerance.broken_by(*counts)
-        failed = bool(reason)
-        if result.precision == "int8" and not found.wrong and not self.tolerance.for_rounded().broken_by(*counts):
-            failed = False
+        held_to = self.tolerance.for_rounded() if result.precision == "int8" else self.tolerance
+        failed = bool(found.wrong or held_to.broken_by(*counts))
         low, high = metrics.wilson_interval(found.right, found.photos)
         return replace(
             result,

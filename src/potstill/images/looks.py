@@ -51,9 +51,8 @@ class Looks:
 def looks(image: Image.Image) -> Looks:
     """The statistics of an RGB picture, best of about LOOK_SIDE pixels."""
     tiny = _tiny(image)
-    channels = np.ascontiguousarray(
-        np.asarray(tiny).reshape(-1, 3).T, np.int16
-    )  # numpy is several times slower along an axis of length 3
+    # Channels first: numpy is several times slower along an axis of length 3.
+    channels = np.ascontiguousarray(np.asarray(tiny).reshape(-1, 3).T, np.int16)
     red, green, blue = channels
     span = _span(tiny)
     brightness = np.sort(red + green + blue)

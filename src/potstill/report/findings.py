@@ -222,7 +222,7 @@ def _exported(files: RunFiles) -> Iterator[Finding]:
 
 
 def _points(d: dict[str, float]) -> str:
-    return f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+    return metrics.Interval(**d).points
 
 
 def _share(value: float) -> str:
