@@ -8,7 +8,7 @@ import pytest
 
 import potstill
 from potstill.export import export
-from potstill.export.flow import Tolerance
+from potstill.export.attempts import Tolerance
 from potstill.models import load, load_info, save
 from potstill.progress import Reporter
 from potstill.run import Run

@@ -12,7 +12,7 @@ import pytest
 from tests.export.conftest import STUDENT
 from tests.support import draw_photo
 
-from potstill.export.flow import MAX_LOSS, MIN_AGREEMENT
+from potstill.export.attempts import MAX_LOSS, MIN_AGREEMENT
 from potstill.export.formats import FORMATS
 from potstill.export.ladder import CALIBRATION_PHOTOS, LADDER
 from potstill.predict import load_predictor

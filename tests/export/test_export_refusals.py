@@ -14,6 +14,7 @@ from tests.support import potstill as command
 from potstill.errors import ExportError
 from potstill.export import Tolerance, export, flow, load_exported, push, verify
 from potstill.export import formats as formats_module
+from potstill.export.attempts import are_probabilities
 from potstill.export.formats import FORMATS, find_formats
 from potstill.export.ladder import LADDER
 from potstill.run import Run, read_json, sha256_of, write_json
@@ -204,7 +205,7 @@ def test_the_tolerance(lost: int, different: int, photos: int, message: str) -> 
 
 
 def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
-    """Tolerance alone; `test_int8_keeps_the_rung_that_agrees_most` has the files."""
+    """Tolerance alone; `test_int8_keeps_the_rung_that_is_nearest` has the files."""
     strict = Tolerance()
     assert strict.broken_by(0, 20, 750)
     assert not strict.for_rounded().broken_by(0, 20, 750)
@@ -213,7 +214,7 @@ def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
     assert Tolerance(min_agreement=0.9).for_rounded().min_agreement == 0.9
 
 
-def test_int8_keeps_the_rung_that_agrees_most(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is good enough all rungs are tried, and the nearest on val wins, not the last."""
     rungs = (LADDER[0], FLOAT_ENDS, LADDER[1])
     monkeypatch.setattr(flow, "LADDER", rungs)
@@ -228,12 +229,24 @@ def test_int8_keeps_the_rung_that_agrees_most(taught_copy: Run, monkeypatch: pyt
     (result,) = export(taught_copy, ["onnx"], ["int8"], tolerance=Never(), tell=quiet())
     assert result.tries is not None
     assert [t["calibration"] for t in result.tries] == [rung.name for rung in rungs]
-    best = max(result.tries, key=lambda t: t["agreement"] or 0.0)
+    best = min(result.tries, key=lambda t: t["distance"])
     assert result.status == "ok"
     assert result.calibration == best["calibration"] == FLOAT_ENDS.name
     assert result.reason == "not what it was", "a file that is only the nearest says what it lacks"
     assert result.file is not None
     assert (taught_copy.export / result.file).is_file()
+
+
+def test_what_another_format_left_beside_it_is_not_its_own(taught_copy: Run) -> None:
+    """OpenVINO's student.bin once counted as the half of student.onnx."""
+    export(taught_copy, ["torch"], ["float32"], tell=quiet())
+    beside = taught_copy.export / STUDENT / "student.bin"
+    beside.write_bytes(b"the weights of student.xml")
+    (result,) = export(taught_copy, ["onnx"], ["float32"], tell=quiet())
+    assert result.file is not None
+    assert list(result.sha256 or {}) == [result.file]
+    assert result.bytes == (taught_copy.export / result.file).stat().st_size
+    assert beside.read_bytes() == b"the weights of student.xml"
 
 
 @pytest.mark.parametrize(
@@ -249,4 +262,4 @@ def test_int8_keeps_the_rung_that_agrees_most(taught_copy: Run, monkeypatch: pyt
 )
 def test_answers_must_be_probabilities(row: list[float], good: bool) -> None:
     """The class with the largest number can be right all the same, so accuracy alone does not see this."""
-    assert flow._are_probabilities(np.array([[0.1, 0.2, 0.7], row], np.float32)) is good
+    assert are_probabilities(np.array([[0.1, 0.2, 0.7], row], np.float32)) is good

@@ -1,9 +1,9 @@
 """Stage 6 from top to bottom: convert, score by the format's own runtime, and keep only files that are still right.
 
-Which way to 8 bits is taken is read off the val photos. The test photos say what came out, and refuse what is wrong.
+Which way to 8 bits is taken is read off the val photos: the one whose probabilities come nearest to the student's. The
+test photos say what came out, and refuse what is wrong.
 """
 
-import json
 import shutil
 import tempfile
 import time
@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from potstill import metrics
 from potstill.errors import ExportError
+from potstill.export.attempts import Attempt, Comparison, Tolerance, compare
 from potstill.export.aware import distill_rounded
 from potstill.export.card import write_card
 from potstill.export.convert import Conversion, convert
@@ -32,40 +30,6 @@ from potstill.images.folder import Split
 from potstill.predict import best_seed, chosen_student
 from potstill.progress import Reporter
 from potstill.run import Run, sha256_of
-
-MAX_LOSS = 0.01
-MIN_AGREEMENT = 0.99
-MIN_ROUNDED_AGREEMENT = 0.95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tolerance:
-    """What an export may lose. One photo is always forgiven: few test photos know no finer step."""
-
-    max_loss: float = MAX_LOSS
-    """Accuracy, as a share of the test photos."""
-    min_agreement: float = MIN_AGREEMENT
-    """Share of test photos with the same class as the torch student."""
-    min_rounded_agreement: float = MIN_ROUNDED_AGREEMENT
-    """The same for int8: the rung that comes nearest on val is kept although it misses `min_agreement`."""
-
-    def for_rounded(self) -> "Tolerance":
-        """What the best of all rungs is held to."""
-        return replace(self, min_agreement=min(self.min_agreement, self.min_rounded_agreement))
-
-    def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:
-        """Why a file is not right any more; empty when it is.
-
-        Args:
-            lost: right answers less than the torch student's.
-            different: photos with another class than the torch student's.
-            photos: how many there are in the split.
-        """
-        if lost > max(1, self.max_loss * photos):
-            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {photos} {split} photos)"
-        if different > max(1, (1 - self.min_agreement) * photos):
-            return f"agrees with the torch student on {1 - different / photos:.1%} of {photos} {split} photos only"
-        return ""
 
 
 def export(
@@ -198,31 +162,32 @@ class _Job:
             attempt = self._convert(form, LADDER[0], result, python)
         else:
             attempts = self._climb(form, result, python)
-            attempt = attempts[-1] if not attempts[-1].reason else max(attempts, key=_Attempt.rank)
+            attempt = max(attempts, key=Attempt.rank)
             tries = [attempt.facts() for attempt in attempts]
         result = self._judge(form, attempt, python)
         if result.status != "failed":
             result = self._ship(result, attempt.path)
         return replace(result, tries=tries, seconds=round(time.monotonic() - started, 1))
 
-    def _climb(self, form: Format, result: FileResult, python: str | None) -> list["_Attempt"]:
-        """The rungs up to the first whose file is right on the val photos."""
-        attempts = []
+    def _climb(self, form: Format, result: FileResult, python: str | None) -> list[Attempt]:
+        """All rungs, scored on the val photos; those that train only where none of the others is right."""
+        attempts: list[Attempt] = []
         for rung in LADDER:
+            if rung.aware and not all(attempt.reason for attempt in attempts):
+                break
             attempt = self._convert(form, rung, result, python)
             if not attempt.reason:
                 try:
                     answers = self._score(form, attempt.path, "val", python)
-                    attempt = self._tried(attempt, self._compare(answers, self.reference.val))
+                    attempt = attempt.seen(self._compare(answers, self.reference.val), self.tolerance)
                 except ExportError as error:
                     attempt = replace(attempt, reason=str(error))
             attempts.append(attempt)
-            if not attempt.reason:
-                break
-            self.tell.say(f"{form.title} int8, {rung.name}: {attempt.reason}")
+            if attempt.reason:
+                self.tell.say(f"{form.title} int8, {rung.name}: {attempt.reason}")
         return attempts
 
-    def _convert(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> "_Attempt":
+    def _convert(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> Attempt:
         """Write the file into the work folder; `reason` says why there is none."""
         student = self._student(form, rung)
         cache = self.work / f"graphs-{student.name}"
@@ -245,8 +210,8 @@ class _Job:
         try:
             convert(conversion, python)
         except ExportError as error:
-            return _Attempt(result, path, reason=str(error))
-        return _Attempt(result, path)
+            return Attempt(result, path, reason=str(error))
+        return Attempt(result, path)
 
     def _score(self, form: Format, path: Path, split: Split, python: str | None) -> Answers:
         size = self.reference.model.info.size
@@ -254,29 +219,10 @@ class _Job:
             Scoring(format=form.name, path=str(path), images=str(self.run.images), split=split, size=size), python
         )
 
-    def _compare(self, answers: Answers, told: Told) -> "_Comparison":
-        wrong = ""
-        if json.loads(answers.metadata.get("labels", "[]")) != list(self.reference.model.info.classes):
-            wrong = "the labels in the file are not the student's"
-        if not _are_probabilities(answers.probabilities):
-            wrong = "its answers are no probabilities: below 0, above 1, or not of sum 1"
-        right = answers.probabilities.argmax(-1) == told.labels
-        return _Comparison(
-            photos=len(right),
-            right=int(right.sum()),
-            lost=int(np.sum(told.probabilities.argmax(-1) == told.labels) - right.sum()),
-            different=int(np.sum(answers.probabilities.argmax(-1) != told.probabilities.argmax(-1))),
-            max_difference=float(np.abs(answers.probabilities - told.probabilities).max()),
-            wrong=wrong,
-        )
+    def _compare(self, answers: Answers, told: Told) -> Comparison:
+        return compare(answers, told, self.reference.model.info.classes)
 
-    def _tried(self, attempt: "_Attempt", found: "_Comparison") -> "_Attempt":
-        """The attempt with what the val photos say of it."""
-        reason = found.wrong or self.tolerance.broken_by(found.lost, found.different, found.photos, "val")
-        near = found.wrong or self.tolerance.for_rounded().broken_by(found.lost, found.different, found.photos, "val")
-        return replace(attempt, reason=reason, is_near=not near, val=found)
-
-    def _judge(self, form: Format, attempt: "_Attempt", python: str | None) -> FileResult:
+    def _judge(self, form: Format, attempt: Attempt, python: str | None) -> FileResult:
         """The result as the test photos have it. For int8 that is the first look at them."""
         result = attempt.result
         if attempt.reason and attempt.val is None:  # not even a file that runs
@@ -312,12 +258,10 @@ class _Job:
     def _ship(self, result: FileResult, path: Path) -> FileResult:
         """Move the files out of the work folder, and note what they are."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / path.name
-        for part in (path, path.with_suffix(".bin")):
-            if part.exists():
-                part.replace(self.folder / part.name)
-        parts = [p for p in (target, target.with_suffix(".bin")) if p.is_file()]
-        parts = parts or sorted(p for p in target.rglob("*") if p.is_file())
+        # What lies beside it already is another format's: student.bin belongs to student.xml, not to student.onnx.
+        moved = [part.replace(self.folder / part.name) for part in (path, path.with_suffix(".bin")) if part.exists()]
+        target = moved[0]
+        parts = sorted(p for p in target.rglob("*") if p.is_file()) if target.is_dir() else moved
         names = {str(p.relative_to(self.run.export)): p for p in parts}
         return replace(
             result,
@@ -357,56 +301,3 @@ class _Job:
         if not (folder / "model.json").is_file():
             distill_rounded(self.reference.folder, self.run, folder, self.tell, weight_steps=form.weight_steps)
         return folder
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Comparison:
-    """A file's answers beside the torch student's, in numbers of photos."""
-
-    photos: int
-    right: int
-    lost: int
-    """Right answers less than the torch student's."""
-    different: int
-    max_difference: float
-    wrong: str
-    """What no tolerance allows; empty when nothing is."""
-
-    @property
-    def agreement(self) -> float:
-        return 1 - self.different / self.photos
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One way to a file: the file, still in the work folder, and for int8 what the val photos say of it."""
-
-    result: FileResult
-    path: Path
-    reason: str = ""
-    """Why it is not taken at once."""
-    is_near: bool = False
-    """Outside the tolerance on val, but inside the one for the best of all rungs."""
-    val: _Comparison | None = None
-
-    def rank(self) -> tuple[bool, float]:
-        """Higher is better."""
-        return self.is_near, self.val.agreement if self.val else -1.0
-
-    def facts(self) -> dict[str, Any]:
-        """For `FileResult.tries`."""
-        return {
-            "calibration": self.result.calibration,
-            "accuracy": self.val and self.val.right / self.val.photos,
-            "agreement": self.val and self.val.agreement,
-            "reason": self.reason,
-        }
-
-
-def _are_probabilities(values: np.ndarray) -> bool:
-    """Whether every row of (n, C) is one, give or take the rounding of 8 bits per class."""
-    sums = values.sum(-1, dtype=np.float64)
-    slack = max(0.02, values.shape[1] / 512)
-    return bool(
-        np.all(np.isfinite(values)) and values.min() >= 0 and values.max() <= 1.001 and np.all(abs(sums - 1) < slack)
-    )

@@ -1,5 +1,4 @@
-"""int8, rung by rung: each way is tried only when the one before lost more than the tolerance; where all do, the one
-that agrees most with the student is kept, if that is enough."""
+"""int8, rung by rung: the ways to round a student that are tried. The one that comes nearest to it on val is taken."""
 
 from dataclasses import dataclass
 from pathlib import Path

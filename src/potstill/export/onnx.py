@@ -48,6 +48,7 @@ def export_onnx(
             result = _quantize(result, Path(folder) / "int8.onnx", quantization)
         model = onnx.load(result)
     _forget_sources(model)
+    _shorten(model)
     onnx.helper.set_model_props(model, {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata})
     with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
@@ -151,3 +152,31 @@ def _forget_sources(model: Any) -> None:
     for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
+
+
+def _shorten(model: Any) -> None:
+    """Names of one or two letters, no shapes that a runtime works out itself, and no zero points that are zero.
+
+    In the int8 file of a network with 0.2 million weights those are a fifth of all bytes.
+    """
+    import onnx
+
+    graph = model.graph
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and not np.any(values.get(node.input[2], 1)):
+            del node.input[2]
+    used = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(kept)
+    outside = {item.name for item in (*graph.input, *graph.output)} | {""}
+    names: dict[str, str] = {}
+    for node in graph.node:
+        node.ClearField("name")
+        for tensors in (node.input, node.output):
+            for i, name in enumerate(tensors):
+                if name not in outside:
+                    tensors[i] = names.setdefault(name, f"{len(names):x}")
+    for item in graph.initializer:
+        item.name = names[item.name]

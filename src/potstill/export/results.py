@@ -60,8 +60,8 @@ class FileResult:
     calibration: str | None = None
     """int8: the rung of the ladder that the file came from."""
     tries: list[dict[str, Any]] | None = None
-    """int8: every rung that was tried, in order: `calibration`, `accuracy` and `agreement` on the val photos, `reason`
-    (empty: it held)."""
+    """int8: every rung that was tried, in order: `calibration`; `accuracy`, `agreement` and `distance` (mean total
+    variation of the probabilities from the torch student's) on the val photos; `reason` (empty: it held)."""
     seconds: float | None = None
     """Time to convert and score, all tries together."""
     isolated: bool = False

@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from potstill.export.flow import Tolerance, export
+from potstill.export.attempts import Tolerance
+from potstill.export.flow import export
 from potstill.export.results import read_results
 from potstill.export.web.runtime import FILES, LICENCES, get_runtime
 from potstill.predict import chosen_student
