@@ -30,6 +30,7 @@ TINY: dict[str, Any] = {
     "comparison.resamples": 200,
     "machine.precision": "float32",
     "machine.jobs": 1,
+    "machine.threads": 1,  # a number that timing chooses would round otherwise from run to run
     "machine.device": "cpu",
 }
 """The smallest run that goes through every stage: some ten seconds on one core."""

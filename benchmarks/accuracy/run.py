@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", required=True, help="NAME=FOLDER or NAME=FOLDER:CLASS,CLASS; solar=demo")
     parser.add_argument("--students", nargs="+", required=True, help="as potstill's --student.models; NAME!=scratch")
-    parser.add_argument("--teacher", default="efficientnet_lite0")
+    parser.add_argument("--teacher", default="efficientnet_lite0", help="one, or several joined by +")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", default="{}", help="JSON of further settings, the same for all")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
@@ -60,7 +60,7 @@ def main() -> None:
             settings = {
                 "student.models": [student.rstrip("!")],
                 "student.weights": "none" if scratch else "auto",
-                "teacher.model": [arguments.teacher],
+                "teacher.model": arguments.teacher.split("+"),
                 "images.classes": classes.split(",") if classes else [],
                 "seeds": arguments.seeds,
                 **json.loads(arguments.settings),

@@ -266,7 +266,10 @@ class MachineConfig:
     """Photos that the teacher looks at in one go. "auto": 32, or 16 or 64 where that is a tenth faster. Not the batch
     of training, which changes results and is no question of speed."""
     jobs: int | Auto = "auto"
-    """Students trained at the same time, one thread each. "auto": one per core on CPU, 1 on a GPU."""
+    """Students trained at the same time. "auto": one per core on CPU, 1 on a GPU."""
+    threads: int | Auto = "auto"
+    """Threads of each of these trainings, on CPU. "auto": one; where there are more cores than trainings as many as
+    make it a tenth faster, by timing. Another number adds up in another order: the same student but for rounding."""
     cache_gb: float = 8.0
     """Disk for views rendered at a student's size, so that twin, seeds and epochs render them once. 0: render again
     each time."""
@@ -274,6 +277,8 @@ class MachineConfig:
     def __post_init__(self) -> None:
         if self.jobs != "auto" and self.jobs < 1:
             raise ConfigError(f"machine.jobs must be at least 1, got {self.jobs}.")
+        if self.threads != "auto" and self.threads < 1:
+            raise ConfigError(f"machine.threads must be at least 1, got {self.threads}.")
         if self.label_batch != "auto" and self.label_batch < 1:
             raise ConfigError(f"machine.label_batch must be at least 1, got {self.label_batch}.")
         _between("machine.cache_gb", self.cache_gb, 0, 1e6)

@@ -38,6 +38,12 @@ class Machine:
     """`torch.compile` of students, as asked for: "auto", "on" or "off"."""
     label_batch: int | Auto = "auto"
     """Photos that the teacher looks at in one go, as asked for."""
+    threads: int | Auto = "auto"
+    """Of one student's training, as asked for."""
+
+    def spare_threads(self, trainings: int) -> int:
+        """Threads for each of so many trainings, so that no core has two: 1 where all cores have a training."""
+        return max(1, self.cores // min(self.jobs, max(trainings, 1)))
 
     def torch_device(self) -> torch.device:
         return torch.device(self.device)
@@ -61,7 +67,9 @@ def decide(config: MachineConfig) -> Machine:
         raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
     if config.runtime == "onnxruntime" and not has_onnxruntime():
         raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
-    return Machine(device, cores, jobs, config.precision, config.runtime, config.compile, config.label_batch)
+    return Machine(
+        device, cores, jobs, config.precision, config.runtime, config.compile, config.label_batch, config.threads
+    )
 
 
 def has_onnxruntime() -> bool:
@@ -93,6 +101,35 @@ def fastest_precision(
         if speeds[best] < WORTH_IT * speeds["float32"] or abs(answers[best] - exact) > CLOSE * abs(exact):
             best = "float32"
     return Precision(device, getattr(torch, best)), {name: round(speed, 1) for name, speed in speeds.items()}
+
+
+def fastest_threads(
+    model: nn.Module, size: int, precision: Precision, machine: Machine, *, trainings: int, batch: int
+) -> tuple[int, dict[str, float]]:
+    """How many threads one training of this model should have.
+
+    Small models gain little from a second one, and lose where two trainings spin for the same core. So there is one,
+    or where cores would stand idle the fewest of 1, 2, 4 … that no more beat by a tenth.
+
+    Args:
+        trainings: that wait to be run.
+    Returns:
+        The number, and the photos per second by number where they were measured.
+    """
+    if machine.threads != "auto":
+        return machine.threads, {}
+    most = machine.spare_threads(trainings)
+    if most == 1 or machine.device != "cpu":
+        return 1, {}
+    before = torch.get_num_threads()
+    chosen, speeds = 1, dict[int, float]()
+    for number in sorted({2**n for n in range(most.bit_length())} | {most}):
+        torch.set_num_threads(number)
+        speeds[number], _ = photos_per_second(model, size, precision, training=True, batch=batch)
+        if speeds[number] > WORTH_IT * speeds[chosen]:
+            chosen = number
+    torch.set_num_threads(before)
+    return chosen, {str(number): round(speed, 1) for number, speed in speeds.items()}
 
 
 def photos_per_second(

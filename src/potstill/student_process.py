@@ -1,7 +1,7 @@
-"""`python -m potstill.student_process RUN JOB PARENT`: one training in its own process, which dies with its parent.
+"""`python -m potstill.student_process RUN JOB PARENT THREADS`: one training in its own process.
 
-Only the standard library is imported before the watch begins: a parent that is killed while torch is being imported
-must not leave a child that trains on, beside the next command in the same folder.
+It dies with its parent. Only the standard library is imported before the watch begins: a parent that is killed while
+torch is being imported must not leave a child that trains on, beside the next command in the same folder.
 """
 
 import json
@@ -15,7 +15,7 @@ TOLD = "POTSTILL "
 """Begins the line that has the message of a PotstillError, as JSON."""
 
 
-def main(run_folder: str, job_folder: str, parent: str) -> int:
+def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
     """Train the job of a folder that has job.json. `parent` is the process id of whoever waits for it."""
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     import torch
@@ -24,7 +24,7 @@ def main(run_folder: str, job_folder: str, parent: str) -> int:
     from potstill.run import Run
     from potstill.student_job import Job, train_job
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(threads))
     job = Job.read(Path(job_folder))
     told = 0.0
 

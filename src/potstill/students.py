@@ -4,16 +4,10 @@ A student never meets the teacher, only the stored soft labels. The twin has the
 order, steps, optimiser and averaging, and learns from the given labels only; its label smoothing and learning rate are
 chosen on val, by short pilots, and so is the student's learning rate.
 
-Each training is one job in a folder of its own, in a process of its own where several run at the same time.
+Each training is one job in a folder of its own (`job_runner.py`).
 """
 
-import functools
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,22 +18,20 @@ from potstill import metrics
 from potstill.arrays import RowWriter
 from potstill.compiling import decide_compile
 from potstill.config import Config
-from potstill.errors import ConfigError, PotstillError
+from potstill.errors import ConfigError
 from potstill.images.pixels import PixelStore
+from potstill.job_runner import JobRunner
 from potstill.losses import check_method
-from potstill.machine import Machine, fastest_precision
+from potstill.machine import Machine, fastest_precision, fastest_threads
 from potstill.models import ModelInfo, build, describe
 from potstill.progress import Reporter
-from potstill.run import Run, Stage, check_space, read_json, write_json
+from potstill.run import Run, check_space, read_json, write_json
 from potstill.stored import ARMS, SoftLabels
-from potstill.student_job import Job, Recipe, train_job
-from potstill.student_process import TOLD
+from potstill.student_job import Job, Recipe
 from potstill.views import Renderer
 
 MIN_BATCH = 8
 """Of few photos a step takes an eighth, but not less than this: short epochs would be too few steps."""
-
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def train_students(config: Config, store: PixelStore, run: Run, machine: Machine
     soft = SoftLabels.open(run)
     classes = run.classes()
     check_method(config.student.method, len(classes))
-    runner = _Runner(run, machine, tell)
+    runner = JobRunner(run, machine, tell)
     for spec in parse_students(config):
         info = describe(spec.model, classes, size=spec.size)
         shared = _shared_recipe(config, spec, info, store, soft, machine, run, tell)
@@ -86,14 +78,15 @@ def train_students(config: Config, store: PixelStore, run: Run, machine: Machine
         }
         render_views(config.machine.cache_gb, info.size, store, soft, run, machine, tell)
         pilots = {arm: _pilots(spec, arm, candidates[arm], config.student.pilot_share, run) for arm in ARMS}
-        runner.run([job for arm in ARMS for job in pilots[arm]], f"{spec.name}: pilots")
+        threads = read_json(run.students / spec.name / "precision.json").get("threads", 1)
+        runner.run([job for arm in ARMS for job in pilots[arm]], f"{spec.name}: pilots", threads)
         distilled, alone = _choose(config, spec, candidates, pilots, tell)
         jobs = [
             Job(run.students / spec.name / f"seed-{seed}" / arm, spec.model, spec.size, spec.weights, seed, recipe)
             for seed in range(config.seeds)
             for arm, recipe in (("distilled", distilled), ("alone", alone))
         ]
-        runner.run(jobs, f"{spec.name}: distilled and alone, {config.seeds} seeds")
+        runner.run(jobs, f"{spec.name}: distilled and alone, {config.seeds} seeds", threads)
     for cache in run.students.glob("views-*.npy"):
         cache.unlink()
     names = _finished(config, run, tell)
@@ -145,7 +138,11 @@ def _shared_recipe(
             photos=epochs * photos,
             speed=speeds[precision.name],
         )
-        write_json(decided, {"dtype": precision.name, "photos_per_second": speeds, **compiling})
+        threads, by_threads = fastest_threads(
+            model, info.size, precision, machine, trainings=2 * config.seeds, batch=batch
+        )
+        facts = {"dtype": precision.name, "photos_per_second": speeds, **compiling, "threads": threads}
+        write_json(decided, facts | ({"photos_per_second_by_threads": by_threads} if by_threads else {}))
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
@@ -304,89 +301,3 @@ def render_views(
 def views_path(run: Run, size: int) -> Path:
     """Where the views rendered at a size are kept while students train."""
     return run.students / f"views-{size}px.npy"
-
-
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """Runs jobs, several at a time where the machine has the cores."""
-
-    run_folder: Run
-    machine: Machine
-    tell: Reporter
-
-    def run(self, jobs: Sequence[Job], label: str) -> None:
-        """Run what is not finished yet. Raises StaleError for a finished job with other settings."""
-        todo = [job for job in jobs if Stage(job.folder, _title(job), self.run_folder.redo).begin(job.inputs())]
-        if not todo:
-            return
-        for job in todo:
-            write_json(job.folder / "job.json", job.to_json())
-        total = sum(job.recipe.steps(self._photos()) for job in todo)
-        with self.tell.bar(label, total, unit="steps") as update:
-            if self.machine.jobs == 1 or len(todo) == 1:
-                self._one_by_one(todo, update)
-            else:
-                self._side_by_side(todo, update)
-
-    def _photos(self) -> int:
-        return int(self.run_folder.stage("3_soft_labels").facts()["photos"])
-
-    def _one_by_one(self, jobs: Sequence[Job], update: Callable[[int], None]) -> None:
-        before = 0
-        for job in jobs:
-            train_job(job, self.run_folder, self.machine.device, functools.partial(_add, update, before))
-            before += job.recipe.steps(self._photos())
-
-    def _side_by_side(self, jobs: Sequence[Job], update: Callable[[int], None]) -> None:
-        """One process and one thread per job: small models gain nothing from a second thread."""
-        waiting, running = list(jobs), dict[subprocess.Popen[bytes], Job]()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.machine.jobs:
-                    job = waiting.pop(0)
-                    folders = [str(self.run_folder.path), str(job.folder)]
-                    command = [sys.executable, "-m", "potstill.student_process", *folders, str(os.getpid())]
-                    output = (job.folder / "output.txt").open("wb")
-                    process = subprocess.Popen(
-                        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                    )
-                    output.close()
-                    running[process] = job
-                time.sleep(_POLL_SECONDS)
-                for process in [p for p in running if p.poll() is not None]:
-                    job = running.pop(process)
-                    if process.returncode != 0:
-                        raise PotstillError(_failure(job))
-                    (job.folder / "output.txt").unlink(missing_ok=True)
-                update(sum(_steps_done(job, self._photos()) for job in jobs))
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait()
-
-
-def _add(update: Callable[[int], None], before: int, step: int) -> None:
-    update(before + step)
-
-
-def _steps_done(job: Job, photos: int) -> int:
-    if (job.folder / "done.json").is_file():
-        return job.recipe.steps(photos)
-    try:
-        return int((job.folder / "step.txt").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _title(job: Job) -> str:
-    return "/".join(job.folder.parts[-4:])
-
-
-def _failure(job: Job) -> str:
-    output = (job.folder / "output.txt").read_text("utf-8", errors="replace").strip()
-    told = next((line for line in output.splitlines() if line.startswith(TOLD)), None)
-    if told:
-        return str(json.loads(told.removeprefix(TOLD)))
-    return f"Training {_title(job)} stopped unexpectedly:\n{output[-2000:]}"

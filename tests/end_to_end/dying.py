@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import arrays, comparison, machine, pipeline, students, training
+from potstill import arrays, comparison, job_runner, machine, pipeline, training
 from potstill.cli import run
 from potstill.images import collect
 
@@ -68,8 +68,8 @@ POINTS: dict[str, Hook] = {
     "rendering": at(arrays.RowWriter, "write", 9, when=writes_to("4_students")),
     "student": at(training, "_save", 5, when=saves_to("seed-0/distilled")),
     "twin": at(training, "_save", 12, when=saves_to("seed-0/alone")),
-    "children import": at(students, "_steps_done", 1),
-    "children train": at(students, "_steps_done", 1, when=child_is_training),
+    "children import": at(job_runner, "_steps_done", 1),
+    "children train": at(job_runner, "_steps_done", 1, when=child_is_training),
     "comparison": at(comparison, "_student_numbers", 1),
     "report": at(pipeline, "write_report", 1),
 }

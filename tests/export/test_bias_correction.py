@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.export.correction import correct_biases, layers_of, rounded_weights
+from potstill.export.correction import correct_biases
+from potstill.export.rounding import layers_of, rounded_weights
 from potstill.models import build, describe, load, normalise, save
 
 STEPS = 7
@@ -24,7 +25,7 @@ def test_the_rounded_student_answers_like_the_exact_one_on_average(tmp_path: Pat
     save(model, tmp_path / "exact")
     correct_biases(tmp_path / "exact", photos, tmp_path / "corrected", steps=STEPS)
     exact, corrected, plain = load(tmp_path / "exact"), load(tmp_path / "corrected"), load(tmp_path / "exact")
-    for one, other in zip(layers_of(exact), layers_of(corrected), strict=True):
+    for one, other in zip(layers_of(exact).values(), layers_of(corrected).values(), strict=True):
         assert torch.equal(one.weight, other.weight), "only norms and biases change"
     with torch.no_grad(), rounded_weights(plain, STEPS), rounded_weights(corrected, STEPS):
         wanted, rounded, better = (m(pixels).mean(0) for m in (exact, plain, corrected))

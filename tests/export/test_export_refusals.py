@@ -169,7 +169,7 @@ def test_the_command_exits_with_2_and_one_message(taught_run: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
-FLOAT_ENDS = next(rung for rung in LADDER if rung.float_ends)
+SENSITIVE = next(rung for rung in LADDER if rung.float_layers)
 
 
 def test_what_is_not_right_leaves_no_file(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
 
 def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is good enough all rungs are tried, and the nearest on val wins, not the last."""
-    rungs = (LADDER[0], FLOAT_ENDS, LADDER[1])
+    rungs = (LADDER[0], SENSITIVE, LADDER[1])
     monkeypatch.setattr(flow, "LADDER", rungs)
 
     class Never(Tolerance):
@@ -231,7 +231,7 @@ def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pyte
     assert [t["calibration"] for t in result.tries] == [rung.name for rung in rungs]
     best = min(result.tries, key=lambda t: t["distance"])
     assert result.status == "ok"
-    assert result.calibration == best["calibration"] == FLOAT_ENDS.name
+    assert result.calibration == best["calibration"] == SENSITIVE.name
     assert result.reason == "not what it was", "a file that is only the nearest says what it lacks"
     assert result.file is not None
     assert (taught_copy.export / result.file).is_file()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill import machine
-from potstill.machine import Machine, fastest_precision
+from potstill.machine import Machine, fastest_precision, fastest_threads
+from potstill.training import Precision
 
 
 class _Slow(nn.Module):
@@ -58,3 +59,51 @@ def test_probing_leaves_weights_and_statistics_alone() -> None:
     fastest_precision(model, 16, Machine("cpu", 1, 1), training=True)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "trainings", "speeds", "chosen"),
+    [
+        (8, 8, 2, {1: 10, 2: 19, 4: 20}, 2),  # the fourth thread is worth too little
+        (8, 8, 2, {1: 10, 2: 9, 4: 20}, 4),
+        (8, 8, 2, {1: 10, 2: 10.5, 4: 10.9}, 1),
+        (8, 1, 2, {1: 10, 2: 19, 4: 30, 8: 50}, 8),
+        (6, 2, 6, {1: 10, 2: 19, 3: 29}, 3),
+        (8, 8, 6, {}, 1),  # no core would stand idle: nothing is timed
+        (2, 2, 2, {}, 1),
+    ],
+)
+def test_idle_cores_become_threads_where_that_pays(
+    cores: int, jobs: int, trainings: int, speeds: dict[int, float], chosen: int
+) -> None:
+    before = torch.get_num_threads()
+    with patch.object(machine, "photos_per_second", lambda *a, **k: (speeds[torch.get_num_threads()], 0.0)):
+        found = fastest_threads(
+            _Slow(1.0),
+            8,
+            Precision(torch.device("cpu")),
+            Machine("cpu", cores, jobs),
+            trainings=trainings,
+            batch=4,
+        )
+    assert found == (chosen, {str(number): speed for number, speed in speeds.items()})
+    assert torch.get_num_threads() == before
+
+
+def test_threads_can_be_set() -> None:
+    asked = Machine("cpu", 8, 1, threads=3)
+    precision = Precision(torch.device("cpu"))
+    assert fastest_threads(_Slow(1.0), 8, precision, asked, trainings=2, batch=4) == (3, {})
+
+
+def test_a_real_model_is_timed_with_each_number() -> None:
+    _, speeds = fastest_threads(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        16,
+        Precision(torch.device("cpu")),
+        Machine("cpu", 2, 1),
+        trainings=2,
+        batch=4,
+    )
+    assert list(speeds) == ["1", "2"]
+    assert all(speed > 0 for speed in speeds.values())

@@ -7,14 +7,14 @@ arXiv:1712.05877). Weights are rounded per output channel and symmetrically, so 
 after the exporters fold the batch norms into them. Norms keep their statistics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.export.correction import layers_of, rounded_weights
+from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.images.pixels import PixelStore
 from potstill.losses import distill_loss
 from potstill.models import Classifier, load, normalise, save
@@ -33,29 +33,21 @@ TEACHER = 0.1
 alone the rounded student becomes another one: in our table it then agreed with itself on 82 to 97 % of the photos."""
 
 
-class _RoundedInput:
-    """Rounds the first input of a layer to 8 bits, once the range of its values has been seen."""
-
-    def __init__(self) -> None:
-        self.low, self.high, self.seeing = 0.0, 0.0, True
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        values, *rest = inputs
-        if self.seeing:
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-            return inputs
-        scale = max(self.high - self.low, 1e-8) / 255
-        zero = round(-self.low / scale)
-        return (torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, 255), *rest)
-
-
 def distill_rounded(
-    student: Path, run: Run, out: Path, tell: Reporter, *, weight_steps: int, steps: int = STEPS
+    student: Path,
+    run: Run,
+    out: Path,
+    tell: Reporter,
+    *,
+    weight_steps: int,
+    float_layers: Collection[str] = (),
+    steps: int = STEPS,
 ) -> None:
     """Train the student of folder `student` on with rounding, and store it in the folder `out`.
 
     Args:
         weight_steps: on either side of 0, as the format rounds: what was learned on one grid is lost on another.
+        float_layers: names of layers that are not rounded.
     """
     store, soft = PixelStore(run.images), SoftLabels.open(run)
     model = load(student)
@@ -80,10 +72,10 @@ def distill_rounded(
 
     out.mkdir(parents=True, exist_ok=True)
     with (
-        rounded_weights(model, weight_steps),
+        rounded_weights(model, weight_steps, but=float_layers),
         tell.bar("Quantisation-aware distillation", steps, unit="steps") as update,
     ):
-        _round_inputs(model, lambda step: batch(step)[0])
+        _round_inputs(layers_of(model, but=float_layers).values(), model, lambda step: batch(step)[0])
         fit(
             nn.ModuleDict({"model": model}),
             batch,
@@ -97,10 +89,10 @@ def distill_rounded(
     (out / "checkpoint.safetensors").unlink()
 
 
-def _round_inputs(model: Classifier, pixels: Callable[[int], Tensor]) -> None:
-    """Make every layer round its input to 8 bits, after `pixels` of a few steps have shown the ranges."""
-    rounded = [_RoundedInput() for _ in layers_of(model)]
-    for layer, rounding in zip(layers_of(model), rounded, strict=True):
+def _round_inputs(layers: Collection[nn.Module], model: Classifier, pixels: Callable[[int], Tensor]) -> None:
+    """Make the layers round their inputs to 8 bits, after `pixels` of a few steps have shown the ranges."""
+    rounded = [RoundedInput() for _ in layers]
+    for layer, rounding in zip(layers, rounded, strict=True):
         layer.register_forward_pre_hook(rounding)
     with torch.inference_mode():
         for step in range(RANGE_PHOTOS // BATCH):

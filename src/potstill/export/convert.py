@@ -31,7 +31,7 @@ class Conversion:
     calibration: str = ""
     """For int8: an .npy file, see `Quantization.photos`."""
     percentile: bool = False
-    float_ends: bool = False
+    float_layers: tuple[str, ...] = ()
     cache: str
     """Folder for what several files of this student have in common."""
 
@@ -54,7 +54,8 @@ def convert(conversion: Conversion, python: str | None = None) -> None:
     quantization = None
     if conversion.precision == "int8":
         photos = np.load(conversion.calibration, allow_pickle=False)
-        quantization = Quantization(photos=photos, percentile=conversion.percentile, float_ends=conversion.float_ends)
+        layers = tuple(conversion.float_layers)
+        quantization = Quantization(photos=photos, percentile=conversion.percentile, float_layers=layers)
     try:
         with _quiet():
             FORMATS[conversion.format].exporter()(

@@ -7,49 +7,15 @@ themselves stay as they are: the exporter rounds them. Nagel et al. 2019, arXiv:
 instead of predicted means.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from potstill.export.rounding import Layer, rounded_weights
 from potstill.models import Classifier, load, normalise, save
-
-Layer = nn.Conv2d | nn.Linear
-
-
-class RoundedWeight(nn.Module):
-    """−steps…steps per output channel, symmetrically: the same before and after a norm is folded in."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def forward(self, weight: Tensor) -> Tensor:
-        top = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8)
-        zero = torch.zeros(len(top), dtype=torch.int32, device=weight.device)
-        return torch.fake_quantize_per_channel_affine(weight, top / self.steps, zero, 0, -self.steps, self.steps)
-
-
-def layers_of(model: Classifier) -> list[Layer]:
-    """Everything whose weights are rounded."""
-    return [module for module in model.net.modules() if isinstance(module, Layer)]
-
-
-@contextmanager
-def rounded_weights(model: Classifier, steps: int) -> Iterator[None]:
-    """The model computes with rounded weights while the block runs; what it learns meanwhile goes to the exact ones."""
-    layers = layers_of(model)
-    for layer in layers:
-        parametrize.register_parametrization(layer, "weight", RoundedWeight(steps))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 
 
 def correct_biases(student: Path, photos: np.ndarray, out: Path, *, steps: int) -> None:

@@ -82,10 +82,10 @@ def _int8(program: Any, how: Quantization) -> Any:
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     module = program.module()
-    if how.float_ends:
+    if how.float_layers:
         weighted = [n for n in module.graph.nodes if getattr(n.target, "overloadpacket", None) in _weighted()]
-        ends = {weighted[0].name, weighted[-1].name}
-        quantizer.set_filter_function(lambda node: node.name not in ends)
+        kept = {node.name for node in weighted if how.keeps(str(node.args[1].target))}
+        quantizer.set_filter_function(lambda node: node.name not in kept)
     prepared = prepare_pt2e(module, quantizer)
     with torch.no_grad():
         for photo in how.photos:

@@ -26,10 +26,12 @@ from potstill.export.load import write_manifest
 from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
 from potstill.export.score import Answers, Scoring, score
+from potstill.export.sensitivity import PHOTOS as SENSITIVITY_PHOTOS
+from potstill.export.sensitivity import sensitive_layers
 from potstill.images.folder import Split
 from potstill.predict import best_seed, chosen_student
 from potstill.progress import Reporter
-from potstill.run import Run, sha256_of
+from potstill.run import Run, read_json, sha256_of, write_json
 
 
 def export(
@@ -204,7 +206,7 @@ class _Job:
             metadata={**self.reference.metadata(), "precision": result.precision},
             calibration=str(write_calibration(self.run, size, rung, self.work)) if rung else "",
             percentile=rung.percentile if rung else False,
-            float_ends=rung.float_ends if rung else False,
+            float_layers=self._sensitive(form) if rung and rung.float_layers else (),
             cache=str(cache),
         )
         try:
@@ -292,6 +294,14 @@ class _Job:
             correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps)
         return folder
 
+    def _sensitive(self, form: Format) -> tuple[str, ...]:
+        """Found once for all formats that round alike."""
+        found = self.work / f"sensitive-{form.weight_steps}.json"
+        if not found.exists():
+            photos = calibration_photos(self.run, self.reference.model.info.size, plain=True, most=SENSITIVITY_PHOTOS)
+            write_json(found, sensitive_layers(self.reference.folder, photos, steps=form.weight_steps))
+        return tuple(read_json(found))
+
     def _aware(self, form: Format) -> Path:
         """The student after quantisation-aware distillation, trained once for all formats that round alike.
 
@@ -299,5 +309,12 @@ class _Job:
         """
         folder = self.run.export / AWARE / self.name / f"steps-{form.weight_steps}"
         if not (folder / "model.json").is_file():
-            distill_rounded(self.reference.folder, self.run, folder, self.tell, weight_steps=form.weight_steps)
+            distill_rounded(
+                self.reference.folder,
+                self.run,
+                folder,
+                self.tell,
+                weight_steps=form.weight_steps,
+                float_layers=self._sensitive(form),
+            )
         return folder

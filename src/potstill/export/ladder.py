@@ -21,7 +21,8 @@ class Rung:
     plain_photos: bool = False
     """Calibrate on plain training photos, not on the views that the student learned from."""
     percentile: bool = False
-    float_ends: bool = False
+    float_layers: bool = False
+    """Leave the most sensitive layers in float."""
     aware: bool = False
     """Train on with rounding first."""
 
@@ -29,12 +30,12 @@ class Rung:
 LADDER = (
     Rung(name="training views"),
     Rung(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
-    Rung(name="first and last layer in float", plain_photos=True, float_ends=True),
-    Rung(name="quantisation-aware distillation", aware=True),
+    Rung(name="sensitive layers in float", plain_photos=True, percentile=True, float_layers=True),
+    Rung(name="quantisation-aware distillation", float_layers=True, aware=True),
 )
 
 
-def calibration_photos(run: Run, size: int, *, plain: bool) -> np.ndarray:
+def calibration_photos(run: Run, size: int, *, plain: bool, most: int = CALIBRATION_PHOTOS) -> np.ndarray:
     """(N, S, S, 3) uint8: training photos, evenly spread over the classes, as the network sees them."""
     store = PixelStore(run.images)
     if plain:
@@ -44,7 +45,7 @@ def calibration_photos(run: Run, size: int, *, plain: bool) -> np.ndarray:
         soft = SoftLabels.open(run)
         rows, views = soft.photos, np.asarray(soft.views)
     # The store is ordered by photo id, a hash, so that evenly spaced photos are a random sample of all classes.
-    picked = np.unique(np.linspace(0, len(rows) - 1, min(CALIBRATION_PHOTOS, len(rows))).astype(int))
+    picked = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
     return Renderer(store, rows, views, size)(picked, np.arange(len(picked)) % views.shape[1])
 
 

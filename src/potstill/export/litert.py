@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite), for Android, microprocessors and boards. Takes photos of the input size."""
 
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -108,8 +109,13 @@ def _int8(path: Path, how: Quantization) -> bytes:
 
 
 def _float_operations(how: Quantization) -> list[tuple[Any, str]]:
-    """Operations that stay float, with a pattern of their scope: input and softmax, and the ends where asked for."""
+    """Operations that stay float, with a pattern of their scope: input and softmax, and the layers that are asked for.
+
+    A scope is a path of `CLASS_NAME` for each module on the way.
+    """
     from ai_edge_quantizer.qtyping import TFLOperationName as Name
 
     always = [(name, ".*") for name in (Name.INPUT, Name.OUTPUT, Name.SOFTMAX, Name.TRANSPOSE, Name.SUB, Name.DIV)]
-    return always + ([(Name.FULLY_CONNECTED, ".*"), (Name.CONV_2D, ".*conv_stem.*")] if how.float_ends else [])
+    weighted = (Name.CONV_2D, Name.DEPTHWISE_CONV_2D, Name.FULLY_CONNECTED)
+    paths = ["/".join(f"[^/;]*_{re.escape(part)}" for part in ("net", *name.split("."))) for name in how.float_layers]
+    return always + [(name, f".*{path};.*") for path in paths for name in weighted]

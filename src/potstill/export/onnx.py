@@ -131,19 +131,19 @@ def _quantize(plain: Path, path: Path, how: Quantization) -> Path:
         # x86 processors without VNNI add pairs of 8-bit products in 16 bits and cut what is too large: with 7-bit
         # weights nothing is, so the file says the same on every processor.
         reduce_range=True,
-        nodes_to_exclude=_float_nodes(onnx.load(prepared), how.float_ends),
+        nodes_to_exclude=_float_nodes(onnx.load(prepared), how),
         **(percentile if how.percentile else {}),
     )
     return path
 
 
-def _float_nodes(model: Any, float_ends: bool) -> list[str]:
-    """Names of the nodes that stay float: preprocessing, softmax, and the ends of the network where asked for."""
+def _float_nodes(model: Any, how: Quantization) -> list[str]:
+    """Names of the nodes that stay float: preprocessing, softmax, and the layers that are asked for."""
     nodes = list(model.graph.node)  # in topological order
     weighted = [i for i, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
     first, last = weighted[0], weighted[-1]
-    kept = [*range(first), *range(last + 1, len(nodes))]
-    return [nodes[i].name for i in kept + ([first, last] if float_ends else [])]
+    asked_for = [i for i in weighted if how.keeps(nodes[i].input[1])]
+    return [nodes[i].name for i in (*range(first), *asked_for, *range(last + 1, len(nodes)))]
 
 
 def _forget_sources(model: Any) -> None:

@@ -36,10 +36,11 @@ def export_openvino(
     import openvino as ov
 
     with tempfile.TemporaryDirectory() as folder:
-        model = ov.convert_model(_write_graph(deployable, (cache or Path(folder)) / "fixed.onnx"))
-    if precision == "int8":
-        assert quantization is not None
-        model = _int8(model, quantization)
+        graph = _write_graph(deployable, (cache or Path(folder)) / "fixed.onnx")
+        model = ov.convert_model(graph)
+        if precision == "int8":
+            assert quantization is not None
+            model = _int8(model, graph, quantization)
     texts = {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata}
     model.set_rt_info(json.dumps(texts), METADATA)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,19 +82,17 @@ def _write_graph(deployable: Deployable, path: Path) -> Path:
     return path
 
 
-def _int8(model: Any, how: Quantization) -> Any:
+def _int8(model: Any, graph: Path, how: Quantization) -> Any:
     import nncf
+    import onnx
 
     weighted = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
     operations = [op.get_friendly_name() for op in model.get_ordered_ops()]
     before = operations[: operations.index(weighted[0].get_friendly_name())]
-    ends = [weighted[0].get_friendly_name(), *_last_product(model)] if how.float_ends else []
-    floats = nncf.IgnoredScope(names=[*before, *ends], validate=False)
+    kept = {node.name for node in onnx.load(graph).graph.node if len(node.input) > 1 and how.keeps(node.input[1])}
+    # OpenVINO names an operation after the node that it read, and says where it took the bias off.
+    floats = nncf.IgnoredScope(names=[*before, *(n for n in operations if n.removesuffix("/WithoutBiases") in kept)])
     # 7-bit weights everywhere, as in ONNX files: right on processors without VNNI, too.
     narrow = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     photos = nncf.Dataset(list(how.photos))
     return nncf.quantize(model, photos, subset_size=len(how.photos), ignored_scope=floats, advanced_parameters=narrow)
-
-
-def _last_product(model: Any) -> list[str]:
-    return [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"][-1:]

@@ -13,5 +13,9 @@ class Quantization:
     """(N, S, S, 3) uint8: training views at the input size, run once to see the range of every activation."""
     percentile: bool = False
     """Take the 99.999th percentile as the end of a range, where the tool can, not the most extreme value."""
-    float_ends: bool = False
-    """Leave the first convolution and the classifier, the layers that suffer most, in float."""
+    float_layers: tuple[str, ...] = ()
+    """Names of layers within the network that stay in float (`potstill.export.sensitivity`)."""
+
+    def keeps(self, weight: str) -> bool:
+        """Whether the layer with the weight of this name, as torch's exporters write it, stays in float."""
+        return any(weight.endswith(f"net.{name}.weight") for name in self.float_layers)

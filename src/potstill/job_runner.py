@@ -1,0 +1,119 @@
+"""Trainings as jobs: several at the same time where there are cores, each then in a process of its own."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from potstill.errors import PotstillError
+from potstill.machine import Machine
+from potstill.progress import Reporter
+from potstill.run import Run, Stage, write_json
+from potstill.student_job import Job, train_job
+from potstill.student_process import TOLD
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """Runs jobs, several at a time where the machine has the cores."""
+
+    run_folder: Run
+    machine: Machine
+    tell: Reporter
+
+    def run(self, jobs: Sequence[Job], label: str, threads: int) -> None:
+        """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
+        settings."""
+        todo = [job for job in jobs if Stage(job.folder, _title(job), self.run_folder.redo).begin(job.inputs())]
+        if not todo:
+            return
+        for job in todo:
+            write_json(job.folder / "job.json", job.to_json())
+        total = sum(job.recipe.steps(self._photos()) for job in todo)
+        with self.tell.bar(label, total, unit="steps") as update:
+            if self.machine.jobs == 1 or len(todo) == 1:
+                self._one_by_one(todo, threads, update)
+            else:
+                self._side_by_side(todo, threads, update)
+
+    def _photos(self) -> int:
+        return int(self.run_folder.stage("3_soft_labels").facts()["photos"])
+
+    def _one_by_one(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
+        before, usual = 0, torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for job in jobs:
+                train_job(job, self.run_folder, self.machine.device, functools.partial(_add, update, before))
+                before += job.recipe.steps(self._photos())
+        finally:
+            torch.set_num_threads(usual)
+
+    def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
+        """One process per job."""
+        waiting, running = list(jobs), dict[subprocess.Popen[bytes], Job]()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.machine.jobs:
+                    job = waiting.pop(0)
+                    folders = [str(self.run_folder.path), str(job.folder)]
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "potstill.student_process",
+                        *folders,
+                        str(os.getpid()),
+                        str(threads),
+                    ]
+                    output = (job.folder / "output.txt").open("wb")
+                    process = subprocess.Popen(
+                        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                    )
+                    output.close()
+                    running[process] = job
+                time.sleep(_POLL_SECONDS)
+                for process in [p for p in running if p.poll() is not None]:
+                    job = running.pop(process)
+                    if process.returncode != 0:
+                        raise PotstillError(_failure(job))
+                    (job.folder / "output.txt").unlink(missing_ok=True)
+                update(sum(_steps_done(job, self._photos()) for job in jobs))
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+def _add(update: Callable[[int], None], before: int, step: int) -> None:
+    update(before + step)
+
+
+def _steps_done(job: Job, photos: int) -> int:
+    if (job.folder / "done.json").is_file():
+        return job.recipe.steps(photos)
+    try:
+        return int((job.folder / "step.txt").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _title(job: Job) -> str:
+    return "/".join(job.folder.parts[-4:])
+
+
+def _failure(job: Job) -> str:
+    output = (job.folder / "output.txt").read_text("utf-8", errors="replace").strip()
+    told = next((line for line in output.splitlines() if line.startswith(TOLD)), None)
+    if told:
+        return str(json.loads(told.removeprefix(TOLD)))
+    return f"Training {_title(job)} stopped unexpectedly:\n{output[-2000:]}"
