@@ -7,6 +7,7 @@ themselves stay as they are: the exporter rounds them. Nagel et al. 2019, arXiv:
 instead of predicted means.
 """
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,18 +19,21 @@ from potstill.export.rounding import Layer, rounded_weights
 from potstill.models import Classifier, load, normalise, save
 
 
-def correct_biases(student: Path, photos: np.ndarray, out: Path, *, steps: int) -> None:
+def correct_biases(
+    student: Path, photos: np.ndarray, out: Path, *, steps: int, float_layers: Collection[str] = ()
+) -> None:
     """Store the student of folder `student` in the folder `out`, with norms and biases that fit rounded weights.
 
     Args:
         photos: (N, S, S, 3) uint8 at the student's size.
         steps: of the format's weights, on either side of 0.
+        float_layers: names of layers that the format will not round.
     """
     model, exact = load(student), load(student)
     pixels = normalise(torch.from_numpy(photos), model.info)
     with torch.no_grad():
         wanted = _means(exact, pixels)
-        with rounded_weights(model, steps):
+        with rounded_weights(model, steps, but=float_layers):
             _take_off(model, pixels, wanted)
     save(model, out, bias_correction={"steps": steps, "photos": len(photos)})
 

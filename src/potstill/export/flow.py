@@ -288,10 +288,11 @@ class _Job:
             return self.reference.folder
         if rung.aware:
             return self._aware(form)
-        folder = self.work / f"corrected-{form.weight_steps}"
+        folder = self.work / f"corrected-{form.weight_steps}{'-but-sensitive' if rung.float_layers else ''}"
         if not folder.exists():
             photos = calibration_photos(self.run, self.reference.model.info.size, plain=True)
-            correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps)
+            floats = self._sensitive(form) if rung.float_layers else ()
+            correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps, float_layers=floats)
         return folder
 
     def _sensitive(self, form: Format) -> tuple[str, ...]:
