@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.cores import available_cores
 from potstill.errors import PotstillError
 from potstill.images.client import Client, FetchError
 from potstill.images.large_files import cache_folder
@@ -81,7 +82,7 @@ def weights(*, offline: bool) -> list[Row]:
 
 def machine() -> list[Row]:
     """Python, system, cores, memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     rows = [
         Row("potstill", importlib.metadata.version("potstill")),
         Row("python", f"{platform.python_version()} ({sys.executable})"),

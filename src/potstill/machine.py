@@ -1,6 +1,5 @@
 """What this machine has, and how a run uses it: device, arithmetic, threads. Chosen by timing, written down."""
 
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from potstill.config import Auto, MachineConfig
+from potstill.cores import available_cores
 from potstill.errors import ConfigError
 from potstill.training import Precision
 
@@ -61,7 +61,7 @@ def decide(config: MachineConfig) -> Machine:
             f"machine.device = {device!r} cannot be used here: {str(error).splitlines()[0]}\n"
             "  Use --machine.device cpu, or leave it at auto."
         ) from None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
     if config.runtime == "onnxruntime" and (device != "cpu" or config.precision == "bfloat16"):
         raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')

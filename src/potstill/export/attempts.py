@@ -110,19 +110,17 @@ class Attempt:
     path: Path
     reason: str = ""
     """Why it is not right; empty when it is."""
-    is_near: bool = False
-    """Inside the tolerance for the best of all rungs, on val."""
     val: Comparison | None = None
 
     def seen(self, found: Comparison, tolerance: Tolerance) -> "Attempt":
         """The attempt with what the val photos say of it."""
-        counts = found.lost, found.different, found.photos, "val"
-        near = found.wrong or tolerance.for_rounded().broken_by(*counts)
-        return replace(self, reason=found.wrong or tolerance.broken_by(*counts), is_near=not near, val=found)
+        reason = found.wrong or tolerance.broken_by(found.lost, found.different, found.photos, "val")
+        return replace(self, reason=reason, val=found)
 
-    def rank(self) -> tuple[bool, bool, float]:
-        """Higher is better: inside the tolerance, then inside the wider one, then nearest."""
-        return not self.reason, self.is_near, -self.val.distance if self.val else -1.0
+    def rank(self) -> tuple[bool, float]:
+        """Higher is better: a file that can be right at all, then the nearest. Answers to a few hundred val photos that
+        were lost or won are luck, so they do not count here."""
+        return bool(self.val and not self.val.wrong), -self.val.distance if self.val else -1.0
 
     def facts(self) -> dict[str, Any]:
         """For `FileResult.tries`."""

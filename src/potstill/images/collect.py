@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config import ImagesConfig
+from potstill.cores import available_cores
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.decode import BadPhotoError, Resize, bicubic, decode, read_bytes
@@ -25,6 +26,7 @@ from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
 from potstill.images.folder import SPLITS, Folder, PhotoFile, Split, plain_name, read_folder
 from potstill.images.looks import require_usable
 from potstill.images.pixels import PHOTO, PixelStore, encode
+from potstill.images.pools import process_pool
 from potstill.images.reasons import action
 from potstill.images.split import in_share
 from potstill.progress import Reporter
@@ -34,6 +36,8 @@ _TOGETHER = 8
 """Photos decoded in one go: handing each over alone costs a third of the decoding of a small one."""
 _AHEAD = 8
 """Such goes ahead of the writer: enough to keep the threads busy, little enough to keep memory flat."""
+_PROCESSES_FROM = 10_000
+"""Photos that are decoded by processes instead of threads."""
 
 _JOURNAL_EVERY = 256
 
@@ -179,19 +183,21 @@ def _read_journal(path: Path) -> list[Packed]:
 
 
 def _decoded(files: Sequence[PhotoFile], root: Path, form: _Form) -> Iterator[tuple[Packed, bytes]]:
-    """Decode on all cores (Pillow lets go of the interpreter while it works), results in order."""
-
-    def decode_some(some: Sequence[PhotoFile]) -> list[tuple[Packed, bytes]]:
-        return [_decode_one(file, root, form) for file in some]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """Decode on all cores, results in order."""
+    # What threads share, the interpreter, is what small photos wait for; processes take seconds to start.
+    with process_pool() if len(files) >= _PROCESSES_FROM else ThreadPoolExecutor(available_cores()) as pool:
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
+        most = max(_AHEAD, 2 * available_cores())
         for start in range(0, len(files), _TOGETHER):
-            ahead.append(pool.submit(decode_some, files[start : start + _TOGETHER]))
-            if len(ahead) >= _AHEAD:
+            ahead.append(pool.submit(_decode_some, files[start : start + _TOGETHER], root, form))
+            if len(ahead) >= most:
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
+
+
+def _decode_some(files: Sequence[PhotoFile], root: Path, form: _Form) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, root, form) for file in files]
 
 
 def _decode_one(file: PhotoFile, root: Path, form: _Form) -> tuple[Packed, bytes]:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import hashlib
-import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import run as files
+from potstill.cores import available_cores
 from potstill.errors import PotstillError, SpaceError
 from potstill.images.client import Client, Fetched, FetchError
 from potstill.images.decode import BadPhotoError
@@ -112,7 +112,7 @@ class Download:
     ) -> None:
         self._client, self._rules, self._writer, self._ledger, self._tick = client, rules, writer, ledger, tick
         self._streams = {stream.concept.label: stream for stream in streams}
-        self._workers = os.cpu_count() or 1
+        self._workers = available_cores()
         self._decoding = threading.BoundedSemaphore(self._workers)
         self._window = client.limits.connections + 4 * self._workers
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,21 +1,18 @@
 """Looks at every file of a photo folder, on all cores: what it is, what is wrong with it, how to know its copies."""
 
 import hashlib
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
+from potstill.cores import available_cores
 from potstill.images.decode import BadPhotoError, Decoded, decode, read_bytes
 from potstill.images.duplicates import Fingerprint, fingerprint
 from potstill.images.looks import LOOK_SIDE, look_at
+from potstill.images.pools import process_pool
 
 _CHUNK = 32
 _POOL_FROM = 256
@@ -58,34 +55,21 @@ def inspect(path: Path, *, min_side: int) -> Inspected:
 
 def inspect_all(paths: Sequence[Path], *, min_side: int) -> Iterator[Inspected]:
     """`inspect` for all, in order, on all cores: processes, for threads would share one interpreter."""
-    workers = os.cpu_count() or 1
-    if workers == 1 or len(paths) < _POOL_FROM:
+    if available_cores() == 1 or len(paths) < _POOL_FROM:
         yield from (inspect(path, min_side=min_side) for path in paths)
         return
     chunks = [(paths[start : start + _CHUNK], min_side) for start in range(0, len(paths), _CHUNK)]
-    context = multiprocessing.get_context("spawn")  # forking a program with threads can hang it
-    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    with process_pool() as pool:
         try:
             for found in pool.map(_inspect_chunk, chunks):
                 yield from found
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, kill_workers=True)
 
 
 def _inspect_chunk(job: tuple[Iterable[Path], int]) -> list[Inspected]:
     paths, min_side = job
     return [inspect(path, min_side=min_side) for path in paths]
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _file_notes(path: Path, decoded: Decoded) -> Iterator[str]:

@@ -1,0 +1,37 @@
+"""Worker processes that look at photos: a core each.
+
+Pillow lets go of the interpreter while it decodes and shrinks, but not while it opens a photo, and hashing and looking
+are Python. Of small photos that is most of the work, so that more threads bring nothing.
+"""
+
+import os
+import signal
+import threading
+import time
+
+from loky import ProcessPoolExecutor
+
+from potstill.cores import available_cores
+
+
+def process_pool() -> ProcessPoolExecutor:
+    """An executor with a process per core.
+
+    loky's processes need no `if __name__ == "__main__"` in the script that calls, and are not forks, which hang where
+    the program has threads.
+    """
+    return ProcessPoolExecutor(
+        available_cores(), initializer=_begin, initargs=(os.getpid(),), env={"OMP_NUM_THREADS": "1"}
+    )
+
+
+def _begin(parent: int) -> None:
+    """Ctrl-C is the parent's; a worker whose parent was killed would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
