@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 STUDENT, TEACHER, SIZE = "mobilenetv1_025", "efficientnet_lite0", 128
 EPOCHS, BATCH, LR, WEIGHT_DECAY, TASK_WEIGHT, TEMPERATURE, MIN_SCALE = 20, 64, 3e-3, 0.02, 0.3, 2.0, 0.25
-LENGTHS = ((3, 6), (4, 12), (8, 24), (16, 48))
+LENGTHS = ((4, 12), (8, 24), (16, 48))
 """Potstill's stored views per photo, and epochs."""
 VAL_SHARE = 0.15
 

@@ -140,7 +140,7 @@ def test_settings_named_in_the_pages_exist() -> None:
     sections = {name.partition(".")[0] for name in names if "." in name}
     for piece in inline_code():
         for name in re.findall(rf"(?<![\w./-])(?:{'|'.join(sections)})\.[a-z_-]+\b(?![/.(])", piece.text):
-            if not name.endswith((".json", ".html", ".csv", ".py", ".onnx", ".txt")):
+            if not name.endswith((".json", ".html", ".csv", ".py", ".onnx", ".txt", ".bin")):
                 assert name.replace("-", "_") in names, piece
 
 
