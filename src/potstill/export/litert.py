@@ -109,16 +109,20 @@ def _int8(path: Path, how: Quantization) -> bytes:
 
 
 def _float_operations(how: Quantization) -> list[tuple[Any, str]]:
-    """Operations that stay float, with a pattern of their scope: input and softmax, and the layers that are asked for.
-
-    A scope is a path of `CLASS_NAME` for each module on the way.
-    """
+    """Operations that stay float, each with a pattern of its scope: input and softmax, and layers that are asked for."""
     from ai_edge_quantizer.qtyping import TFLOperationName as Name
 
     always = [(name, ".*") for name in (Name.INPUT, Name.OUTPUT, Name.SOFTMAX, Name.TRANSPOSE, Name.SUB, Name.DIV)]
     if not how.float_layers:
         return always
-    # The tool searches every name for it, once per photo: with ".*" around it that takes minutes.
-    paths = ["".join(f"/[^/;]*_{re.escape(part)}" for part in ("net", *name.split("."))) for name in how.float_layers]
-    pattern = f"(?:{'|'.join(paths)});"
+    pattern = scope_pattern(how.float_layers)
     return always + [(name, pattern) for name in (Name.CONV_2D, Name.DEPTHWISE_CONV_2D, Name.FULLY_CONNECTED)]
+
+
+def scope_pattern(layers: Sequence[str]) -> str:
+    """What to search for in a scope, a path of `CLASS_NAME` for each module on the way, to find these layers.
+
+    The tool searches every name, once per operation and photo: with `.*` around it that takes minutes.
+    """
+    paths = ["".join(f"/[^/;]*_{re.escape(part)}" for part in ("net", *layer.split("."))) for layer in layers]
+    return f"(?:{'|'.join(paths)});"
