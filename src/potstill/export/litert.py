@@ -109,7 +109,7 @@ def _int8(path: Path, how: Quantization) -> bytes:
 
 
 def _float_operations(how: Quantization) -> list[tuple[Any, str]]:
-    """Operations that stay float, each with a pattern of its scope: input and softmax, and layers that are asked for."""
+    """Operations that stay float, each with a pattern of its scope: input, softmax, and layers that are asked for."""
     from ai_edge_quantizer.qtyping import TFLOperationName as Name
 
     always = [(name, ".*") for name in (Name.INPUT, Name.OUTPUT, Name.SOFTMAX, Name.TRANSPOSE, Name.SUB, Name.DIV)]
