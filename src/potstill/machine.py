@@ -118,8 +118,10 @@ def fastest_threads(
     """
     if machine.threads != "auto":
         return machine.threads, {}
+    if machine.device != "cpu":  # what is left to the processor there may use all of it
+        return torch.get_num_threads(), {}
     most = machine.spare_threads(trainings)
-    if most == 1 or machine.device != "cpu":
+    if most == 1:
         return 1, {}
     before = torch.get_num_threads()
     chosen, speeds = 1, dict[int, float]()
