@@ -184,18 +184,18 @@ def write(answers: dict[str, list[dict[str, Any]]], views: int, out: Path) -> No
     for name, theirs in answers.items():
         versions = " ".join(f"{tool} {number}" for tool, number in theirs[0]["versions"].items())
         pairs = [(a["images_per_second"], b["images_per_second"]) for a, b in zip(mine, theirs, strict=True)]
-        rows.append(_row(Row, f"student training / {name}", "photos per s", "≥ 3", pairs, versions))
+        rows.append(row_of(Row, f"student training / {name}", "photos per s", "≥ 3", pairs, versions))
         for epochs in LENGTHS:
             whole = [
                 (a["before_seconds"] + epochs * photos / rate, epochs * photos / other)
                 for a, (rate, other) in zip(mine, pairs, strict=True)
             ]
             what = f"whole job, {photos:,} photos, {views} views, {epochs} epochs / {name}"
-            rows.append(_row(Row, what, "s", "≤ 1/3", whole, versions))
+            rows.append(row_of(Row, what, "s", "≤ 1/3", whole, versions))
     add_rows(out, rows)
 
 
-def _row(kind: Any, what: str, unit: str, goal: str, pairs: list[tuple[float, float]], versions: str) -> Any:
+def row_of(kind: Any, what: str, unit: str, goal: str, pairs: list[tuple[float, float]], versions: str) -> Any:
     ratios = [a / b for a, b in pairs]
     sides = [statistics.median(side) for side in zip(*pairs, strict=True)]
     middle = statistics.median(ratios)

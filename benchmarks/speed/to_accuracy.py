@@ -177,6 +177,8 @@ def _call(command: list[str]) -> str:
 
 def main() -> None:
     """Alternate both sides, print and write."""
+    from peers import said
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--classes", nargs="+", required=True)
@@ -194,7 +196,7 @@ def main() -> None:
     rounds = []
     for seed in range(arguments.rounds):
         command = [*here, "--classes", *arguments.classes, "--theirs", str(seed)]
-        peer = json.loads(_call(command).strip().splitlines()[-1])
+        peer = said(command, {})
         print(f"timm, seed {seed}: {peer}", flush=True)
         for views, epochs in LENGTHS:
             mine = ours(photos, arguments.student_weights, seed, views, epochs)
@@ -211,17 +213,14 @@ def main() -> None:
 
 def write(rounds: list[tuple[dict[str, Any], dict[str, Any]]], wanted: int, out: Path) -> None:
     """One row: seconds; the accuracies stand in its name."""
+    from peers import row_of
     from run import Row, add_rows
 
-    ratios = [mine["seconds"] / peer["seconds"] for mine, peer in rounds]
-    sides = [statistics.median(pair[side]["seconds"] for pair in rounds) for side in (0, 1)]
+    pairs = [(mine["seconds"], peer["seconds"]) for mine, peer in rounds]
     test = [statistics.mean(pair[side]["test"] for pair in rounds) for side in (0, 1)]
     reached = "" if len(rounds) == wanted else f", reached in {len(rounds)} of {wanted} rounds"
     what = f"whole job to timm's accuracy on val (test: {test[0]:.1%}, timm {test[1]:.1%}){reached}"
-    middle = statistics.median(ratios)
-    versions = rounds[0][1]["versions"]
-    row = Row(what, *sides, middle, min(ratios), max(ratios), len(ratios), "s", "≤ 1/3", versions=versions)
-    add_rows(out, [row])
+    add_rows(out, [row_of(Row, what, "s", "≤ 1/3", pairs, rounds[0][1]["versions"])])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ torch is being imported must not leave a child that trains on, beside the next c
 """
 
 import json
-import os
 import sys
-import threading
 import time
 from pathlib import Path
+
+from potstill.watch import end_with
 
 TOLD = "POTSTILL "
 """Begins the line that has the message of a PotstillError, as JSON."""
@@ -17,7 +17,7 @@ TOLD = "POTSTILL "
 
 def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
     """Train the job of a folder that has job.json. `parent` is the process id of whoever waits for it."""
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    end_with(int(parent))
     import torch
 
     from potstill.errors import PotstillError
@@ -40,12 +40,6 @@ def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
         print(TOLD + json.dumps(str(error)))
         return 2
     return 0
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ are Python. Of small photos that is most of the work, so that more threads bring
 
 import os
 import signal
-import threading
-import time
 
 from loky import ProcessPoolExecutor
 
 from potstill.cores import available_cores
+from potstill.watch import end_with
 
 
 def process_pool() -> ProcessPoolExecutor:
@@ -28,10 +27,4 @@ def process_pool() -> ProcessPoolExecutor:
 def _begin(parent: int) -> None:
     """Ctrl-C is the parent's; a worker whose parent was killed would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
