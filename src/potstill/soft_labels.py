@@ -169,7 +169,8 @@ def _merge(members: list[_Member], folder: Path, store: PixelStore, photos: np.n
 
 
 def _sureness(folder: Path, store: PixelStore, photos: np.ndarray, val_logits: np.ndarray) -> dict[str, Any]:
-    """How saturated the teacher is: on unmixed train views and on val, and the temperature that val asks for."""
+    """How saturated the teacher is: on unmixed train views, or val where there are none, and on val; and the
+    temperature that val asks for."""
     logits = np.load(folder / "logits.npy", mmap_mode="r", allow_pickle=False)
     views = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
     picked = np.random.default_rng(0).permutation(len(photos))[:2000]
@@ -178,6 +179,8 @@ def _sureness(folder: Path, store: PixelStore, photos: np.ndarray, val_logits: n
     labels = np.repeat(store.labels(photos[picked])[:, None], views.shape[1], 1)[unmixed]
     sample, labels = sample[labels >= 0], labels[labels >= 0]
     val_labels = store.labels(store.rows("val"))
+    if not len(sample):  # with views.mix = 1 every view is a blend
+        sample, labels = val_logits, val_labels
     return {
         "train_top_probability": float(metrics.softmax(sample).max(-1).mean()),
         "train_accuracy": metrics.accuracy(sample, labels),

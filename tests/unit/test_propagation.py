@@ -93,8 +93,9 @@ def run_on(store: PixelStore, folder: Path) -> Run:
     return Run(folder)
 
 
-def teach(store: PixelStore, run: Run, **settings) -> list[str]:
+def teach(store: PixelStore, run: Run, *, mix: float = 0.5, **settings) -> list[str]:
     """Train a teacher on the photos and have it label four views; returns what was said."""
+    views = ViewsConfig(mix=mix)
     teacher = TeacherConfig(
         model=(TINY["teacher.model"][0],), weights="package", size=64, probe_views=2, folds=2, min_gain=0, **settings
     )
@@ -102,8 +103,8 @@ def teach(store: PixelStore, run: Run, **settings) -> list[str]:
     tell = Reporter(quiet=True)
     tell.say = said.append  # type: ignore[method-assign]
     machine = Machine("cpu", 1, 1, "float32")
-    train_teacher(teacher, ViewsConfig(), store, run, machine, tell)
-    store_soft_labels(teacher, ViewsConfig(), 4, store, run, machine, tell)
+    train_teacher(teacher, views, store, run, machine, tell)
+    store_soft_labels(teacher, views, 4, store, run, machine, tell)
     return said
 
 
@@ -135,3 +136,10 @@ def test_a_sample_of_very_many_is_enough(few: PixelStore, tmp_path: Path, monkey
     assert propagation.MOST > 1000
     run = run_on(few, tmp_path / "run")
     assert [line for line in teach(few, run) if "photos without labels" in line]
+
+
+def test_where_every_view_is_a_blend_val_says_how_sure_the_teacher_is(few: PixelStore, tmp_path: Path) -> None:
+    run = run_on(few, tmp_path / "run")
+    teach(few, run, mix=1.0)
+    meta = SoftLabels.open(run).meta
+    assert meta["train_top_probability"] == meta["val_top_probability"] > 1 / 3
