@@ -29,7 +29,7 @@ from synthetic import synthetic_run
 from torch import nn
 
 from potstill import student_job
-from potstill.answering import MIN_LOOKS, choose_precision, form_for
+from potstill.answering import choose_precision, form_for
 from potstill.arrays import RowWriter
 from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
 from potstill.images.collect import collect_images
@@ -171,7 +171,7 @@ def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
     model.to(memory_format=torch.channels_last)
     exact = Precision(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        precision, _ = choose_precision(model, Path(folder), machine, looks=MIN_LOOKS)
+        precision, _ = choose_precision(model, Path(folder), machine, looks=1_000_000)
         form = form_for(model, precision, Path(folder), threads=machine.cores)
         store = collect_images(photos, ImagesConfig(test_share=0.1), size, Run(Path(folder) / "run"), QUIET)
         rows = store.rows("train")[:64]

@@ -21,8 +21,9 @@ from potstill.models import Classifier
 from potstill.run import read_json, replacing, write_json
 from potstill.training import Precision
 
-MIN_LOOKS = 1000
-"""Fewer photos to answer are answered sooner than the graph is written, which takes some ten seconds."""
+MIN_SECONDS = 20.0
+"""Work that torch has done sooner is not worth a graph, which takes some ten seconds to write, nor the timing of
+batches."""
 
 BATCHES = (BATCH // 2, BATCH, 2 * BATCH)
 """Photos in one go that are tried."""
@@ -41,7 +42,8 @@ def choose_precision(
     path, device = folder / "precision.json", machine.torch_device()
     if not path.is_file():
         precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
-        if _may_use_graph(machine, looks):
+        long = looks / speeds[precision.name] >= MIN_SECONDS
+        if _may_use_graph(machine, long=long):
             form = graph_form(model, folder, threads=machine.cores)
             if form is not None:
                 speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
@@ -49,7 +51,7 @@ def choose_precision(
                 asked = machine.runtime == "onnxruntime"
                 if asked or speed > speeds[precision.name]:
                     precision = Precision(device, runtime="onnxruntime")
-        precision, batches = _choose_batch(model, folder, precision, machine, looks)
+        precision, batches = _choose_batch(model, folder, precision, machine, long=long)
         _write_precision(folder, precision, speeds, batches)
     facts = read_json(path)
     precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"], facts.get("batch", BATCH))
@@ -57,10 +59,10 @@ def choose_precision(
 
 
 def _choose_batch(
-    model: Classifier, folder: Path, precision: Precision, machine: Machine, looks: int
+    model: Classifier, folder: Path, precision: Precision, machine: Machine, *, long: bool
 ) -> tuple[Precision, dict[str, float]]:
     """How many photos to answer in one go, and the photos per second of each number that was tried."""
-    if machine.label_batch != "auto" or looks < MIN_LOOKS:
+    if machine.label_batch != "auto" or not long:
         batch = BATCH if machine.label_batch == "auto" else machine.label_batch
         return replace(precision, batch=batch), {}
     form = form_for(model, precision, folder, threads=machine.cores)
@@ -74,14 +76,14 @@ def _choose_batch(
     return replace(precision, batch=best), {str(number): round(speed, 1) for number, speed in speeds.items()}
 
 
-def _may_use_graph(machine: Machine, looks: int) -> bool:
+def _may_use_graph(machine: Machine, *, long: bool) -> bool:
     on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
-    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and looks >= MIN_LOOKS)
+    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and long)
 
 
-def advice(machine: Machine, looks: int) -> str:
-    """What would make labelling faster here; empty when nothing would."""
-    slow = machine.device == "cpu" and machine.runtime == "auto" and looks >= MIN_LOOKS and not has_onnxruntime()
+def advice(machine: Machine, seconds: float) -> str:
+    """What would make labelling faster here, when it takes so many seconds; empty when nothing would."""
+    slow = machine.device == "cpu" and machine.runtime == "auto" and seconds >= MIN_SECONDS and not has_onnxruntime()
     return "On a CPU the teacher may answer twice as fast: pip install 'potstill[export]'" if slow else ""
 
 

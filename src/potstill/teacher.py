@@ -83,7 +83,7 @@ def _train_member(
     precision, speeds = choose_precision(model, folder, machine, looks=looks)
     speed = f"{precision.title}, about {speeds[precision.timed_as]:.0f} photos/s"
     tell.say(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {speed}")
-    if hint := advice(machine, looks):
+    if hint := advice(machine, looks / speeds[precision.timed_as]):
         tell.say(f"Hint: {hint}")
     drawn = draw_views(store, photos, config.probe_views, views)
     log: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from potstill import answering
-from potstill.answering import FILE, MIN_LOOKS, choose_precision, form_for, graph_form
+from potstill.answering import FILE, choose_precision, form_for, graph_form
 from potstill.arrays import RowWriter
 from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.errors import ConfigError
@@ -25,6 +25,7 @@ from potstill.training import Precision
 from potstill.views import Renderer, draw_views
 
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
+MANY = 1_000_000
 TEACHER = TeacherConfig(
     model=("efficientnet_lite0",), weights="package", size=64, probe_views=1, probe_epochs=5, folds=0, min_gain=0
 )
@@ -115,14 +116,14 @@ def test_another_number_of_photos_in_one_go_must_be_clearly_faster(
     monkeypatch.setattr(answering, "photos_per_second", timed)
     machine = Machine("cpu", 1, 1, "float32", "torch")
     for _ in range(2):  # the second time it is read
-        precision, _ = choose_precision(model_of(1), tmp_path, machine, looks=MIN_LOOKS)
+        precision, _ = choose_precision(model_of(1), tmp_path, machine, looks=MANY)
         assert precision.batch == chosen
     assert read_json(tmp_path / "precision.json")["batch_photos_per_second"] == {"16": 100 * lead, "32": 100, "64": 100}
 
 
 def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: PixelStore, tmp_path: Path) -> None:
     asked = Machine("cpu", 1, 1, "float32", "torch", label_batch=5)
-    precision, _ = choose_precision(model_of(1), tmp_path, asked, looks=MIN_LOOKS)
+    precision, _ = choose_precision(model_of(1), tmp_path, asked, looks=MANY)
     assert precision.batch == 5
     rows = store.rows("train")
     views, form = draw_views(store, rows, 2, ViewsConfig()), model_of(1)
