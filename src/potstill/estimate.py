@@ -73,9 +73,8 @@ def estimate(data: Path, config: Config) -> Estimate:
         candidates = rates * len(config.twin.label_smoothing) + rates + 2 * (config.student.search == "weights")
         pilots = candidates * config.student.pilot_share
         trainings = 2 * config.seeds + pilots
-        # On CPU the timing had all threads, a job has one: little is lost, for several jobs run side by side.
-        work = train * epochs * trainings / speeds[precision.name]
-        seconds["students"] += work + START_SECONDS * (1 + trainings / machine.jobs)
+        work = train * epochs / speeds[precision.name] + START_SECONDS
+        seconds["students"] += START_SECONDS + work * trainings / min(machine.jobs, 2 * config.seeds)
         largest = max(largest, info.size)
         rendered = max(rendered, train * views * info.size**2 * 3)
     disk["photos"] = estimated_bytes(len(files), round(config.images.margin * largest))

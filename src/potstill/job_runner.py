@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from potstill.errors import PotstillError
-from potstill.machine import Machine
+from potstill.machine import Machine, torch_threads
 from potstill.progress import Reporter
 from potstill.run import Run, Stage, write_json
 from potstill.student_job import Job, train_job
@@ -48,14 +46,11 @@ class JobRunner:
         return int(self.run_folder.stage("3_soft_labels").facts()["photos"])
 
     def _one_by_one(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
-        before, usual = 0, torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        before = 0
+        with torch_threads(threads):
             for job in jobs:
                 train_job(job, self.run_folder, self.machine.device, functools.partial(_add, update, before))
                 before += job.recipe.steps(self._photos())
-        finally:
-            torch.set_num_threads(usual)
 
     def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
         """One process per job."""

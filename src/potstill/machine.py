@@ -1,7 +1,9 @@
 """What this machine has, and how a run uses it: device, arithmetic, threads. Chosen by timing, written down."""
 
+import contextlib
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -83,16 +85,20 @@ def fastest_precision(
     """The precision that was asked for; with "auto" the one that does more photos per second with this model here.
 
     Args:
-        training: time forward and backward, or the forward pass alone.
+        training: time forward and backward, on the thread that one of several trainings has, or as many as were asked
+            for; else the forward pass alone, on all.
     Returns:
         The choice, and the measured photos per second by name.
     """
     device = machine.torch_device()
     speeds, answers = {}, {}
+    of_training = 1 if machine.threads == "auto" else machine.threads
+    threads = of_training if training and machine.device == "cpu" else torch.get_num_threads()
     for name in ("float32", "bfloat16") if machine.precision == "auto" else (machine.precision,):
         precision = Precision(device, getattr(torch, name))
         try:
-            speeds[name], answers[name] = photos_per_second(model, size, precision, training, batch)
+            with torch_threads(threads):
+                speeds[name], answers[name] = photos_per_second(model, size, precision, training, batch)
         except RuntimeError:  # an operation without this arithmetic
             speeds[name], answers[name] = 0.0, 0.0
     best = max(speeds, key=lambda name: speeds[name])
@@ -123,15 +129,24 @@ def fastest_threads(
     most = machine.spare_threads(trainings)
     if most == 1:
         return 1, {}
-    before = torch.get_num_threads()
     chosen, speeds = 1, dict[int, float]()
     for number in sorted({2**n for n in range(most.bit_length())} | {most}):
-        torch.set_num_threads(number)
-        speeds[number], _ = photos_per_second(model, size, precision, training=True, batch=batch)
+        with torch_threads(number):
+            speeds[number], _ = photos_per_second(model, size, precision, training=True, batch=batch)
         if speeds[number] > WORTH_IT * speeds[chosen]:
             chosen = number
-    torch.set_num_threads(before)
     return chosen, {str(number): round(speed, 1) for number, speed in speeds.items()}
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """So many threads for torch while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def photos_per_second(

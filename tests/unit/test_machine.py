@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill import machine
-from potstill.machine import Machine, fastest_precision, fastest_threads
+from potstill.config import Auto
+from potstill.machine import Machine, fastest_precision, fastest_threads, torch_threads
 from potstill.training import Precision
 
 
@@ -51,6 +52,22 @@ def test_what_the_user_sets_is_not_questioned() -> None:
     precision, speeds = fastest_precision(_Slow(1.5), 8, Machine("cpu", 1, 1, "bfloat16"), training=True)
     assert precision.dtype == torch.bfloat16
     assert list(speeds) == ["bfloat16"]
+
+
+@pytest.mark.parametrize(("training", "asked", "timed_on"), [(False, "auto", 5), (True, "auto", 1), (True, 3, 3)])
+def test_a_training_is_timed_on_its_own_threads_and_the_teacher_on_all(
+    training: bool, asked: Auto | int, timed_on: int
+) -> None:
+    seen = []
+
+    def timed(*given: object) -> tuple[float, float]:
+        seen.append(torch.get_num_threads())
+        return 1.0, 1.0
+
+    with torch_threads(5), patch.object(machine, "photos_per_second", timed):
+        fastest_precision(_Slow(1.0), 8, Machine("cpu", 5, 5, threads=asked), training=training)
+        assert torch.get_num_threads() == 5
+    assert seen == [timed_on, timed_on]
 
 
 def test_probing_leaves_weights_and_statistics_alone() -> None:
