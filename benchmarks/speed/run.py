@@ -1,6 +1,6 @@
 """How near the run comes to the machine's own speed: ratios, both sides measured in turn in this one process.
 
-    python benchmarks/speed/run.py --photos FOLDER
+    python benchmarks/speed/run.py --photos FOLDER [--parts packing]
 
 prints the table and writes results.csv. FOLDER has JPEG files in class folders; it is only read.
 """
@@ -32,7 +32,7 @@ from potstill import student_job
 from potstill.answering import choose_precision, form_for
 from potstill.arrays import RowWriter
 from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
-from potstill.images.collect import collect_images
+from potstill.images.collect import PROCESSES_FROM, collect_images
 from potstill.images.folder import read_folder
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, store_features
@@ -49,6 +49,7 @@ from potstill.views import Renderer, draw_views
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
 REPEATS = 7
+PARTS = ("training", "packing", "labelling", "start", "memory")
 QUIET = Reporter(quiet=True)
 
 
@@ -147,7 +148,7 @@ def packing_row(photos: Path, side: int) -> Row:
             return len(files) / seconds_of(lambda: list(pool.map(lambda file: decode(file.path), files)))
 
     with Image.open(files[0].path) as image:
-        shown = f"photos like {image.width} × {image.height}"
+        shown = f"{len(files):,} photos like {image.width} × {image.height}"
     return in_turn(f"packing / bare JPEG decoding, {shown}, {cores} cores", "photos per s", "≥ 0.8", pack, bare)
 
 
@@ -159,6 +160,22 @@ def enlarged(photos: Path, target: Path, *, factor: int = 4, most: int = 60) -> 
             with Image.open(path) as image:
                 large = image.convert("RGB").resize((image.width * factor, image.height * factor))
             large.save(target / folder.name / path.name, "JPEG", quality=90)
+    return target
+
+
+def multiplied(photos: Path, target: Path, *, count: int = PROCESSES_FROM) -> Path:
+    """A folder of so many photos, no two alike: random parts of the photos, at their size."""
+    files, draw = read_folder(photos).files, np.random.default_rng(0)
+    for number in range(count):
+        file = files[number % len(files)]
+        folder = target / file.path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(file.path) as image:
+            share, left, top = draw.uniform(0.5, 0.9), draw.uniform(), draw.uniform()
+            width, height = share * image.width, share * image.height
+            x, y = left * (image.width - width), top * (image.height - height)
+            part = image.convert("RGB").resize(image.size, box=(x, y, x + width, y + height))
+        part.save(folder / f"{number}.jpg", "JPEG", quality=90)
     return target
 
 
@@ -260,23 +277,30 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of JPEG files in class folders")
     parser.add_argument("--teacher", default="efficientnet_lite2@224")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
         train_and_tell(arguments.train)
         return
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        run = synthetic_run(Path(temporary) / "run", 2000)
-        for name in ("mobilenetv1_025", "mobilenetv3_small_100"):
-            rows += training_rows(run, name, 128, steps=12)
-        if arguments.photos:
-            rows.append(packing_row(arguments.photos, 128))
-            rows.append(packing_row(enlarged(arguments.photos, Path(temporary) / "large"), 128))
+    photos, parts = arguments.photos, arguments.parts
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder)
+        if "training" in parts:
+            run = synthetic_run(temporary / "run", 2000)
+            for name in ("mobilenetv1_025", "mobilenetv3_small_100"):
+                rows += training_rows(run, name, 128, steps=12)
+        if "packing" in parts and photos:
+            for part in (photos, multiplied(photos, temporary / "many"), enlarged(photos, temporary / "large")):
+                rows.append(packing_row(part, 128))
+        if "labelling" in parts and photos:
             name, _, size = arguments.teacher.partition("@")
-            rows += labelling_rows(arguments.photos, name, int(size))
-        rows += start_rows()
-        rows.append(memory_row(Path(temporary), 1000, 200_000))
+            rows += labelling_rows(photos, name, int(size))
+        if "start" in parts:
+            rows += start_rows()
+        if "memory" in parts:
+            rows.append(memory_row(temporary, 1000, 200_000))
     add_rows(arguments.out, rows)
 
 

@@ -19,7 +19,7 @@ def test_processes_pack_what_threads_pack(
     photos: Path, packer: Callable[..., PixelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packer(photos, tmp_path / "threads")
-    monkeypatch.setattr(collect, "_PROCESSES_FROM", 0)
+    monkeypatch.setattr(collect, "PROCESSES_FROM", 0)
     packer(photos, tmp_path / "processes")
     for name in ("pixels.bin", "index.npy", "images.csv", "rejected.csv"):
         one, other = (tmp_path / side / "1_images" / name for side in ("threads", "processes"))

@@ -36,7 +36,7 @@ _TOGETHER = 8
 """Photos decoded in one go: handing each over alone costs a third of the decoding of a small one."""
 _AHEAD = 8
 """Such goes ahead of the writer: enough to keep the threads busy, little enough to keep memory flat."""
-_PROCESSES_FROM = 10_000
+PROCESSES_FROM = 10_000
 """Photos that are decoded by processes instead of threads."""
 
 _JOURNAL_EVERY = 256
@@ -185,7 +185,7 @@ def _read_journal(path: Path) -> list[Packed]:
 def _decoded(files: Sequence[PhotoFile], root: Path, form: _Form) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
     # What threads share, the interpreter, is what small photos wait for; processes take seconds to start.
-    with process_pool() if len(files) >= _PROCESSES_FROM else ThreadPoolExecutor(available_cores()) as pool:
+    with process_pool() if len(files) >= PROCESSES_FROM else ThreadPoolExecutor(available_cores()) as pool:
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
         most = max(_AHEAD, 2 * available_cores())
         for start in range(0, len(files), _TOGETHER):
