@@ -18,9 +18,15 @@ from potstill.images.pools import process_pool
 def test_processes_pack_what_threads_pack(
     photos: Path, packer: Callable[..., PixelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packer(photos, tmp_path / "threads")
+    began = []
+    monkeypatch.setattr(collect, "process_pool", lambda: began.append(True) or process_pool())
     monkeypatch.setattr(collect, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(collect, "available_cores", lambda: 2)
+    packer(photos, tmp_path / "threads")
+    assert not began
+    monkeypatch.setattr(collect, "available_cores", lambda: 3)
     packer(photos, tmp_path / "processes")
+    assert began
     for name in ("pixels.bin", "index.npy", "images.csv", "rejected.csv"):
         one, other = (tmp_path / side / "1_images" / name for side in ("threads", "processes"))
         assert one.read_bytes() == other.read_bytes(), name

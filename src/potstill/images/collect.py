@@ -37,7 +37,7 @@ _TOGETHER = 8
 _AHEAD = 8
 """Such goes ahead of the writer: enough to keep the threads busy, little enough to keep memory flat."""
 PROCESSES_FROM = 10_000
-"""Photos that are decoded by processes instead of threads."""
+"""Photos that are decoded by processes instead of threads, where there are more than two cores."""
 
 _JOURNAL_EVERY = 256
 
@@ -184,10 +184,13 @@ def _read_journal(path: Path) -> list[Packed]:
 
 def _decoded(files: Sequence[PhotoFile], root: Path, form: _Form) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
-    # What threads share, the interpreter, is what small photos wait for; processes take seconds to start.
-    with process_pool() if len(files) >= PROCESSES_FROM else ThreadPoolExecutor(available_cores()) as pool:
+    # What threads share, the interpreter, is what small photos wait for. Processes take seconds to start, and handing
+    # over the pixels costs what a second one gains.
+    cores = available_cores()
+    many = len(files) >= PROCESSES_FROM and cores > 2
+    with process_pool() if many else ThreadPoolExecutor(cores) as pool:
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
-        most = max(_AHEAD, 2 * available_cores())
+        most = max(_AHEAD, 2 * cores)
         for start in range(0, len(files), _TOGETHER):
             ahead.append(pool.submit(_decode_some, files[start : start + _TOGETHER], root, form))
             if len(ahead) >= most:
