@@ -217,7 +217,11 @@ def _fine_tune(
     log: list[dict[str, Any]],
     tell: Reporter,
 ) -> None:
-    """Train backbone and head on the photos, with the views that students will see."""
+    """Train backbone and head on the photos, with the views that students will see.
+
+    Norms keep the statistics they came with. The head has learned on features made with these; with those of a batch,
+    of photos unlike ImageNet's, the first loss is a hundred times as large and what the head knew is lost.
+    """
     drawn = draw_views(store, train, config.finetune_epochs, views)
     renderer = Renderer(store, train, drawn, model.info.size)
     per_epoch = max(1, len(train) // FINETUNE_BATCH)
@@ -248,6 +252,7 @@ def _fine_tune(
             ),
             precision,
             checkpoint=folder / "finetune.checkpoint",
+            frozen=[module for module in model.modules() if isinstance(module, nn.BatchNorm2d)],
             after_step=_logged(log, "finetune", update),
         )
     (folder / "finetune.checkpoint").unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +94,7 @@ def fit(
     precision: Precision,
     *,
     checkpoint: Path,
+    frozen: Sequence[nn.Module] = (),
     after_step: Callable[[int, float], None] = lambda step, loss: None,
     evaluate: Callable[[int], None] | None = None,
     evaluate_at: frozenset[int] = frozenset(),
@@ -105,6 +106,7 @@ def fit(
         batch: makes the batch of a step; runs one step ahead in another thread.
         loss: of a batch, one value per photo (B,); calls the modules.
         checkpoint: where to keep the state while training; removed at the end by the caller, when the result is safe.
+        frozen: modules that stay in evaluation mode, such as norms that keep their statistics.
         after_step: told the number of finished steps and the step's mean loss.
         evaluate: called with the number of finished steps, at those in `evaluate_at`, while `trained` holds the
             averaged weights in evaluation mode.
@@ -115,7 +117,7 @@ def fit(
     average = _Average(trained, schedule.ema)
     start = _restore(checkpoint, trained, average, optimizer)
     saved = time.monotonic()
-    trained.train()
+    _train(trained, frozen)
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(batch, start) if start < schedule.steps else None
         for step in range(start, schedule.steps):
@@ -141,13 +143,19 @@ def fit(
                 with average.in_place():
                     trained.eval()
                     evaluate(step + 1)
-                trained.train()
+                _train(trained, frozen)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(checkpoint, trained, average, optimizer, step + 1)
                 saved = time.monotonic()
     _save(checkpoint, trained, average, optimizer, schedule.steps)
     average.take_over()
     trained.eval()
+
+
+def _train(trained: nn.ModuleDict, frozen: Sequence[nn.Module]) -> None:
+    trained.train()
+    for module in frozen:
+        module.eval()
 
 
 def _optimizer(trained: nn.ModuleDict, schedule: Schedule) -> torch.optim.Optimizer:
