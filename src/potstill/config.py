@@ -92,7 +92,7 @@ class TeacherConfig:
     .safetensors or .pth file."""
     train: Literal["probe", "finetune", "auto"] = "probe"
     """"probe": the backbone stays as it is, a dense head learns on its stored features. "finetune": the backbone
-    learns too, after the probe. "auto": both, and the better on val stays."""
+    learns too, after the probe; its norms keep their statistics. "auto": both, and the better on val stays."""
     size: int | Auto = "auto"
     """Input side in pixels. "auto": the size the weights were trained for."""
     head_width: int = 0
