@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from potstill.images.pixels import PixelStore
+from potstill.run import Run, sha256_of
+
 CLASSES = ("disc", "frame", "stripes")
 
 TINY: dict[str, Any] = {
@@ -103,8 +106,14 @@ def potstill(*arguments: str | Path, timeout: float = 120, cwd: Path | None = No
     )
 
 
+def run_on(store: PixelStore, folder: Path) -> Run:
+    """A new run whose stage 1 is the packed photos."""
+    folder.mkdir()
+    run = Run(folder)
+    run.images.symlink_to(store.folder)
+    return run
+
+
 def weight_hashes(run: Path) -> dict[str, str]:
     """sha256 of every trained model below a run folder, by its path there."""
-    from potstill.run import sha256_of
-
     return {str(p.parent.relative_to(run)): sha256_of(p) for p in sorted(run.rglob("model.safetensors"))}

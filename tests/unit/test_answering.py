@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support import run_on
 
 from potstill import answering
 from potstill.answering import FILE, choose_precision, form_for, graph_form
@@ -17,7 +18,7 @@ from potstill.inference import answers, store_features
 from potstill.machine import Machine, decide
 from potstill.models import Classifier, build, describe
 from potstill.progress import Reporter
-from potstill.run import Run, read_json
+from potstill.run import read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
@@ -81,9 +82,7 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
 
 def labelled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.ndarray]:
     """What a run's stages 2 and 3 measured, and the features of the second view of all photos."""
-    folder.mkdir()
-    (folder / "1_images").symlink_to(store.folder)
-    run, machine = Run(folder), Machine("cpu", 1, 1, "float32", runtime)
+    run, machine = run_on(store, folder), Machine("cpu", 1, 1, "float32", runtime)
     train_teacher(TEACHER, ViewsConfig(), store, run, machine, Reporter(quiet=True))
     store_soft_labels(TEACHER, ViewsConfig(), 2, store, run, machine, Reporter(quiet=True))
     assert not (run.teacher / FILE).exists(), "the graph has done its work"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support import TINY, run_on
 from torch import Tensor
 
 from potstill.config import TeacherConfig, ViewsConfig
@@ -17,7 +18,6 @@ from potstill.run import Run, read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
-from support import TINY
 
 MACHINE = Machine("cpu", 1, 1, "float32")
 NAME = TINY["teacher.model"][0]
@@ -31,16 +31,17 @@ def teacher_of(train: str, **settings: float) -> TeacherConfig:
 
 def taught(store: PixelStore, folder: Path, config: TeacherConfig) -> Run:
     """A run with the store's photos, its teacher trained."""
-    folder.mkdir()
-    (folder / "1_images").symlink_to(store.folder)
-    run = Run(folder)
+    run = run_on(store, folder)
     train_teacher(config, ViewsConfig(), store, run, MACHINE, Reporter(quiet=True))
     return run
 
 
+TUNED = teacher_of("finetune", finetune_epochs=2)
+
+
 @pytest.fixture(scope="module")
 def tuned(store: PixelStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return taught(store, tmp_path_factory.mktemp("tuned") / "run", teacher_of("finetune", finetune_epochs=2))
+    return taught(store, tmp_path_factory.mktemp("tuned") / "run", TUNED)
 
 
 def steps_of(run: Run) -> list[float]:
@@ -65,8 +66,7 @@ def test_weights_learn_and_norms_keep_their_statistics(tuned: Run) -> None:
 
 
 def test_its_soft_labels_are_its_own(tuned: Run, store: PixelStore) -> None:
-    config = teacher_of("finetune", finetune_epochs=2)
-    store_soft_labels(config, ViewsConfig(), 3, store, tuned, MACHINE, Reporter(quiet=True))
+    store_soft_labels(TUNED, ViewsConfig(), 3, store, tuned, MACHINE, Reporter(quiet=True))
     soft = SoftLabels.open(tuned)
     rows = np.arange(len(soft.photos))
     known = np.load(tuned.teacher / "features.npy", mmap_mode="r")[:, 1].astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import TINY, make_photos
+from tests.support import TINY, make_photos, run_on
 
 from potstill import propagation
 from potstill.config import TeacherConfig, ViewsConfig
@@ -84,13 +84,6 @@ def few(tmp_path_factory: pytest.TempPathFactory, packer) -> PixelStore:
     folder = tmp_path_factory.mktemp("few")
     photos = make_photos(folder / "data", {"train": 2, "val": 4, "test": 1, "unlabeled": 10})
     return packer(photos, folder / "run", size=40)
-
-
-def run_on(store: PixelStore, folder: Path) -> Run:
-    """A new run whose stage 1 is the packed photos."""
-    folder.mkdir()
-    (folder / "1_images").symlink_to(store.folder)
-    return Run(folder)
 
 
 def teach(store: PixelStore, run: Run, *, mix: float = 0.5, **settings) -> list[str]:
