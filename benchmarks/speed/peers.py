@@ -39,34 +39,45 @@ PEERS = {
 ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
 
 
-def ours(photos: Path, views: int) -> dict[str, Any]:
-    """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
-    from potstill.config import ImagesConfig, MachineConfig, TeacherConfig, ViewsConfig
+def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: Any, views: int) -> dict[str, float]:
+    """Seconds of stages 1 to 3, in order, and of rendering `views` of every photo at the student's size; `config` is
+    that of views."""
+    from potstill.config import ImagesConfig
     from potstill.images.collect import collect_images
-    from potstill.machine import decide, fastest_precision
-    from potstill.models import build, describe
     from potstill.progress import Reporter
     from potstill.quick_resize import quick_bicubic
-    from potstill.run import Run
     from potstill.soft_labels import store_soft_labels
     from potstill.stored import SoftLabels
     from potstill.students import render_views
     from potstill.teacher import train_teacher
 
-    tell, machine = Reporter(quiet=True), decide(MachineConfig())
+    tell = Reporter(quiet=True)
+    clock = [time.perf_counter()]
+    store = collect_images(photos, ImagesConfig(test_share=0.1), teacher.size, run, tell, resize=quick_bicubic)
+    clock.append(time.perf_counter())
+    train_teacher(teacher, config, store, run, machine, tell)
+    clock.append(time.perf_counter())
+    store_soft_labels(teacher, config, views, store, run, machine, tell)
+    clock.append(time.perf_counter())
+    render_views(8.0, SIZE, store, SoftLabels.open(run), run, machine, tell)
+    clock.append(time.perf_counter())
+    taken = [b - a for a, b in itertools.pairwise(clock)]
+    return dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True))
+
+
+def ours(photos: Path, views: int) -> dict[str, Any]:
+    """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
+    from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.machine import decide, fastest_precision
+    from potstill.models import build, describe
+    from potstill.run import Run
+    from potstill.stored import SoftLabels
+
+    machine = decide(MachineConfig())
     teacher = TeacherConfig(model=("densenet121",), weights="none", size=SIZE, folds=0, min_gain=0, probe_views=0)
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(Path(temporary) / "run")
-        clock = [time.perf_counter()]
-        store = collect_images(photos, ImagesConfig(test_share=0.1), SIZE, run, tell, resize=quick_bicubic)
-        clock.append(time.perf_counter())
-        train_teacher(teacher, ViewsConfig(), store, run, machine, tell)
-        clock.append(time.perf_counter())
-        store_soft_labels(teacher, ViewsConfig(), views, store, run, machine, tell)
-        clock.append(time.perf_counter())
-        soft = SoftLabels.open(run)
-        render_views(8.0, SIZE, store, soft, run, machine, tell)
-        clock.append(time.perf_counter())
+        before = before_students(photos, run, machine, teacher, ViewsConfig(), views)
         student = build(describe(STUDENT, run.classes(), size=SIZE))
         precision, _ = fastest_precision(student, SIZE, machine, training=True)
         dtype = precision.name
@@ -74,13 +85,12 @@ def ours(photos: Path, views: int) -> dict[str, Any]:
         alone = {**os.environ, "OMP_NUM_THREADS": "1"}
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone) for _ in range(machine.jobs)]
         rates = [float(process.communicate()[0]) for process in running]
-        taken = [b - a for a, b in itertools.pairwise(clock)]
         return {
             "tool": "potstill",
             "images_per_second": sum(rates),
-            "before_seconds": sum(taken),
-            "before": dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True)),
-            "photos": len(soft.photos),
+            "before_seconds": sum(before.values()),
+            "before": before,
+            "photos": len(SoftLabels.open(run).photos),
             "dtype": dtype,
         }
 

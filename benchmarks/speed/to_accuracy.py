@@ -15,7 +15,6 @@ Adds a row to results.csv.
 
 import argparse
 import hashlib
-import itertools
 import json
 import os
 import statistics
@@ -144,40 +143,28 @@ def theirs(photos: Path, weights: str, seed: int) -> dict[str, Any]:
 
 def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     """Stages 1 to 3 and one student, as a run has them but for the twin, with their times and how right it is."""
-    import numpy as np
     import torch
+    from peers import before_students
 
     from potstill import metrics
-    from potstill.config import ImagesConfig, MachineConfig, TeacherConfig, ViewsConfig
-    from potstill.images.collect import collect_images
+    from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.images.pixels import PixelStore
     from potstill.inference import plain_answers
     from potstill.job_runner import JobRunner
     from potstill.machine import decide, fastest_precision, fastest_threads
     from potstill.models import build, describe, load
     from potstill.progress import Reporter
-    from potstill.quick_resize import quick_bicubic
     from potstill.run import Run
-    from potstill.soft_labels import store_soft_labels
-    from potstill.stored import SoftLabels
     from potstill.student_job import Job, Recipe
-    from potstill.students import render_views
-    from potstill.teacher import train_teacher
     from potstill.training import Precision
 
-    tell, machine = Reporter(quiet=True), decide(MachineConfig())
+    machine = decide(MachineConfig())
     torch.set_num_threads(machine.cores)
     teacher = TeacherConfig(model=(TEACHER,), size=TEACHER_SIZE, probe_views=1, folds=2)
-    views = ViewsConfig(seed=seed)
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(Path(temporary) / "run")
-        clock = [time.perf_counter()]
-        store = collect_images(photos, ImagesConfig(), TEACHER_SIZE, run, tell, resize=quick_bicubic)
-        clock.append(time.perf_counter())
-        train_teacher(teacher, views, store, run, machine, tell)
-        clock.append(time.perf_counter())
-        store_soft_labels(teacher, views, VIEWS, store, run, machine, tell)
-        clock.append(time.perf_counter())
-        render_views(8.0, SIZE, store, SoftLabels.open(run), run, machine, tell)
+        stages = before_students(photos, run, machine, teacher, ViewsConfig(seed=seed), VIEWS)
+        started = time.perf_counter()
         student = build(describe(STUDENT, run.classes(), size=SIZE), weights=weights)
         precision, _ = fastest_precision(student, SIZE, machine, training=True)
         recipe = Recipe(
@@ -194,20 +181,19 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
         )
         job = Job(run.students / "distilled", STUDENT, SIZE, weights, seed, recipe)
         threads, _ = fastest_threads(student, SIZE, precision, machine, trainings=1, batch=BATCH)
-        JobRunner(run, machine, tell).run([job], "student", threads)
-        clock.append(time.perf_counter())
-        taken = [round(b - a, 1) for a, b in itertools.pairwise(clock)]
-        model = load(job.folder)
+        JobRunner(run, machine, Reporter(quiet=True)).run([job], "student", threads)
+        stages["student"] = time.perf_counter() - started
+        model, store = load(job.folder), PixelStore(run.images)
 
         def right(part: Literal["val", "test"]) -> float:
             rows = store.rows(part)
             _, logits = plain_answers(model, store, rows, Precision(torch.device("cpu")), threads=machine.cores)
-            return metrics.accuracy(np.asarray(logits), store.labels(rows))
+            return metrics.accuracy(logits, store.labels(rows))
 
         return {
-            "seconds": sum(taken),
+            "seconds": sum(stages.values()),
             "threads": threads,
-            "stages": dict(zip(("photos", "teacher", "labels", "student"), taken, strict=True)),
+            "stages": stages,
             "val": right("val"),
             "test": right("test"),
         }
