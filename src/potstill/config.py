@@ -147,10 +147,11 @@ class StudentConfig:
     """Input side in pixels for students that do not name their own. "auto": what the weights were trained for."""
     epochs: int | Auto = "auto"
     """Passes over the photos. "auto": such that about 60,000 views are seen, between 10 and 200 passes."""
-    batch_size: int = 64
-    """Photos per step; an eighth of all photos where there are fewer than eight times as many."""
+    batch_size: int | Auto = "auto"
+    """Photos per step; an eighth of all photos where there are fewer than eight times as many. "auto": 64, and 16 from
+    scratch (but not with "dist"), where many steps are worth more than steady ones."""
     lr: float | Auto = "auto"
-    """Highest learning rate (AdamW, 5 % warm-up, cosine to 0). "auto": 3e-3, and 2e-3 from scratch."""
+    """Highest learning rate (AdamW, 5 % warm-up, cosine to 0). "auto": 3e-3, and 5e-3 from scratch."""
     weight_decay: float = 0.02
     """Weight decay of all weight matrices; biases and norms have none."""
     ema: float = 0.998
@@ -179,7 +180,7 @@ class StudentConfig:
     def __post_init__(self) -> None:
         if self.epochs != "auto" and self.epochs < 1:
             raise ConfigError(f"student.epochs must be at least 1, got {self.epochs}.")
-        if self.batch_size < 2:
+        if self.batch_size != "auto" and self.batch_size < 2:
             raise ConfigError(f"student.batch_size must be at least 2, got {self.batch_size}.")
         if self.temperature != "auto" and not self.temperature > 0:
             raise ConfigError(f"student.temperature must be above 0, got {self.temperature}. Use 1 for no softening.")

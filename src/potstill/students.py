@@ -128,7 +128,7 @@ def _shared_recipe(
     if not decided.is_file():
         model = build(info, weights=spec.weights)  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
-        batch, epochs = _batch_size(config, photos), epochs_for(config, photos)
+        batch, epochs = _batch_size(config, spec, photos), epochs_for(config, photos)
         compiling = decide_compile(
             model,
             info.size,
@@ -146,10 +146,10 @@ def _shared_recipe(
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
-    lr = student.lr if student.lr != "auto" else 2e-3 if spec.weights == "none" else 3e-3
+    lr = student.lr if student.lr != "auto" else 5e-3 if spec.weights == "none" else 3e-3
     return Recipe(
         epochs=epochs_for(config, photos),
-        batch_size=_batch_size(config, photos),
+        batch_size=_batch_size(config, spec, photos),
         lr=lr,
         weight_decay=student.weight_decay,
         ema=student.ema,
@@ -159,8 +159,15 @@ def _shared_recipe(
     )
 
 
-def _batch_size(config: Config, photos: int) -> int:
-    return min(config.student.batch_size, max(MIN_BATCH, photos // 8))
+def _batch_size(config: Config, spec: StudentSpec, photos: int) -> int:
+    """As set, or 64, and 16 from scratch: there a thousand steps are too few, and what the teacher gives comes late.
+
+    "dist" correlates over the batch, and so keeps a large one.
+    """
+    size = config.student.batch_size
+    if size == "auto":
+        size = 16 if spec.weights == "none" and config.student.method != "dist" else 64
+    return min(size, max(MIN_BATCH, photos // 8))
 
 
 def epochs_for(config: Config, photos: int) -> int:
