@@ -99,7 +99,14 @@ def fastest_precision(
         try:
             with torch_threads(threads):
                 speeds[name], answers[name] = photos_per_second(model, size, precision, training, batch)
-        except RuntimeError:  # an operation without this arithmetic
+        except RuntimeError as error:  # an operation without this arithmetic
+            if name == "float32":
+                raise
+            if machine.precision == name:
+                raise ConfigError(
+                    f"machine.precision = {name!r} cannot be used with this model here: {str(error).splitlines()[0]}\n"
+                    '  Leave it at "auto".'
+                ) from None
             speeds[name], answers[name] = 0.0, 0.0
     best = max(speeds, key=lambda name: speeds[name])
     if machine.precision == "auto":

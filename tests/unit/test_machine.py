@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from potstill import machine
 from potstill.config import Auto
+from potstill.errors import ConfigError
 from potstill.machine import Machine, fastest_precision, fastest_threads, torch_threads
 from potstill.training import Precision
 
@@ -52,6 +53,24 @@ def test_what_the_user_sets_is_not_questioned() -> None:
     precision, speeds = fastest_precision(_Slow(1.5), 8, Machine("cpu", 1, 1, "bfloat16"), training=True)
     assert precision.dtype == torch.bfloat16
     assert list(speeds) == ["bfloat16"]
+
+
+class _FloatOnly(nn.Linear):
+    """Has no bfloat16."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        answer = super().forward(pixels.mean((2, 3)))
+        if answer.dtype == torch.bfloat16:
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return answer
+
+
+def test_arithmetic_that_a_model_lacks_is_passed_over_or_refused() -> None:
+    precision, speeds = fastest_precision(_FloatOnly(3, 2), 8, Machine("cpu", 1, 1), training=True)
+    assert precision.dtype == torch.float32
+    assert speeds["bfloat16"] == 0
+    with pytest.raises(ConfigError, match=r"bfloat16.*not implemented"):
+        fastest_precision(_FloatOnly(3, 2), 8, Machine("cpu", 1, 1, "bfloat16"), training=True)
 
 
 @pytest.mark.parametrize(("training", "asked", "timed_on"), [(False, "auto", 5), (True, "auto", 1), (True, 3, 3)])
