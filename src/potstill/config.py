@@ -151,7 +151,7 @@ class StudentConfig:
     """Photos per step; an eighth of all photos where there are fewer than eight times as many. "auto": 64, and 16 from
     scratch (but not with "dist"), where many steps are worth more than steady ones."""
     lr: float | Auto = "auto"
-    """Highest learning rate (AdamW, 5 % warm-up, cosine to 0). "auto": 3e-3, and 5e-3 from scratch."""
+    """Highest learning rate (AdamW, 5 % warm-up, cosine to 0). "auto": 3e-3, and 1e-2 from scratch."""
     weight_decay: float = 0.02
     """Weight decay of all weight matrices; biases and norms have none."""
     ema: float = 0.998

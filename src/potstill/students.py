@@ -146,7 +146,7 @@ def _shared_recipe(
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
-    lr = student.lr if student.lr != "auto" else 5e-3 if spec.weights == "none" else 3e-3
+    lr = student.lr if student.lr != "auto" else 1e-2 if spec.weights == "none" else 3e-3
     return Recipe(
         epochs=epochs_for(config, photos),
         batch_size=_batch_size(config, spec, photos),
