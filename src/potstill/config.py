@@ -146,7 +146,8 @@ class StudentConfig:
     size: int | Auto = "auto"
     """Input side in pixels for students that do not name their own. "auto": what the weights were trained for."""
     epochs: int | Auto = "auto"
-    """Passes over the photos. "auto": such that about 60,000 views are seen, between 10 and 200 passes."""
+    """Passes over the photos. "auto": such that about 60,000 views are seen, from scratch 120,000, between 10
+    and 200 passes."""
     batch_size: int | Auto = "auto"
     """Photos per step; an eighth of all photos where there are fewer than eight times as many. "auto": 64, and 16 from
     scratch (but not with "dist"), where many steps are worth more than steady ones."""

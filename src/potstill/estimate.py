@@ -53,7 +53,7 @@ def estimate(data: Path, config: Config) -> Estimate:
     learning = len(files) * (1 - test_share)
     has_val = any(file.split == "val" for file in files)
     train = int(learning * (1 if has_val else 1 - config.images.val_share))
-    views, epochs = views_for(config, train), epochs_for(config, train)
+    views = views_for(config, train)
     classes = folder.classes
     seconds = {"photos": len(files) / (DECODED_PER_SECOND * machine.cores), "teacher": 0.0, "students": 0.0}
     disk, widths, largest = {}, 0, 0
@@ -73,7 +73,7 @@ def estimate(data: Path, config: Config) -> Estimate:
         candidates = rates * len(config.twin.label_smoothing) + rates + 2 * (config.student.search == "weights")
         pilots = candidates * config.student.pilot_share
         trainings = 2 * config.seeds + pilots
-        work = train * epochs / speeds[precision.name] + START_SECONDS
+        work = train * epochs_for(config, spec, train) / speeds[precision.name] + START_SECONDS
         seconds["students"] += START_SECONDS + work * trainings / min(machine.jobs, 2 * config.seeds)
         largest = max(largest, info.size)
         rendered = max(rendered, train * views * info.size**2 * 3)

@@ -128,7 +128,7 @@ def _shared_recipe(
     if not decided.is_file():
         model = build(info, weights=spec.weights)  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
-        batch, epochs = _batch_size(config, spec, photos), epochs_for(config, photos)
+        batch, epochs = _batch_size(config, spec, photos), epochs_for(config, spec, photos)
         compiling = decide_compile(
             model,
             info.size,
@@ -148,7 +148,7 @@ def _shared_recipe(
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.weights == "none" else 3e-3
     return Recipe(
-        epochs=epochs_for(config, photos),
+        epochs=epochs_for(config, spec, photos),
         batch_size=_batch_size(config, spec, photos),
         lr=lr,
         weight_decay=student.weight_decay,
@@ -170,19 +170,26 @@ def _batch_size(config: Config, spec: StudentSpec, photos: int) -> int:
     return min(size, max(MIN_BATCH, photos // 8))
 
 
-def epochs_for(config: Config, photos: int) -> int:
-    """The number of epochs: as set, or such that about 60,000 views are seen, between 10 and 200 epochs.
+def epochs_for(config: Config, spec: StudentSpec, photos: int) -> int:
+    """The number of epochs: as set, or such that about 60,000 views are seen, from scratch 120,000, between 10 and 200.
 
     `photos` counts the unlabelled ones too.
     """
-    if config.student.epochs != "auto":
-        return config.student.epochs
-    return int(np.clip(round(60_000 / max(photos, 1)), 10, 200))
+    return _passes(config, photos, 120_000 if spec.weights == "none" else 60_000)
 
 
 def views_for(config: Config, photos: int) -> int:
-    """The number of stored views per photo: as set, or one per epoch up to 24."""
-    return config.views.count if config.views.count != "auto" else min(epochs_for(config, photos), 24)
+    """The number of stored views per photo: as set, or one per epoch of a pretrained student, up to 24.
+
+    It is not for the student to say: all share one store, those of later commands too.
+    """
+    return config.views.count if config.views.count != "auto" else min(_passes(config, photos, 60_000), 24)
+
+
+def _passes(config: Config, photos: int, views: int) -> int:
+    if config.student.epochs != "auto":
+        return config.student.epochs
+    return int(np.clip(round(views / max(photos, 1)), 10, 200))
 
 
 def _distillation(config: Config, soft: SoftLabels, classes: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from potstill.settings import from_mapping
-from potstill.students import _batch_size, parse_students
+from potstill.students import _batch_size, epochs_for, parse_students, views_for
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,24 @@ def test_batches_are_smaller_from_scratch_and_of_few_photos(
     config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
     (spec,) = parse_students(config)
     assert _batch_size(config, spec, photos) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "photos", "epochs", "views"),
+    [
+        ({"student.weights": "auto"}, 1200, 50, 24),
+        ({"student.weights": "none"}, 1200, 100, 24),
+        ({"student.weights": "auto"}, 4000, 15, 15),
+        ({"student.weights": "none"}, 4000, 30, 15),
+        ({"student.weights": "none"}, 50, 200, 24),
+        ({"student.weights": "auto"}, 100_000, 10, 10),
+        ({"student.weights": "none", "student.epochs": 6}, 1200, 6, 6),
+    ],
+)
+def test_from_scratch_takes_twice_as_long_on_the_same_views(
+    settings: dict[str, object], photos: int, epochs: int, views: int
+) -> None:
+    config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
+    (spec,) = parse_students(config)
+    assert epochs_for(config, spec, photos) == epochs
+    assert views_for(config, photos) == views
