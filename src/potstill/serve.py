@@ -132,18 +132,18 @@ def build_page(run: Run, student: str | None = None) -> Any:
             "Photos stay on this machine and are deleted after ten minutes."
         )
         with gradio.Row():
-            photo = gradio.Image(
-                label="Photo",
-                sources=["upload", "clipboard", "webcam"],
-                type="filepath",
-                height=380,
-                elem_id="photo",
-                scale=1,
-                min_width=300,
-            )
-            # gradio would decode the file itself, with other rules and an unfriendly error: hand over the path.
-            photo.preprocess = lambda payload: None if payload is None else payload.path
-            answers = gradio.HTML(elem_id="answers", min_height=380, scale=2, min_width=320)
+            with gradio.Column(scale=1, min_width=300):
+                photo = gradio.Image(
+                    label="Photo",
+                    sources=["upload", "clipboard", "webcam"],
+                    type="filepath",
+                    height=380,
+                    elem_id="photo",
+                )
+            with gradio.Column(scale=2, min_width=320):
+                answers = gradio.HTML(elem_id="answers", min_height=380)
+        # gradio would decode the file itself, with other rules and an unfriendly error: hand over the path.
+        photo.preprocess = lambda payload: None if payload is None else payload.path
         photo.change(
             lambda path: answer_page(models, path), photo, answers, api_name="classify", concurrency_limit=AT_ONCE
         )

@@ -86,7 +86,8 @@ def train_students(config: Config, store: PixelStore, run: Run, machine: Machine
             for seed in range(config.seeds)
             for arm, recipe in (("distilled", distilled), ("alone", alone))
         ]
-        runner.run(jobs, f"{spec.name}: distilled and alone, {config.seeds} seeds", threads)
+        times = f"{config.seeds} seed{'s' if config.seeds > 1 else ''}"
+        runner.run(jobs, f"{spec.name}: distilled and alone, {times}", threads)
     for cache in run.students.glob("views-*.npy"):
         cache.unlink()
     names = _finished(config, run, tell)
