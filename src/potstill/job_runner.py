@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from potstill.errors import PotstillError
 from potstill.machine import Machine, torch_threads
 from potstill.progress import Reporter
-from potstill.run import Run, Stage, write_json
+from potstill.run import Run, Stage, read_json, write_json
 from potstill.student_job import Job, train_job
 from potstill.student_process import TOLD
 
@@ -29,12 +30,25 @@ class JobRunner:
 
     def run(self, jobs: Sequence[Job], label: str, threads: int) -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
-        settings."""
+        settings.
+
+        Of jobs that are the same training, as student and twin are where the student learns without a teacher, one is
+        run, and the others get its files.
+        """
         todo = [job for job in jobs if Stage(job.folder, _title(job), self.run_folder.redo).begin(job.inputs())]
-        if not todo:
-            return
         for job in todo:
             write_json(job.folder / "job.json", job.to_json())
+        firsts = dict[str, Job]()
+        for job in jobs:
+            firsts.setdefault(_training(job), job)
+        self._train([job for job in todo if firsts[_training(job)] is job], label, threads)
+        for job in todo:
+            if firsts[_training(job)] is not job:
+                _copy(firsts[_training(job)], job)
+
+    def _train(self, todo: Sequence[Job], label: str, threads: int) -> None:
+        if not todo:
+            return
         total = sum(job.recipe.steps(self._photos()) for job in todo)
         with self.tell.bar(label, total, unit="steps") as update:
             if self.machine.jobs == 1 or len(todo) == 1:
@@ -87,6 +101,22 @@ class JobRunner:
                 process.terminate()
             for process in running:
                 process.wait()
+
+
+def _training(job: Job) -> str:
+    return json.dumps(job.inputs(), sort_keys=True)
+
+
+def _copy(first: Job, job: Job) -> None:
+    """What training would have written again, under the other's name."""
+    for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
+        shutil.copyfile(first.folder / name, job.folder / name)
+    described = read_json(first.folder / "model.json")
+    described["trained"]["arm"] = job.folder.name
+    write_json(job.folder / "model.json", described)
+    facts = Stage(first.folder, _title(first)).facts()
+    facts.pop("inputs")
+    Stage(job.folder, _title(job)).finish(**facts)
 
 
 def _add(update: Callable[[int], None], before: int, step: int) -> None:

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import potstill
-from potstill import metrics, student_job
+from potstill import job_runner, metrics, student_job
 from potstill.arrays import RowWriter
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers
+from potstill.job_runner import JobRunner
+from potstill.machine import Machine
 from potstill.models import load
+from potstill.progress import Reporter
 from potstill.run import Run, Stage
 from potstill.student_job import Job, Recipe, train_job
 from potstill.training import Precision
@@ -101,6 +104,37 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
     assert torch.allclose(batch.teacher_logits, expected, atol=0.03, rtol=0.01), "float16 apart"
     shown = Renderer(store, soft.photos, soft.views, 32)(order, np.ones(8, int))
     assert (batch.pixels.numpy() == shown).all()
+
+
+def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
+    tiny_run: "potstill.Result", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    for stage in ("images", "teacher", "soft_labels"):
+        getattr(run, stage).symlink_to(getattr(tiny_run.run, stage))
+    jobs = [
+        Job(run.students / "tiny" / f"seed-{seed}" / arm, "mobilenetv1_025", 32, "none", seed, RECIPE)
+        for seed in (0, 1)
+        for arm in ("distilled", "alone")
+    ]
+    trained: list[str] = []
+    monkeypatch.setattr(
+        job_runner, "train_job", lambda job, *others: (trained.append(job.folder.name), train_job(job, *others))
+    )
+    runner = JobRunner(run, Machine("cpu", 1, 1), Reporter(quiet=True))
+    runner.run(jobs, "students", 1)
+    assert trained == ["distilled", "distilled"], "once for each seed"
+    for seed in (0, 1):
+        student, twin = (run.students / "tiny" / f"seed-{seed}" / arm for arm in ("distilled", "alone"))
+        assert sorted(p.name for p in student.iterdir()) == sorted(p.name for p in twin.iterdir())
+        assert load(student).info.trained == {**load(twin).info.trained, "arm": "distilled"}
+        assert load(twin).info.trained["arm"] == "alone"
+        assert (student / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
+    (twin / "done.json").unlink()
+    runner.run(jobs, "students", 1)
+    assert len(trained) == 2, "nor again where the other has been finished before"
+    assert (twin / "done.json").is_file()
 
 
 def _test_accuracy(run: Run, folder: Path) -> float:
