@@ -1,9 +1,15 @@
 """What a student's recipe is by rule, before any pilot."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from potstill.progress import Reporter
 from potstill.settings import from_mapping
-from potstill.students import _batch_size, epochs_for, parse_students, views_for
+from potstill.student_job import Job, Recipe
+from potstill.students import _batch_size, _choose, epochs_for, parse_students, views_for
 
 
 @pytest.mark.parametrize(
@@ -45,3 +51,41 @@ def test_from_scratch_takes_twice_as_long_on_the_same_views(
     (spec,) = parse_students(config)
     assert epochs_for(config, spec, photos) == epochs
     assert views_for(config, photos) == views
+
+
+TWIN = Recipe(epochs=1, batch_size=8, lr=1e-3, weight_decay=0.0, ema=0.0, dtype="float32", soft_labels="")
+STUDENT = replace(TWIN, distill_weight=1.0, feature_weight=1.0)
+
+
+def _pilot(folder: Path, recipe: Recipe, right: np.ndarray) -> Job:
+    """A finished pilot that is right on these of 200 val photos of two classes, always as sure."""
+    labels = np.arange(200) % 2
+    answers = np.where(right, labels, 1 - labels)
+    folder.mkdir()
+    np.savez(folder / "val_predictions.npz", logits=2.0 * np.eye(2)[answers], labels=labels)
+    return Job(folder, "mobilenetv1_025", 32, "none", 0, recipe)
+
+
+@pytest.mark.parametrize(
+    ("settings", "student_right", "taught"),
+    [
+        ({}, 180, True),
+        ({}, 158, True),  # two photos behind: noise
+        ({}, 120, False),
+        ({"student.distill_weight": 1.0, "student.feature_weight": 1.0}, 120, True),  # as the user set it
+    ],
+)
+def test_a_teacher_that_does_harm_on_val_is_left_out_where_weights_are_auto(
+    tmp_path: Path, settings: dict[str, object], student_right: int, taught: bool
+) -> None:
+    config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
+    (spec,) = parse_students(config)
+    photos = np.arange(200)  # the two are wrong on others
+    candidates = {"distilled": [STUDENT], "alone": [TWIN]}
+    pilots = {
+        "distilled": [_pilot(tmp_path / "distilled", STUDENT, photos < student_right)],
+        "alone": [_pilot(tmp_path / "alone", TWIN, photos >= 40)],
+    }
+    distilled, alone = _choose(config, spec, candidates, pilots, Reporter(quiet=True))
+    assert alone == TWIN
+    assert distilled == (STUDENT if taught else TWIN)
