@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from potstill.errors import PotstillError
 from potstill.machine import Machine, torch_threads
 from potstill.progress import Reporter
-from potstill.run import Run, Stage, read_json, write_json
-from potstill.student_job import Job, train_job
+from potstill.run import Run, Stage, write_json
+from potstill.student_job import Job, copy_job, train_job
 from potstill.student_process import TOLD
 
 _POLL_SECONDS = 0.5
@@ -44,7 +43,7 @@ class JobRunner:
         self._train([job for job in todo if firsts[_training(job)] is job], label, threads)
         for job in todo:
             if firsts[_training(job)] is not job:
-                _copy(firsts[_training(job)], job)
+                copy_job(firsts[_training(job)], job)
 
     def _train(self, todo: Sequence[Job], label: str, threads: int) -> None:
         if not todo:
@@ -105,18 +104,6 @@ class JobRunner:
 
 def _training(job: Job) -> str:
     return json.dumps(job.inputs(), sort_keys=True)
-
-
-def _copy(first: Job, job: Job) -> None:
-    """What training would have written again, under the other's name."""
-    for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
-        shutil.copyfile(first.folder / name, job.folder / name)
-    described = read_json(first.folder / "model.json")
-    described["trained"]["arm"] = job.folder.name
-    write_json(job.folder / "model.json", described)
-    facts = Stage(first.folder, _title(first)).facts()
-    facts.pop("inputs")
-    Stage(job.folder, _title(job)).finish(**facts)
 
 
 def _add(update: Callable[[int], None], before: int, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from potstill.arrays import RowReader
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers
 from potstill.models import Classifier, build, describe, normalise, save
-from potstill.run import Run, Stage, read_json, write_text
+from potstill.run import Run, Stage, read_json, write_json, write_text
 from potstill.stored import ARMS, SoftLabels
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, mixed_labels, plain_views
@@ -70,6 +71,11 @@ class Job:
     weights: str
     seed: int
     recipe: Recipe
+
+    @property
+    def arm(self) -> str:
+        """What its folder says it is; a pilot is what its recipe makes it."""
+        return self.folder.name if self.folder.name in ARMS else self.recipe.arm
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on."""
@@ -157,7 +163,7 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
         model,
         job.folder,
         role="student",
-        arm=job.folder.name if job.folder.name in ARMS else recipe.arm,
+        arm=job.arm,
         seed=job.seed,
         recipe=asdict(recipe),
         temperature=temperature,
@@ -172,6 +178,18 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
         steps=steps,
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def copy_job(first: Job, job: Job) -> None:
+    """Write what training the job would have written again: `first` is finished, and the same training."""
+    for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
+        shutil.copyfile(first.folder / name, job.folder / name)
+    described = read_json(first.folder / "model.json")
+    described["trained"]["arm"] = job.arm
+    write_json(job.folder / "model.json", described)
+    facts = Stage(first.folder, first.folder.name).facts()
+    facts.pop("inputs")
+    Stage(job.folder, job.folder.name).finish(**facts)
 
 
 def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int) -> Callable[[int], _Batch]:

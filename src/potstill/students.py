@@ -30,6 +30,9 @@ from potstill.stored import ARMS, SoftLabels
 from potstill.student_job import Job, Recipe
 from potstill.views import Renderer
 
+VIEWS_SEEN = 60_000
+"""By a student with "auto" epochs; twice as many where it starts from random weights."""
+
 MIN_BATCH = 8
 """Of few photos a step takes an eighth, but not less than this: short epochs would be too few steps."""
 
@@ -43,6 +46,10 @@ class StudentSpec:
     model: str
     size: int | None
     weights: str
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.weights == "none"
 
 
 def parse_students(config: Config) -> tuple[StudentSpec, ...]:
@@ -125,11 +132,11 @@ def _shared_recipe(
     """What student and twin have in common: length, learning rate, averaging, arithmetic."""
     student = config.student
     photos = len(soft.photos)
+    batch, epochs = _batch_size(config, spec, photos), epochs_for(config, spec, photos)
     decided = run.students / spec.name / "precision.json"
     if not decided.is_file():
         model = build(info, weights=spec.weights)  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
-        batch, epochs = _batch_size(config, spec, photos), epochs_for(config, spec, photos)
         compiling = decide_compile(
             model,
             info.size,
@@ -147,10 +154,10 @@ def _shared_recipe(
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
     tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
-    lr = student.lr if student.lr != "auto" else 1e-2 if spec.weights == "none" else 3e-3
+    lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     return Recipe(
-        epochs=epochs_for(config, spec, photos),
-        batch_size=_batch_size(config, spec, photos),
+        epochs=epochs,
+        batch_size=batch,
         lr=lr,
         weight_decay=student.weight_decay,
         ema=student.ema,
@@ -167,7 +174,7 @@ def _batch_size(config: Config, spec: StudentSpec, photos: int) -> int:
     """
     size = config.student.batch_size
     if size == "auto":
-        size = 16 if spec.weights == "none" and config.student.method != "dist" else 64
+        size = 16 if spec.from_scratch and config.student.method != "dist" else 64
     return min(size, max(MIN_BATCH, photos // 8))
 
 
@@ -176,7 +183,7 @@ def epochs_for(config: Config, spec: StudentSpec, photos: int) -> int:
 
     `photos` counts the unlabelled ones too.
     """
-    return _passes(config, photos, 120_000 if spec.weights == "none" else 60_000)
+    return _passes(config, photos, 2 * VIEWS_SEEN if spec.from_scratch else VIEWS_SEEN)
 
 
 def views_for(config: Config, photos: int) -> int:
@@ -184,7 +191,7 @@ def views_for(config: Config, photos: int) -> int:
 
     It is not for the student to say: all share one store, those of later commands too.
     """
-    return config.views.count if config.views.count != "auto" else min(_passes(config, photos, 60_000), 24)
+    return config.views.count if config.views.count != "auto" else min(_passes(config, photos, VIEWS_SEEN), 24)
 
 
 def _passes(config: Config, photos: int, views: int) -> int:
