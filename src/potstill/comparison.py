@@ -98,7 +98,8 @@ def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
 
 
 def _digest(run: Run, name: str, seed: int, arm: str) -> str:
-    return str(read_json(model_folder(run, name, seed, arm) / "model.json")["sha256"])
+    described = read_json(model_folder(run, name, seed, arm) / "model.json")
+    return f"{described['sha256']} {described.get('crop', 1.0)}"
 
 
 def _logits(
@@ -146,15 +147,16 @@ def _student_numbers(
     right = {arm: answers[f"{name}/{arm}"].argmax(-1) == labels for arm in ARMS}
     for arm in ARMS:
         logits = answers[f"{name}/{arm}"]
-        temperatures = [load_info(model_folder(run, name, s, arm)).trained["temperature"] for s in range(config.seeds)]
-        per_seed = [_calibration(z, labels, t) for z, t in zip(logits, temperatures, strict=True)]
+        infos = [load_info(model_folder(run, name, s, arm)) for s in range(config.seeds)]
+        per_seed = [_calibration(z, labels, info.trained["temperature"]) for z, info in zip(logits, infos, strict=True)]
         interval = metrics.bootstrap_mean(right[arm].astype(float), resamples=resamples, confidence=confidence)
         arms[arm] = {
             "accuracy": asdict(interval),
             "accuracy_per_seed": [metrics.accuracy(z, labels) for z in logits],
             **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
             "agreement": float(np.mean([metrics.agreement(z, answers["teacher"]) for z in logits])),
-            "recipe": load_info(model_folder(run, name, 0, arm)).trained["recipe"],
+            "recipe": infos[0].trained["recipe"],
+            "crop_per_seed": [info.crop for info in infos],
             "seconds_per_seed": [
                 read_json(model_folder(run, name, s, arm) / "done.json")["seconds"] for s in range(config.seeds)
             ],

@@ -145,6 +145,9 @@ class StudentConfig:
     """As teacher.weights, for students that do not name their own. "none" trains from scratch."""
     size: int | Auto = "auto"
     """Input side in pixels for students that do not name their own. "auto": what the weights were trained for."""
+    crop: float | Auto = "auto"
+    """Share of the centre square's side that the trained student looks at, in [0.5, 1]. Training views zoom in; a plain
+    photo whose margin is cut shows things as large. "auto": 1 or 0.875, each model what val is surer of."""
     epochs: int | Auto = "auto"
     """Passes over the photos. "auto": such that about 60,000 views are seen, from scratch 120,000, between 10
     and 200 passes."""
@@ -185,6 +188,8 @@ class StudentConfig:
             raise ConfigError(f"student.batch_size must be at least 2, got {self.batch_size}.")
         if self.temperature != "auto" and not self.temperature > 0:
             raise ConfigError(f"student.temperature must be above 0, got {self.temperature}. Use 1 for no softening.")
+        if self.crop != "auto":
+            _between("student.crop", self.crop, 0.5, 1)
         if self.lr != "auto":
             _between("student.lr", self.lr, 0, 1, open_low=True)
         _between("student.ema", self.ema, 0, 0.99999)

@@ -1,8 +1,9 @@
 """A trained model as it is deployed: one uint8 RGB photo of any size in, class probabilities out.
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
-centre square, antialiased bilinear resize to the input size, rounded to whole grey levels (see `potstill.resize`),
-normalised, softmax of the logits divided by the temperature that was fitted on val.
+centre square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to whole
+grey levels (see `potstill.resize`), normalised, softmax of the logits divided by the temperature
+that was fitted on val.
 """
 
 import copy
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.models import Classifier
-from potstill.resize import ROUND_UP_FROM
+from potstill.resize import ROUND_UP_FROM, shown
 
 
 class Deployable(nn.Module):
@@ -22,6 +23,7 @@ class Deployable(nn.Module):
         super().__init__()
         self.net = model.net
         self.size = model.info.size
+        self.crop = model.info.crop
         self.temperature = temperature
         self.dtype = torch.float32
         self.mean: Tensor
@@ -37,6 +39,8 @@ class Deployable(nn.Module):
         pixels = photo.permute(2, 0, 1).unsqueeze(0).float()
         height, width = photo.shape[0], photo.shape[1]
         side = torch.sym_min(height, width)
+        if self.crop < 1:
+            side = shown(side, self.crop)  # type: ignore[arg-type]  # a symbol while exporting
         # narrow, not slicing: slices give exporters sizes that they cannot reason about.
         pixels = pixels.narrow(2, (height - side) // 2, side).narrow(3, (width - side) // 2, side)
         pixels = F.interpolate(

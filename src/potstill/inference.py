@@ -29,8 +29,9 @@ def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batc
 def plain_answers(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
-    """Features (n, D) and logits (n, C) of the plain view (centre square) of the photos `rows`."""
-    renderer = Renderer(store, rows, plain_views(store, rows)[:, None], model.info.size, threads=threads)
+    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, cut as the model looks at it."""
+    views = plain_views(store, rows, model.info.crop)[:, None]
+    renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
         answers(model, renderer(block, np.zeros(len(block), int)), precision)
         for block in (np.arange(i, min(i + BATCH, len(rows))) for i in range(0, len(rows), BATCH))

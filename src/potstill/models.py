@@ -20,8 +20,8 @@ from potstill.weights import initial_weights
 
 TIMED_PHOTOS = 30
 
-FORMAT = 1
-"""Of model.json. A reader refuses a higher number."""
+FORMAT = 2
+"""Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1."""
 
 HEAD_STD = 0.01
 """Standard deviation of new head weights. timm's own start of MobileNet and EfficientNet heads is far too large for
@@ -46,6 +46,8 @@ class ModelInfo:
     """For timm's constructor."""
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
+    crop: float = 1.0
+    """Share of the centre square's side that it looks at (`potstill.resize.shown`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, licence."""
     trained: dict[str, Any] = field(default_factory=dict)

@@ -161,6 +161,7 @@ def _shared_recipe(
         lr=lr,
         weight_decay=student.weight_decay,
         ema=student.ema,
+        crop=student.crop,
         dtype=facts["dtype"],
         compile=facts.get("compile", False),
         soft_labels=run.stage("3_soft_labels").digest(),

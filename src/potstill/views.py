@@ -65,10 +65,14 @@ def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsCon
     return views
 
 
-def plain_views(store: PixelStore, rows: np.ndarray) -> np.ndarray:
-    """(n,) of VIEW: the centre square of each photo, unchanged. What val, test and deployment use."""
+def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.ndarray:
+    """(n,) of VIEW: the centre square of each photo, unchanged. What val, test and deployment use.
+
+    Args:
+        crop: share of the square's side that is shown, in (0, 1].
+    """
     width, height = store.index["width"][rows].astype(float), store.index["height"][rows].astype(float)
-    side = np.minimum(width, height)
+    side = crop * np.minimum(width, height)
     views = np.zeros(len(rows), VIEW)
     views["box"] = np.stack(
         [(1 - side / width) / 2, (1 - side / height) / 2, (1 + side / width) / 2, (1 + side / height) / 2], axis=-1

@@ -37,7 +37,7 @@ def teach(run: Run, folder: Path) -> None:
     """Put the teacher in the place of a stored student: a real network with ImageNet weights, at no cost."""
     trained = load_info(folder).trained
     model = load(run.teacher)
-    model.info = dataclasses.replace(model.info, trained={})
+    model.info = dataclasses.replace(model.info, trained={}, crop=0.875)  # less than 1, so that a lost crop shows
     save(model, folder, **trained | {"temperature": 1.5})
 
 

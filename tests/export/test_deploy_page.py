@@ -67,7 +67,8 @@ def test_the_fit_of_the_page_is_the_programs() -> None:
     names: dict[str, object] = {}
     exec(code[: code.index("manifest =")] + code[code.index("def fit") :], names)
     photo: Image.Image = draw_photo("frame", 5, width=101, height=76)
-    assert (names["fit"](photo, 48) == fit(photo, 48)).all()  # type: ignore[operator]
+    for crop in (1.0, 0.875):
+        assert (names["fit"](photo, 48, crop) == fit(photo, 48, crop)).all()  # type: ignore[operator]
 
 
 def test_every_row_of_the_benchmark_is_shown() -> None:

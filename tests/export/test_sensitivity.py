@@ -30,8 +30,8 @@ def _moved(student: Path, photos: np.ndarray, but: tuple[str, ...]) -> float:
 
 def test_they_are_few_and_small_and_make_most_of_the_error(taught_run: Run) -> None:
     student = taught_run.students / STUDENT / "seed-0/distilled"
-    size = load(student).info.size
-    photos = calibration_photos(taught_run, size, plain=True, most=PHOTOS)
+    info = load(student).info
+    photos = calibration_photos(taught_run, info, plain=True, most=PHOTOS)
     names = sensitive_layers(student, photos, steps=64)
     layers = layers_of(load(student))
     weights = {name: layer.weight.numel() for name, layer in layers.items()}
@@ -46,7 +46,7 @@ def test_they_are_few_and_small_and_make_most_of_the_error(taught_run: Run) -> N
 
 def test_probing_changes_nothing(taught_run: Run) -> None:
     student = taught_run.students / STUDENT / "seed-0/distilled"
-    photos = calibration_photos(taught_run, load(student).info.size, plain=True, most=4)
+    photos = calibration_photos(taught_run, load(student).info, plain=True, most=4)
     before = (student / "model.safetensors").read_bytes()
     assert sensitive_layers(student, photos, steps=64) == sensitive_layers(student, photos, steps=64)
     assert (student / "model.safetensors").read_bytes() == before

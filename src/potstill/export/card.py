@@ -76,7 +76,7 @@ validation photos (temperature {facts["temperature"]:.3f}). An answer below {fac
 
 ## How to use it
 
-Input: {input_rule(facts["size"])}
+Input: {input_rule(facts["size"], facts["crop"])}
 
 Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}. They are in every file, too, and in
 `manifest.json` with the sha256 of each file. {_weights(info)}

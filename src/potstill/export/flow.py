@@ -196,7 +196,6 @@ class _Job:
         cache.mkdir(exist_ok=True)
         stem = "student" if result.precision == "float32" else f"student-{result.precision}"
         path = Path(tempfile.mkdtemp(dir=self.work)) / f"{stem}{form.suffix}"
-        size = self.reference.model.info.size
         result = replace(result, calibration=rung.name if rung else None)
         conversion = Conversion(
             student=str(student),
@@ -204,7 +203,7 @@ class _Job:
             precision=result.precision,
             path=str(path),
             metadata={**self.reference.metadata(), "precision": result.precision},
-            calibration=str(write_calibration(self.run, size, rung, self.work)) if rung else "",
+            calibration=str(write_calibration(self.run, self.reference.model.info, rung, self.work)) if rung else "",
             percentile=rung.percentile if rung else False,
             float_layers=self._sensitive(form) if rung and rung.float_layers else (),
             cache=str(cache),
@@ -216,10 +215,9 @@ class _Job:
         return Attempt(result, path)
 
     def _score(self, form: Format, path: Path, split: Split, python: str | None) -> Answers:
-        size = self.reference.model.info.size
-        return score(
-            Scoring(format=form.name, path=str(path), images=str(self.run.images), split=split, size=size), python
-        )
+        info, images = self.reference.model.info, str(self.run.images)
+        scoring = Scoring(format=form.name, path=str(path), images=images, split=split, size=info.size, crop=info.crop)
+        return score(scoring, python)
 
     def _compare(self, answers: Answers, told: Told) -> Comparison:
         return compare(answers, told, self.reference.model.info.classes)
@@ -290,7 +288,7 @@ class _Job:
             return self._aware(form)
         folder = self.work / f"corrected-{form.weight_steps}{'-but-sensitive' if rung.float_layers else ''}"
         if not folder.exists():
-            photos = calibration_photos(self.run, self.reference.model.info.size, plain=True)
+            photos = calibration_photos(self.run, self.reference.model.info, plain=True)
             floats = self._sensitive(form) if rung.float_layers else ()
             correct_biases(self.reference.folder, photos, folder, steps=form.weight_steps, float_layers=floats)
         return folder
@@ -299,7 +297,7 @@ class _Job:
         """Found once for all formats that round alike."""
         found = self.work / f"sensitive-{form.weight_steps}.json"
         if not found.exists():
-            photos = calibration_photos(self.run, self.reference.model.info.size, plain=True, most=SENSITIVITY_PHOTOS)
+            photos = calibration_photos(self.run, self.reference.model.info, plain=True, most=SENSITIVITY_PHOTOS)
             write_json(found, sensitive_layers(self.reference.folder, photos, steps=form.weight_steps))
         return tuple(read_json(found))
 

@@ -38,7 +38,7 @@ def write_timm(run: Run, student: str, folder: Path) -> None:
             "input_size": [3, size, size],
             "fixed_input_size": False,
             "interpolation": "bilinear",
-            "crop_pct": 1.0,
+            "crop_pct": info.get("crop", 1.0),
             "crop_mode": "center",
             "mean": info["mean"],
             "std": info["std"],

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from potstill.images.pixels import PixelStore
+from potstill.models import ModelInfo
 from potstill.run import Run
 from potstill.stored import SoftLabels
 from potstill.views import Renderer, plain_views
@@ -35,23 +36,23 @@ LADDER = (
 )
 
 
-def calibration_photos(run: Run, size: int, *, plain: bool, most: int = CALIBRATION_PHOTOS) -> np.ndarray:
+def calibration_photos(run: Run, info: ModelInfo, *, plain: bool, most: int = CALIBRATION_PHOTOS) -> np.ndarray:
     """(N, S, S, 3) uint8: training photos, evenly spread over the classes, as the network sees them."""
     store = PixelStore(run.images)
     if plain:
         rows = store.rows("train")
-        views = plain_views(store, rows)[:, None]
+        views = plain_views(store, rows, info.crop)[:, None]
     else:
         soft = SoftLabels.open(run)
         rows, views = soft.photos, np.asarray(soft.views)
     # The store is ordered by photo id, a hash, so that evenly spaced photos are a random sample of all classes.
     picked = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
-    return Renderer(store, rows, views, size)(picked, np.arange(len(picked)) % views.shape[1])
+    return Renderer(store, rows, views, info.size)(picked, np.arange(len(picked)) % views.shape[1])
 
 
-def write_calibration(run: Run, size: int, rung: Rung, folder: Path) -> Path:
+def write_calibration(run: Run, info: ModelInfo, rung: Rung, folder: Path) -> Path:
     """The rung's photos as a file for `Conversion.calibration`."""
     path = folder / f"calibration-{'plain' if rung.plain_photos else 'views'}.npy"
     if not path.is_file():
-        np.save(path, calibration_photos(run, size, plain=rung.plain_photos))
+        np.save(path, calibration_photos(run, info, plain=rung.plain_photos))
     return path

@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(run: Run, student: str) -> None:
-    """`manifest.json` beside the files: labels, input size, threshold, and the sha256 of every file."""
+    """`manifest.json` beside the files: labels, input size, crop, threshold, and the sha256 of every file."""
     facts = read_results(run)["students"][student]
     files = [f for f in facts["files"] if f["file"] is not None]
     prefix = f"{student}/"
@@ -28,6 +28,7 @@ def write_manifest(run: Run, student: str) -> None:
         "fingerprint": run.stage("4_students").digest(),
         "labels": facts["classes"],
         "size": facts["size"],
+        "crop": facts["crop"],
         "threshold": facts["threshold"],
         "files": {
             f["file"].removeprefix(prefix): {
@@ -83,6 +84,7 @@ class ExportedPredictor:
     classes: tuple[str, ...]
     threshold: float
     size: int
+    crop: float
     format: Format
     _run: Runner
 
@@ -92,7 +94,7 @@ class ExportedPredictor:
         if not self.format.any_size:
             from PIL import Image
 
-            pixels = fit(Image.fromarray(pixels), self.size)
+            pixels = fit(Image.fromarray(pixels), self.size, self.crop)
         return Prediction.of(np.asarray(self._run(pixels), np.float32), self.classes, self.threshold)
 
 
@@ -121,7 +123,9 @@ def load_exported(path: Path | str) -> ExportedPredictor:
         ) from error
     if inside != manifest["labels"]:
         raise ExportError(f"{path} has the labels {inside} inside, {MANIFEST} says {manifest['labels']}.")
-    return ExportedPredictor(path, tuple(inside), float(manifest["threshold"]), int(manifest["size"]), form, run)
+    return ExportedPredictor(
+        path, tuple(inside), float(manifest["threshold"]), int(manifest["size"]), float(manifest["crop"]), form, run
+    )
 
 
 def is_exported(path: Path) -> bool:

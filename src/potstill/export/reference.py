@@ -65,6 +65,7 @@ class Reference:
             "arm": str(info.trained["arm"]),
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": info.size,
+            "crop": info.crop,
             "classes": list(info.classes),
             "temperature": _temperature(self.model),
             "threshold": float(info.trained.get("threshold", 0.0)),
@@ -83,18 +84,20 @@ class Reference:
             "fingerprint": self.run.stage("4_students").digest(),
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": str(info.size),
-            "input": input_rule(info.size),
+            "crop": repr(info.crop),
+            "input": input_rule(info.size, info.crop),
             "temperature": repr(_temperature(self.model)),
             "threshold": repr(float(info.trained.get("threshold", 0.0))),
             "license": json.dumps(licences(self.model), ensure_ascii=False),
         }
 
 
-def input_rule(size: int) -> str:
+def input_rule(size: int, crop: float) -> str:
     """What goes into a file, in words."""
+    square = "the centre square" if crop == 1 else f"the middle {100 * crop:g} % (of the side) of the centre square"
     return (
-        "one upright RGB photo, uint8, height x width x 3. A file that takes any size cuts the centre square and "
-        f"resizes it itself; one that takes {size} x {size} wants the centre square, resized with an antialiased "
+        f"one upright RGB photo, uint8, height x width x 3. A file that takes any size cuts {square} and "
+        f"resizes it itself; one that takes {size} x {size} wants {square}, resized with an antialiased "
         "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalisation and softmax are inside."
     )
 

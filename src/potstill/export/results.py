@@ -5,7 +5,7 @@ run, fingerprint    the run, and the digest of its student stage
 confidence          of all intervals
 environment         machine and versions, as in environment.json
 students            NAME → what its files are compared with:
-    seed, arm, weights_sha256, size, classes, temperature, threshold
+    seed, arm, weights_sha256, size, crop, classes, temperature, threshold
     test_photos, accuracy {value, low, high}, milliseconds   of the torch student, one thread
     max_loss, min_agreement, min_rounded_agreement           the tolerance, as shares
     files           one `FileResult` per format and precision

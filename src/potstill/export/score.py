@@ -54,6 +54,7 @@ class Scoring:
     """Folder of the pixel store."""
     split: str
     size: int
+    crop: float
 
 
 def score(scoring: Scoring, python: str | None = None) -> Answers:
@@ -95,7 +96,7 @@ def main(job: str, out: str) -> None:
     answers, times = [], []
     for row in store.rows(scoring.split):  # type: ignore[arg-type]
         image = store.photo(int(row))
-        photo = np.array(image) if form.any_size else fit(image, scoring.size)
+        photo = np.array(image) if form.any_size else fit(image, scoring.size, scoring.crop)
         started = time.perf_counter()
         answers.append(np.array(run(photo), np.float32))
         times.append(1000 * (time.perf_counter() - started))
