@@ -53,6 +53,7 @@ def test_python_gives_verdicts_and_every_number(tiny_run: "potstill.Result") -> 
         assert {"nll", "ece"} <= numbers.keys()
     assert {"parameters", "macs", "bytes", "milliseconds", "difference", "mcnemar"} <= student.keys()
     assert {"agreement"} <= student["distilled"].keys()
+    assert all(0.5 <= crop <= 1 for arm in ("distilled", "alone") for crop in student[arm]["crop_per_seed"])
     assert len(student["mcnemar"]) == tiny_run.comparison["seeds"] == 2
     assert tiny_run.report.is_file()
 

@@ -15,7 +15,7 @@ from potstill.report.page import headline, render
 from potstill.report.photos import choose, wrong_labels
 from potstill.report.read import RunFiles, answers, reliability
 from potstill.report.write import write_report
-from potstill.run import Run, read_json
+from potstill.run import Run, read_json, write_json
 
 LIMIT = 5_000_000
 """Bytes of a page that is quick to open."""
@@ -67,6 +67,19 @@ def test_the_verdict_stands_first_with_its_interval_and_numbers_are_those_of_the
         a = numbers["accuracy"]
         assert f"{100 * a['value']:.1f} % <small>({100 * a['low']:.1f} to {100 * a['high']:.1f})</small>" in page
     assert "Seeds 0 to 1." in page
+
+
+def test_each_seed_says_how_much_of_a_photo_it_looks_at(slim: Run) -> None:
+    comparison = read_json(slim.comparison / "comparison.json")
+    student = comparison["students"][0]
+    student["distilled"]["crop_per_seed"], student["alone"]["crop_per_seed"] = [1.0, 0.875], [0.875, 1.0]
+    write_json(slim.comparison / "comparison.json", comparison)
+    rows = re.findall(r'<tr><th scope="row" class="text">[^<]*</th><td>[01]</td>.*?</tr>', page_of(slim))
+    shown = [re.findall(r"<td>([^<]*)</td>", row)[-2:] for row in rows]
+    assert shown == [["100.0 %", "87.5 %"], ["87.5 %", "100.0 %"]]
+    del student["alone"]["crop_per_seed"]  # as an older run has it
+    write_json(slim.comparison / "comparison.json", comparison)
+    assert "<td>–</td></tr>" in page_of(slim)
 
 
 def test_of_several_students_the_one_chosen_on_val_gives_the_verdict(slim: Run) -> None:
