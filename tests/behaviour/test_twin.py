@@ -132,9 +132,11 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
         assert load(twin).info.trained["arm"] == "alone"
         assert (student / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
     (twin / "done.json").unlink()
-    runner.run(jobs, "students", 1)
+    pilot = replace(jobs[0], folder=run.students / "tiny" / "pilots" / "distilled-0")
+    runner.run([*jobs, pilot], "students", 1)
     assert len(trained) == 2, "nor again where the other has been finished before"
     assert (twin / "done.json").is_file()
+    assert load(pilot.folder).info.trained["arm"] == "alone", "a pilot's folder does not say what it is; its recipe does"
 
 
 def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result", tmp_path: Path) -> None:
