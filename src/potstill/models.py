@@ -162,7 +162,7 @@ def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary)
-    info = dataclasses.replace(model.info, trained={**model.info.trained, **trained})
+    info = dataclasses.replace(model.info, format=FORMAT, trained={**model.info.trained, **trained})
     write_json(folder / "model.json", {**dataclasses.asdict(info), "sha256": sha256_of(folder / "model.safetensors")})
     return info
 

@@ -123,9 +123,8 @@ def load_exported(path: Path | str) -> ExportedPredictor:
         ) from error
     if inside != manifest["labels"]:
         raise ExportError(f"{path} has the labels {inside} inside, {MANIFEST} says {manifest['labels']}.")
-    return ExportedPredictor(
-        path, tuple(inside), float(manifest["threshold"]), int(manifest["size"]), float(manifest["crop"]), form, run
-    )
+    crop = float(manifest.get("crop", 1.0))  # files from before there was a choice look at the whole square
+    return ExportedPredictor(path, tuple(inside), float(manifest["threshold"]), int(manifest["size"]), crop, form, run)
 
 
 def is_exported(path: Path) -> bool:
