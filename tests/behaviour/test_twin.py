@@ -136,7 +136,9 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
     runner.run([*jobs, pilot], "students", 1)
     assert len(trained) == 2, "nor again where the other has been finished before"
     assert (twin / "done.json").is_file()
-    assert load(pilot.folder).info.trained["arm"] == "alone", "a pilot's folder does not say what it is; its recipe does"
+    assert load(pilot.folder).info.trained["arm"] == "alone", (
+        "a pilot's folder does not say what it is; its recipe does"
+    )
 
 
 def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result", tmp_path: Path) -> None:
