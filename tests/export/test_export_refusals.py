@@ -82,6 +82,14 @@ def test_a_file_away_from_its_manifest_is_refused(exported_copy: Run, tmp_path: 
         load_exported(tmp_path / "student.onnx")
 
 
+def test_a_file_from_before_there_was_a_crop_looks_at_the_whole_square(exported_copy: Run) -> None:
+    path = exported_copy.export / STUDENT / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert load_exported(path.with_name("student.onnx")).crop == manifest.pop("crop") == 0.875
+    write_json(path, manifest)
+    assert load_exported(path.with_name("student.onnx")).crop == 1.0
+
+
 def test_a_file_that_is_not_in_the_manifest_is_refused(exported_copy: Run) -> None:
     folder = exported_copy.export / STUDENT
     shutil.copy(folder / "student.onnx", folder / "mine.onnx")
