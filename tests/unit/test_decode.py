@@ -2,7 +2,10 @@
 
 import io
 import struct
+import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +142,34 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
 def test_broken_exif_does_not_spoil_a_good_photo() -> None:
     data = encoded(GREY.convert("RGB"), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff")
     assert decode(data).image.size == (64, 48)
+
+
+def test_threads_that_decode_at_once_hear_no_warning_and_leave_the_filters_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first_inside, second_inside, first_out = (threading.Event() for _ in range(3))
+    real = Image.open
+
+    def open_and_warn(file: io.BytesIO, **options: object) -> Image.Image:
+        if threading.current_thread().name.startswith("first"):
+            first_inside.set()
+            assert second_inside.wait(10)
+        else:
+            second_inside.set()
+            assert first_out.wait(10)
+        warnings.warn("broken EXIF", UserWarning, stacklevel=1)
+        return real(file, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", open_and_warn)
+    data, filters = encoded(GREY), list(warnings.filters)
+    with ThreadPoolExecutor(1, "first") as one, ThreadPoolExecutor(1, "second") as other:
+        first = one.submit(decode, data)
+        assert first_inside.wait(10)
+        second = other.submit(decode, data)
+        assert first.result(10).image.size == (64, 48)
+        first_out.set()
+        assert second.result(10).image.size == (64, 48)
+    assert warnings.filters == filters
 
 
 def test_animations_show_their_first_frame() -> None:

@@ -5,6 +5,7 @@ checking, predicting and serving all see the same picture.
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,32 @@ class Decoded:
     """Whether it was stored on its side and an EXIF tag said so."""
 
 
+class _Silence:
+    """No warnings while any thread is inside. `warnings.catch_warnings` alone is not made for threads: the one that
+    leaves first would let the others warn, the one that leaves last would keep all warnings off for good."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 def decode(
     data: bytes,
     *,
@@ -89,8 +116,7 @@ def decode(
         raise BadPhotoError("empty", "the file has 0 bytes")
     if len(data) > MAX_BYTES:
         raise BadPhotoError("too_large", f"{len(data):,} bytes, limit {MAX_BYTES:,}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken EXIF and the like; the bomb limit is ours, below
+    with _SILENCE:  # broken EXIF and the like; the bomb limit is ours, below
         try:
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
