@@ -17,7 +17,7 @@ from potstill import losses, metrics
 from potstill.arrays import RowReader
 from potstill.config import Auto
 from potstill.images.pixels import PixelStore
-from potstill.inference import BATCH, answers
+from potstill.inference import BATCH, answers, plain_answers
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.run import Run, Stage, read_json, write_json, write_text
 from potstill.stored import ARMS, SoftLabels
@@ -129,7 +129,9 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
     batch = batches(job, run, store, soft, info.size)
     val = store.rows("val")
     crops = CROPS if recipe.crop == "auto" else (recipe.crop,)
-    val_pixels = _plain_pixels(store, val, info.size, crops[0])
+    val_pixels = Renderer(store, val, plain_views(store, val, crops[0])[:, None], info.size)(
+        np.arange(len(val)), np.zeros(len(val), int)
+    )
     val_labels = store.labels(val)
     steps = recipe.steps(len(soft.photos))
     log = _Log(job.folder)
@@ -161,8 +163,7 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
         evaluate=evaluate,
         evaluate_at=frozenset(round(steps * (k + 1) / EVALUATIONS) for k in range(EVALUATIONS)),
     )
-    crop, val_logits = _surest(model, store, val, crops, precision)
-    model.info = replace(model.info, crop=crop)
+    val_logits = _cut_to_the_surest(model, _logits(model, val_pixels, precision), store, val, crops, precision)
     temperature = metrics.fit_temperature(val_logits, val_labels)
     scaled = val_logits / temperature
     np.savez(job.folder / "val_predictions.npz", logits=val_logits, labels=val_labels)
@@ -262,23 +263,29 @@ def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Te
     return losses.distill_loss(logits, teacher_logits, temperature=recipe.temperature)
 
 
-def _plain_pixels(store: PixelStore, rows: np.ndarray, size: int, crop: float) -> np.ndarray:
-    """(n, S, S, 3) uint8."""
-    renderer = Renderer(store, rows, plain_views(store, rows, crop)[:, None], size)
-    return renderer(np.arange(len(rows)), np.zeros(len(rows), int))
+def _cut_to_the_surest(
+    model: Classifier,
+    logits: np.ndarray,
+    store: PixelStore,
+    val: np.ndarray,
+    crops: Sequence[float],
+    precision: Precision,
+) -> np.ndarray:
+    """Give the model the crop with the lowest val NLL after temperature scaling, the first of equals.
 
-
-def _surest(
-    model: Classifier, store: PixelStore, val: np.ndarray, crops: Sequence[float], precision: Precision
-) -> tuple[float, np.ndarray]:
-    """The crop with the lowest val NLL after temperature scaling, the first of equals, and the logits at it."""
+    Args:
+        logits: (n, C) of the val photos at the first crop.
+    Returns:
+        (n, C) at the crop that was taken.
+    """
     labels = store.labels(val)
-    found = []
-    for crop in crops:
-        logits = _logits(model, _plain_pixels(store, val, model.info.size, crop), precision)
-        found.append((metrics.nll(logits / metrics.fit_temperature(logits, labels), labels), crop, logits))
-    _, crop, logits = min(found, key=lambda one: one[0])
-    return crop, logits
+    found = {crops[0]: logits}
+    for crop in crops[1:]:
+        model.info = replace(model.info, crop=crop)
+        found[crop] = plain_answers(model, store, val, precision)[1]
+    best = min(found, key=lambda crop: metrics.nll(found[crop] / metrics.fit_temperature(found[crop], labels), labels))
+    model.info = replace(model.info, crop=best)
+    return found[best]
 
 
 def _logits(model: Classifier, pixels: np.ndarray, precision: Precision) -> np.ndarray:

@@ -4,6 +4,7 @@ Grey, palette, alpha, CMYK, 16-bit, EXIF rotation and animations are normalised 
 checking, predicting and serving all see the same picture.
 """
 
+import contextlib
 import io
 import threading
 import warnings
@@ -69,21 +70,19 @@ class _Silence:
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
-        self._filters = warnings.catch_warnings()
+        self._filters = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.simplefilter("ignore")
+                self._filters.enter_context(warnings.catch_warnings(action="ignore"))
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._filters.__exit__(None, None, None)
+                self._filters.close()
 
 
 _SILENCE = _Silence()
