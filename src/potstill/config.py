@@ -95,6 +95,9 @@ class TeacherConfig:
     learns too, after the probe; its norms keep their statistics. "auto": both, and the better on val stays."""
     size: int | Auto = "auto"
     """Input side in pixels. "auto": the size the weights were trained for."""
+    levels: int = 4
+    """Stages of the backbone that the head sees beside its last features: mean and deviation of every channel. 0: the
+    last features alone."""
     head_width: int = 0
     """Neurons of the head's hidden layer. 0: none, the head is one linear layer."""
     dropout: float = 0.2
@@ -103,10 +106,12 @@ class TeacherConfig:
     """Views per training photo whose features the head learns on, beside the plain photo."""
     probe_epochs: int = 60
     """Passes of the head over the stored features."""
-    probe_lr: float = 1e-3
-    """Learning rate of the head (AdamW, cosine to 0)."""
+    probe_lr: float = 3e-3
+    """Learning rate of the head (Adam, cosine to 0)."""
+    probe_penalty: float = 0.02
+    """The loss of the head grows by this times the sum of its squared weights, of standardised features."""
     weight_decay: float = 0.01
-    """Weight decay of head and fine-tuning."""
+    """Weight decay of fine-tuning."""
     finetune_epochs: int = 6
     """Passes over the photos when the backbone learns too."""
     finetune_lr: float = 1e-4
@@ -126,11 +131,12 @@ class TeacherConfig:
             raise ConfigError("teacher.model is empty; name at least one model.")
         _between("teacher.dropout", self.dropout, 0, 0.95)
         _between("teacher.min_gain", self.min_gain, 0, 1)
-        for name in ("probe_epochs", "finetune_epochs", "probe_views", "head_width", "folds"):
+        for name in ("probe_epochs", "finetune_epochs", "probe_views", "levels", "head_width", "folds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"teacher.{name} must not be negative, got {getattr(self, name)}.")
         for name in ("probe_lr", "finetune_lr"):
             _between(f"teacher.{name}", getattr(self, name), 0, 1, open_low=True)
+        _between("teacher.probe_penalty", self.probe_penalty, 0, 10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

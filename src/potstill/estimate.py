@@ -58,7 +58,8 @@ def estimate(data: Path, config: Config) -> Estimate:
     seconds = {"photos": len(files) / (DECODED_PER_SECOND * machine.cores), "teacher": 0.0, "students": 0.0}
     disk, widths, largest = {}, 0, 0
     for name in config.teacher.model:
-        info = describe(name, classes, size=None if config.teacher.size == "auto" else config.teacher.size)
+        size = None if config.teacher.size == "auto" else config.teacher.size
+        info = describe(name, classes, size=size, levels=config.teacher.levels)
         model = fused(build(info), Precision(machine.torch_device()))
         precision, speeds = fastest_precision(model, info.size, machine, training=False)
         looks = train * (1 + max(views, config.teacher.probe_views)) + len(files) - train

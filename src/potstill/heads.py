@@ -57,8 +57,11 @@ def fit_head(
         fit(
             nn.ModuleDict({"head": head}),
             batch,
-            lambda data: nn.functional.cross_entropy(head(data[0]), data[1], reduction="none"),
-            Schedule(steps=steps, lr=config.probe_lr, weight_decay=config.weight_decay),
+            lambda data: (
+                nn.functional.cross_entropy(head(data[0]), data[1], reduction="none")
+                + config.probe_penalty * last.weight.square().sum()
+            ),
+            Schedule(steps=steps, lr=config.probe_lr, weight_decay=0.0),
             Precision(torch.device("cpu")),
             checkpoint=name.with_suffix(".checkpoint"),
             after_step=lambda step, loss: losses.append(loss),

@@ -1,6 +1,7 @@
 """Models by name: build them with timm, split them into backbone and head, save them and load them again."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from potstill.weights import initial_weights
 
 TIMED_PHOTOS = 30
 
-FORMAT = 2
-"""Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1."""
+FORMAT = 3
+"""Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1, format 2 no `levels`, which
+was 0."""
 
 HEAD_STD = 0.01
 """Standard deviation of new head weights. timm's own start of MobileNet and EfficientNet heads is far too large for
@@ -46,6 +48,8 @@ class ModelInfo:
     """For timm's constructor."""
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
+    levels: int = 0
+    """Stages of the backbone that the head sees beside its last features (`Classifier.features`)."""
     crop: float = 1.0
     """Share of the centre square's side that it looks at (`potstill.resize.shown`)."""
     weights: dict[str, Any] = field(default_factory=dict)
@@ -64,15 +68,24 @@ class Classifier(nn.Module):
         self.info = info
         head_of = net.get_classifier()  # type: ignore[operator]
         self._head_name = next(name for name, module in net.named_modules() if module is head_of)
+        self._stages, self._stage_widths = _stages_of(net, info.levels)
 
     @property
     def head(self) -> nn.Module:
         return self.net.get_submodule(self._head_name)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels → (B, D) pooled features, the head's input."""
+        """(B, 3, S, S) normalised pixels → (B, D) pooled features, the head's input.
+
+        With `info.levels` the mean and deviation of every channel of so many earlier maps follow the last features
+        (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers have forgotten what ImageNet's classes did
+        not ask for.
+        """
         net: Any = self.net
-        return net.forward_head(net.forward_features(pixels), pre_logits=True)
+        if not self._stages:
+            return net.forward_head(net.forward_features(pixels), pre_logits=True)
+        last, maps = net.forward_intermediates(pixels, indices=self._stages)
+        return torch.cat([net.forward_head(last, pre_logits=True).float(), *(_moments(m) for m in maps)], dim=-1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalised pixels → (B, C) logits."""
@@ -90,6 +103,25 @@ class Classifier(nn.Module):
         assert isinstance(first, nn.Linear)
         return first.in_features
 
+    @property
+    def num_last_features(self) -> int:
+        """How many of them, the first ones, are the backbone's last."""
+        return self.num_features - 2 * sum(self._stage_widths)
+
+
+def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
+    """Which of timm's intermediate maps, evenly spread and ending with the last, and their channels."""
+    found: Any = getattr(net, "feature_info", None) if hasattr(net, "forward_intermediates") else None
+    count = min(levels, len(found or []))
+    stages = [math.ceil(len(found) * number / count) - 1 for number in range(1, count + 1)]
+    return stages, [int(found[stage]["num_chs"]) for stage in stages]
+
+
+def _moments(maps: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, 2C): mean and standard deviation over all places."""
+    var, mean = torch.var_mean(maps.float(), dim=(2, 3), correction=0)
+    return torch.cat([mean, (var + 1e-6).sqrt()], dim=-1)
+
 
 def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
@@ -100,13 +132,15 @@ def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
     return pixels.flatten(2).float().mul(scale).add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
 
 
-def describe(name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0) -> ModelInfo:
+def describe(
+    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, levels: int = 0
+) -> ModelInfo:
     """What the model of this name would be, without building it or touching weights.
 
     Raises:
         ModelError: no such model; the message has the nearest names.
     """
-    common: dict[str, Any] = {"name": name, "classes": tuple(classes), "head_width": head_width}
+    common: dict[str, Any] = {"name": name, "classes": tuple(classes), "head_width": head_width, "levels": levels}
     if name in CLASSICS:
         architecture, arguments, own_size = CLASSICS[name]
         return ModelInfo(**common, **TENSORFLOW, architecture=architecture, arguments=arguments, size=size or own_size)
@@ -236,6 +270,7 @@ def _set_head(model: Classifier, classes: int, width: int, dropout: float) -> No
     """Put a fresh head in the place of the classifier: linear, or one hidden layer."""
     old = model.head
     inputs = old.in_features if isinstance(old, nn.Linear) else int(model.net.num_features)  # type: ignore[arg-type]
+    inputs += 2 * sum(model._stage_widths)
     last = nn.Linear(width or inputs, classes)
     nn.init.normal_(last.weight, std=HEAD_STD)
     nn.init.zeros_(last.bias)

@@ -130,9 +130,9 @@ class Probe:
 
     @cached_property
     def _graph(self) -> Graph:
-        """Of the mean over each photo's views."""
+        """Of the mean over each photo's views, in the backbone's last features: which photos show the same thing."""
         mean, std = moments(self.features, np.arange(len(self.photos)))
         count = self.features.shape[1]
         views = np.arange(count)
         means = [self.features(np.full(count, n), views).astype(np.float32).mean(0) for n in self._in_graph]
-        return Graph.of((np.stack(means) - mean) / std)
+        return Graph.of(((np.stack(means) - mean) / std)[:, : self.model.num_last_features])

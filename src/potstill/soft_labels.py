@@ -2,7 +2,7 @@
 
     views.npy        (N, V) of VIEW: what each view is
     logits.npy       (N, V, C) float16, raw: temperature belongs to the loss
-    features.npy     (N, V, D) float16, pooled
+    features.npy     (N, V, D) float16, pooled: the backbone's last, whatever else the head sees
     photos.npy       (N,) rows of the pixel store: train, then unlabeled
     val_logits.npy   (n, C) float32 of the plain val photos
     statistics.npz   feature mean and std (D,), for the feature loss
@@ -81,22 +81,24 @@ class _Member:
     """(N, V_i, D) float16 each, to be put one after the other: from the teacher's stage, and labelled here."""
     heads: list[nn.Module]
     """One, or one per fold."""
+    width: int
+    """How many of the features students learn from: the backbone's last."""
     val_logits: np.ndarray
 
     def block(self, rows: slice, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, V, D) float16 and logits (n, V, C) float32 of some photos; `folds` (n,) -1 for unlabeled."""
+        """Last features (n, V, W) float16 and logits (n, V, C) float32; `folds` (n,) is -1 for unlabeled photos."""
         features = np.concatenate([part[rows] for part in self.features], axis=1)
         values = torch.from_numpy(features.astype(np.float32))
         with torch.inference_mode():
             if len(self.heads) == 1:
-                return features, self.heads[0](values).numpy()
+                return features[..., : self.width], self.heads[0](values).numpy()
             # Nobody has seen the unlabeled photos: the mean of all heads answers for them.
             logits = torch.stack([head(values) for head in self.heads]).mean(0)
             for fold, head in enumerate(self.heads):
                 mine = np.flatnonzero(folds == fold)
                 if len(mine):
                     logits[mine] = head(values[mine])
-        return features, logits.numpy()
+        return features[..., : self.width], logits.numpy()
 
 
 def _ask(
@@ -128,7 +130,8 @@ def _ask(
             writer.close()
         parts.append(np.load(target, mmap_mode="r", allow_pickle=False))
     _, val_logits = plain_answers(form, store, store.rows("val"), precision, threads=machine.cores)
-    return _Member(parts, load_fold_heads(folder) or [model.head.cpu()], val_logits)
+    heads = load_fold_heads(folder) or [model.head.cpu()]
+    return _Member(parts, heads, model.num_last_features, val_logits)
 
 
 def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None:
@@ -143,7 +146,7 @@ def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None
 
 def _merge(members: list[_Member], folder: Path, store: PixelStore, photos: np.ndarray, count: int) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all members together, block by block."""
-    width = sum(m.features[0].shape[-1] for m in members)
+    width = sum(m.width for m in members)
     classes = members[0].val_logits.shape[-1]
     for growing in folder.glob("*.growing"):
         growing.unlink()

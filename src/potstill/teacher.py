@@ -73,7 +73,8 @@ def _train_member(
     machine: Machine,
     tell: Reporter,
 ) -> dict[str, Any]:
-    info = describe(name, classes, size=None if config.size == "auto" else config.size, head_width=config.head_width)
+    size = None if config.size == "auto" else config.size
+    info = describe(name, classes, size=size, head_width=config.head_width, levels=config.levels)
     model = build(info, weights=config.weights, dropout=config.dropout).to(machine.torch_device()).eval()
     model.to(memory_format=torch.channels_last)
     train, val = store.rows("train"), store.rows("val")

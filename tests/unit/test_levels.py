@@ -1,0 +1,147 @@
+"""A head that sees more of the backbone than its last features."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support import run_on
+
+from potstill.answering import graph_form
+from potstill.config import TeacherConfig, ViewsConfig
+from potstill.fused import fused, same_features
+from potstill.heads import apply_head, load_fold_heads
+from potstill.images.pixels import PixelStore
+from potstill.machine import Machine
+from potstill.models import Classifier, build, describe, load, load_info, save
+from potstill.progress import Reporter
+from potstill.run import read_json, write_json
+from potstill.soft_labels import store_soft_labels
+from potstill.stored import SoftLabels
+from potstill.teacher import train_teacher
+from potstill.training import Precision
+
+CPU = torch.device("cpu")
+LITE = "efficientnet_lite0"
+
+
+def of(name: str, levels: int, size: int = 64) -> Classifier:
+    return build(describe(name, ["a", "b", "c"], size=size, levels=levels), seed=1).eval()
+
+
+def some_pixels(size: int = 64) -> torch.Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "seen"),
+    [
+        (LITE, 1280, 1280 + 2 * (24 + 40 + 112 + 320)),
+        ("mobilenetv1_025", 256, 256 + 2 * (32 + 64 + 128 + 256)),
+        ("resnet18", 512, 512 + 2 * (64 + 128 + 256 + 512)),
+        ("densenet121", 1024, 1024 + 2 * (256 + 512 + 1024 + 1024)),
+        ("vit_tiny_patch16_224", 192, 192 + 2 * 4 * 192),  # every third of twelve
+        ("convnext_atto", 320, 320 + 2 * (40 + 80 + 160 + 320)),
+        ("vgg11", 4096, 4096 + 2 * (128 + 256 + 512 + 512)),  # six maps, four of them
+    ],
+)
+@torch.inference_mode()
+def test_the_last_features_come_first_and_the_maps_follow(name: str, own: int, seen: int) -> None:
+    size = 64 if "vgg" not in name else 224
+    model, plain = of(name, 4, size), of(name, 0, size)
+    features = model.features(some_pixels(size))
+    assert features.shape == (2, seen)
+    assert (model.num_features, model.num_last_features) == (seen, own)
+    assert (plain.num_features, plain.num_last_features) == (own, own)
+    assert torch.equal(features[:, :own], plain.features(some_pixels(size)))
+    assert model(some_pixels(size)).shape == (2, 3)
+
+
+@torch.inference_mode()
+def test_a_map_is_told_by_the_mean_and_deviation_of_its_channels() -> None:
+    model = of(LITE, 1)
+    maps: list[torch.Tensor] = []
+    model.net.get_submodule("blocks.6").register_forward_hook(lambda _module, _inputs, out: maps.append(out))
+    told = model.features(some_pixels())[:, 1280:]
+    expected = np.concatenate([maps[0].numpy().mean((2, 3)), maps[0].numpy().std((2, 3))], -1)
+    assert told.numpy() == pytest.approx(expected, abs=0.01 * float(expected.std()))
+
+
+@torch.inference_mode()
+def test_a_model_that_shows_no_maps_has_its_last_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    monkeypatch.delattr(timm.models.efficientnet.EfficientNet, "forward_intermediates")
+    model = of(LITE, 4)
+    assert model.num_features == 1280
+    assert model.features(some_pixels()).shape == (2, 1280)
+
+
+def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
+    model = of(LITE, 4)
+    assert same_features(model, fused(model, Precision(CPU)), CPU)
+    graph = graph_form(model, tmp_path, threads=1)
+    assert graph is not None, "ONNX Runtime can have it"
+    assert graph.num_features == model.num_features
+
+
+@torch.inference_mode()
+def test_it_is_stored_and_loaded_and_older_files_have_none(tmp_path: Path) -> None:
+    model = of(LITE, 3)
+    save(model, tmp_path / "new", role="teacher")
+    assert torch.equal(load(tmp_path / "new")(some_pixels()), model(some_pixels()))
+    save(of(LITE, 0), tmp_path / "old", role="teacher")
+    content = read_json(tmp_path / "old" / "model.json")
+    del content["levels"]
+    write_json(tmp_path / "old" / "model.json", {**content, "format": 2})
+    assert load_info(tmp_path / "old").levels == 0
+    assert load(tmp_path / "old")(some_pixels()).shape == (2, 3)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine("cpu", 1, 1, "float32")
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_its_head_sees_all_and_students_learn_the_last_features(
+    folds: int, store: PixelStore, machine: Machine, tmp_path: Path
+) -> None:
+    config = TeacherConfig(
+        model=(LITE,), weights="package", size=64, probe_views=2, probe_epochs=5, folds=folds, min_gain=0
+    )
+    run, views = run_on(store, tmp_path / "run"), ViewsConfig()
+    train_teacher(config, views, store, run, machine, Reporter(quiet=True))
+    store_soft_labels(config, views, 2, store, run, machine, Reporter(quiet=True))
+    soft = SoftLabels.open(run)
+    seen = np.load(run.teacher / "features.npy")
+    assert seen.shape[-1] == load(run.teacher).num_features == 2272
+    rows = np.arange(len(soft.photos))
+    view = np.ones(len(rows), int)
+    assert np.array_equal(soft.features(rows, view), seen[:, 2, :1280])
+    heads = load_fold_heads(run.teacher) or [load(run.teacher).head]
+    said = np.stack([apply_head(head, seen[:, 2]) for head in heads])
+    told = soft.logits(rows, view).astype(np.float32)
+    assert np.abs(said - told).max(-1).min(0) == pytest.approx(0, abs=0.02), "each photo by one of the heads"
+
+
+def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, machine: Machine, tmp_path: Path) -> None:
+    sizes = []
+    for penalty in (0.0, 0.02, 0.5):
+        config = TeacherConfig(
+            model=(LITE,), weights="package", size=64, probe_views=1, folds=0, min_gain=0, probe_penalty=penalty
+        )
+        run = run_on(store, tmp_path / f"run-{penalty}")
+        train_teacher(config, ViewsConfig(), store, run, machine, Reporter(quiet=True))
+        head = load(run.teacher).head
+        seen = np.load(run.teacher / "features.npy").astype(np.float32).reshape(-1, 2272)
+        sizes.append(float(np.square(head.weight.detach().numpy() * seen.std(0)).sum()))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_the_description_says_how_many_before_anything_is_built() -> None:
+    info = describe(LITE, ["a", "b"], levels=2)
+    assert info.levels == 2
+    assert dataclasses.replace(info, levels=0) == describe(LITE, ["a", "b"])
