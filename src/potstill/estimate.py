@@ -56,7 +56,7 @@ def estimate(data: Path, config: Config) -> Estimate:
     views = views_for(config, train)
     classes = folder.classes
     seconds = {"photos": len(files) / (DECODED_PER_SECOND * machine.cores), "teacher": 0.0, "students": 0.0}
-    disk, widths, largest = {}, 0, 0
+    disk, widths, seen, largest = {}, 0, 0, 0
     for name in config.teacher.model:
         size = None if config.teacher.size == "auto" else config.teacher.size
         info = describe(name, classes, size=size, levels=config.teacher.levels)
@@ -64,7 +64,8 @@ def estimate(data: Path, config: Config) -> Estimate:
         precision, speeds = fastest_precision(model, info.size, machine, training=False)
         looks = train * (1 + max(views, config.teacher.probe_views)) + len(files) - train
         seconds["teacher"] += START_SECONDS + looks / speeds[precision.name]
-        widths += model.num_features
+        widths += model.num_last_features
+        seen += model.num_features
         largest = max(largest, info.size)
     rendered = 0.0
     for spec in parse_students(config):
@@ -79,6 +80,7 @@ def estimate(data: Path, config: Config) -> Estimate:
         largest = max(largest, info.size)
         rendered = max(rendered, train * views * info.size**2 * 3)
     disk["photos"] = estimated_bytes(len(files), round(config.images.margin * largest))
+    disk["teacher's features"] = train * (1 + config.teacher.probe_views) * seen * 2
     disk["soft labels"] = train * views * (widths + len(classes)) * 2 * 2
     disk["rendered views"] = rendered if rendered <= config.machine.cache_gb * 1e9 else 0.0
     return Estimate(seconds, disk)

@@ -16,6 +16,8 @@ from potstill.models import HEAD_STD, Classifier
 from potstill.training import Precision, Schedule, fit
 
 PROBE_BATCH = 256
+MOMENTS = 40_000_000
+"""Stored numbers from which the scale of the features is read: 160 MB."""
 MIN_STEPS = 200
 """Of few photos, or a head has not learned them yet: with 20 per class 80 passes are 50 steps."""
 
@@ -72,10 +74,11 @@ def fit_head(
 
 
 def moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per dimension, (D,) each, over at most 20,000 stored vectors."""
+    """Mean and standard deviation per dimension, (D,) each, over the vectors of all photos, or as many as MOMENTS."""
     draw = np.random.default_rng(2)
     count = features.shape[1]
-    picked = photos if len(photos) * count <= 20_000 else draw.choice(photos, 20_000 // count, replace=False)
+    most = max(1, MOMENTS // (count * features.shape[2]))
+    picked = photos if len(photos) <= most else draw.choice(photos, most, replace=False)
     values = features(np.repeat(picked, count), np.tile(np.arange(count), len(picked))).astype(np.float32)
     return values.mean(0), values.std(0) + 1e-3
 

@@ -40,11 +40,17 @@ def plain_answers(
 
 
 def store_features(
-    model: Classifier, renderer: Renderer, writer: RowWriter, precision: Precision, update: Callable[[int], None]
+    model: Classifier,
+    renderer: Renderer,
+    writer: RowWriter,
+    precision: Precision,
+    update: Callable[[int], None],
+    turned: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
 ) -> None:
     """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
 
-    Goes on after the last photo that the writer holds. `update` is told the number of finished photos.
+    Goes on after the last photo that the writer holds. `update` is told the number of finished photos. `turned` makes
+    what is written of features (n, V, D) and the numbers (n,) of their photos.
     """
     photos, count = renderer.views.shape
     block = max(1, precision.batch // max(count, 1))
@@ -52,5 +58,5 @@ def store_features(
         numbers = np.arange(start, min(start + block, photos))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
         features, _ = answers(model, pixels, precision)
-        writer.write(features.reshape(len(numbers), count, -1))
+        writer.write(turned(features.reshape(len(numbers), count, -1), numbers))
         update(int(numbers[-1]) + 1)

@@ -28,6 +28,8 @@ HEADS_FROM_ALL = 2
 MOST_STEPS = 2000
 """Of a head from all photos: soft targets are learned soon, and the photos without labels may be very many."""
 
+_BLOCK = 1024
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -74,7 +76,7 @@ class Probe:
         others = np.zeros(len(self.photos), bool)
         others[self._in_graph] = ~self.known[self._in_graph]
         for number in range(HEADS_FROM_ALL):
-            said = metrics.softmax(apply_head(head, self._plain[self._in_graph]))
+            said = metrics.softmax(self._said(head, self._in_graph))
             belief = one_hot(labels, self.classes)
             belief[self._in_graph[unknown]] = joined(graph, said)[unknown]
             head = self._fit(f"{name}-all-{number}", belief, known | others, MOST_STEPS)
@@ -93,7 +95,7 @@ class Probe:
                 head = self.learn(f"fold-{number}", rest)
                 if from_all:
                     head = self.learn_from_all(f"fold-{number}", rest, head)
-                logits[fold == number] = apply_head(head, self._plain[fold == number])
+                logits[fold == number] = self._said(head, np.flatnonzero(fold == number))
                 linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
                 tensors |= {
                     f"{number}.{n}.{k}": t for n, layer in enumerate(linear) for k, t in layer.state_dict().items()
@@ -114,11 +116,13 @@ class Probe:
             self.model, self.features, targets, allowed, self.config, checkpoint, self.log, most_steps=most_steps
         )
 
-    @cached_property
-    def _plain(self) -> np.ndarray:
-        """(N, D) features of the plain photos."""
-        count = len(self.photos)
-        return self.features(np.arange(count), np.zeros(count, int))
+    def _said(self, head: nn.Module, photos: np.ndarray) -> np.ndarray:
+        """(n, C) logits of the plain photos at the positions (n,)."""
+        said = [np.zeros((0, self.classes), np.float32)]
+        for start in range(0, len(photos), _BLOCK):
+            block = photos[start : start + _BLOCK]
+            said.append(apply_head(head, self.features(block, np.zeros(len(block), int))))
+        return np.concatenate(said)
 
     @cached_property
     def _in_graph(self) -> np.ndarray:
@@ -132,7 +136,7 @@ class Probe:
     def _graph(self) -> Graph:
         """Of the mean over each photo's views, in the backbone's last features: which photos show the same thing."""
         mean, std = moments(self.features, np.arange(len(self.photos)))
-        count = self.features.shape[1]
+        count, last = self.features.shape[1], self.model.num_last_features
         views = np.arange(count)
-        means = [self.features(np.full(count, n), views).astype(np.float32).mean(0) for n in self._in_graph]
-        return Graph.of(((np.stack(means) - mean) / std)[:, : self.model.num_last_features])
+        means = [self.features(np.full(count, n), views)[:, :last].astype(np.float32).mean(0) for n in self._in_graph]
+        return Graph.of((np.stack(means) - mean[:last]) / std[:last])

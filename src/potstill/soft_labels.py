@@ -62,11 +62,11 @@ def store_soft_labels(
     drawn = draw_views(store, photos, count, views)
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
-    targets = [folder / f"features-{number}.npy" for number in range(len(members))]
+    targets = [folder / f"said-{number}.npy" for number in range(len(members))]
     said = [_ask(m, target, store, photos, drawn, machine, tell) for m, target in zip(members, targets, strict=True)]
     val_logits = metrics.mean_probability_logits([member.val_logits for member in said])
     _save(folder / "val_logits.npy", val_logits)
-    _merge(said, folder, store, photos, count)
+    _merge(said, folder, len(photos), count)
     write_json(folder / "meta.json", {"members": len(members), **_sureness(folder, store, photos, val_logits)})
     for leftover in [*targets, *(member / FILE for member in members)]:
         leftover.unlink(missing_ok=True)
@@ -74,31 +74,46 @@ def store_soft_labels(
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
-    """What one of the teacher's models said."""
+class _Voice:
+    """How one of the teacher's models says what it sees."""
 
-    features: list[np.ndarray]
-    """(N, V_i, D) float16 each, to be put one after the other: from the teacher's stage, and labelled here."""
     heads: list[nn.Module]
     """One, or one per fold."""
+    folds: np.ndarray
+    """(N,) of every photo; -1 for those without a label."""
     width: int
     """How many of the features students learn from: the backbone's last."""
-    val_logits: np.ndarray
 
-    def block(self, rows: slice, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Last features (n, V, W) float16 and logits (n, V, C) float32; `folds` (n,) is -1 for unlabeled photos."""
-        features = np.concatenate([part[rows] for part in self.features], axis=1)
-        values = torch.from_numpy(features.astype(np.float32))
+    def __call__(self, features: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        """(n, V, D) features of the photos at the positions `photos` (n,) → (n, V, W + C): last features, logits."""
+        values, folds = torch.from_numpy(features.astype(np.float32)), self.folds[photos]
         with torch.inference_mode():
-            if len(self.heads) == 1:
-                return features[..., : self.width], self.heads[0](values).numpy()
-            # Nobody has seen the unlabeled photos: the mean of all heads answers for them.
+            # Nobody has seen the photos without labels: the mean of all heads answers for them.
             logits = torch.stack([head(values) for head in self.heads]).mean(0)
             for fold, head in enumerate(self.heads):
                 mine = np.flatnonzero(folds == fold)
                 if len(mine):
                     logits[mine] = head(values[mine])
-        return features[..., : self.width], logits.numpy()
+        return torch.cat([values[..., : self.width], logits], dim=-1).numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What one of the teacher's models said of all views."""
+
+    voice: _Voice
+    known: np.ndarray | None
+    """(N, P, D) features of the first views, from the teacher's stage."""
+    labelled: np.ndarray | None
+    """(N, V − P, W + C) of the others."""
+    val_logits: np.ndarray
+
+    def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Last features (n, V, W) and logits (n, V, C) of the photos at the positions (n,)."""
+        parts = [] if self.known is None else [self.voice(self.known[photos], photos)]
+        parts += [] if self.labelled is None else [self.labelled[photos].astype(np.float32)]
+        said = np.concatenate(parts, axis=1)
+        return said[..., : self.voice.width], said[..., self.voice.width :]
 
 
 def _ask(
@@ -117,21 +132,26 @@ def _ask(
     batch = how.get("batch", BATCH)
     precision = Precision(machine.torch_device(), getattr(torch, how["precision"]), how["runtime"], batch)
     form = form_for(model, precision, folder, threads=machine.cores)
+    heads = load_fold_heads(folder) or [model.head.cpu()]
+    folds = np.where(store.labels(photos) >= 0, fold_of(store, photos, len(heads)), -1)
+    voice = _Voice(heads, folds, model.num_last_features)
     known = _known_features(folder, how["method"], len(photos))
+    if known is not None:
+        known = known[:, : drawn.shape[1]]
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
-    check_space(target.parent, float(np.prod(drawn.shape)) * 4 * model.num_features, "Soft labels")
-    parts = [known[:, : drawn.shape[1]]] if known is not None else []
+    labelled = None
     if todo.shape[1]:
+        width = voice.width + len(model.info.classes)
+        check_space(target.parent, float(np.prod(drawn.shape)) * 4 * width, "Soft labels")
         if not target.is_file():
-            writer = RowWriter(target, (*todo.shape, model.num_features), np.float16)
+            writer = RowWriter(target, (*todo.shape, width), np.float16)
             renderer = Renderer(store, photos, todo, model.info.size, threads=machine.cores)
             with tell.bar(f"Soft labels, {todo.shape[1]} views each", len(photos), unit="photos") as update:
-                store_features(form, renderer, writer, precision, update)
+                store_features(form, renderer, writer, precision, update, voice)
             writer.close()
-        parts.append(np.load(target, mmap_mode="r", allow_pickle=False))
+        labelled = np.load(target, mmap_mode="r", allow_pickle=False)
     _, val_logits = plain_answers(form, store, store.rows("val"), precision, threads=machine.cores)
-    heads = load_fold_heads(folder) or [model.head.cpu()]
-    return _Member(parts, heads, model.num_last_features, val_logits)
+    return _Member(voice, known, labelled, val_logits)
 
 
 def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None:
@@ -144,20 +164,18 @@ def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None
     return stored[:, 1:] if len(stored) == photos else None
 
 
-def _merge(members: list[_Member], folder: Path, store: PixelStore, photos: np.ndarray, count: int) -> None:
+def _merge(members: list[_Member], folder: Path, photos: int, count: int) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all members together, block by block."""
-    width = sum(m.width for m in members)
+    width = sum(m.voice.width for m in members)
     classes = members[0].val_logits.shape[-1]
     for growing in folder.glob("*.growing"):
         growing.unlink()
-    features = RowWriter(folder / "features.npy", (len(photos), count, width), np.float16)
-    logits = RowWriter(folder / "logits.npy", (len(photos), count, classes), np.float16)
+    features = RowWriter(folder / "features.npy", (photos, count, width), np.float16)
+    logits = RowWriter(folder / "logits.npy", (photos, count, classes), np.float16)
     total, square, n = np.zeros(width), np.zeros(width), 0
-    for start in range(0, len(photos), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        rows = photos[block]
-        labeled = store.labels(rows) >= 0
-        said = [m.block(block, np.where(labeled, fold_of(store, rows, len(m.heads)), -1)) for m in members]
+    for start in range(0, photos, _BLOCK):
+        positions = np.arange(start, min(start + _BLOCK, photos))
+        said = [m.block(positions) for m in members]
         values = np.concatenate([f for f, _ in said], axis=-1)
         features.write(values)
         logits.write(metrics.mean_probability_logits([z for _, z in said]))

@@ -28,7 +28,7 @@ from potstill.machine import Machine
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.probe import Probe
 from potstill.progress import Reporter
-from potstill.run import Run, write_json, write_text
+from potstill.run import Run, check_space, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, draw_views, mixed_labels, plain_views
@@ -164,6 +164,7 @@ def _store_features(
     path = folder / "features.npy"
     if not path.is_file():
         rows = np.concatenate([plain_views(store, photos)[:, None], drawn], axis=1)
+        check_space(folder, 2.0 * rows.size * model.num_features, "The teacher's features")
         writer = RowWriter(path, (*rows.shape, model.num_features), np.float16)
         renderer = Renderer(store, photos, rows, model.info.size, threads=machine.cores)
         with tell.bar("Teacher's features", len(photos), unit="photos") as update:
