@@ -18,8 +18,8 @@ from potstill.training import Precision, Schedule, fit
 PROBE_BATCH = 256
 MOMENTS = 40_000_000
 """Stored numbers from which the scale of the features is read: 160 MB."""
-MIN_STEPS = 200
-"""Of few photos, or a head has not learned them yet: with 20 per class 80 passes are 50 steps."""
+MIN_STEPS = 500
+"""Of few photos, or a head has not learned them yet: with 20 per class 60 passes are 120 steps."""
 
 
 def fit_head(

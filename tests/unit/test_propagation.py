@@ -110,7 +110,9 @@ def test_a_teacher_learns_from_photos_without_labels(few: PixelStore) -> None:
     assert len(features) == len(few.rows("train", "unlabeled")) == 36
     soft = SoftLabels.open(run)
     of_first_views = soft.features(np.arange(36), np.zeros(36, int))
-    assert (of_first_views == features[:, 1, : of_first_views.shape[-1]]).all(), "what the teacher has looked at is not computed again"
+    assert (of_first_views == features[:, 1, : of_first_views.shape[-1]]).all(), (
+        "what the teacher has looked at is not computed again"
+    )
     rows, logits = (np.load(run.teacher / "out_of_fold.npz")[name] for name in ("row", "logits"))
     assert (rows == few.rows("train")).all()
     assert np.isfinite(logits).all()
