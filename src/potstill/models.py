@@ -49,7 +49,8 @@ class ModelInfo:
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
     levels: int = 0
-    """Stages of the backbone that the head sees beside its last features (`Classifier.features`)."""
+    """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
+    for models that cannot show them."""
     crop: float = 1.0
     """Share of the centre square's side that it looks at (`potstill.resize.shown`)."""
     weights: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +118,22 @@ def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
     return stages, [int(found[stage]["num_chs"]) for stage in stages]
 
 
+@torch.inference_mode()
+def _shows_its_maps(model: Classifier) -> bool:
+    """Whether timm's intermediate maps are as wide as it tells, and the last features stay what they are."""
+    net: Any = model.net.eval()
+    pixels = torch.randn(1, 3, model.info.size, model.info.size, generator=torch.Generator().manual_seed(0))
+    try:
+        _, maps = net.forward_intermediates(pixels, indices=model._stages)
+        last = net.forward_head(net.forward_features(pixels), pre_logits=True)
+        same = torch.allclose(model.features(pixels)[:, : last.shape[1]], last, atol=1e-4 * float(last.abs().max()))
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        return False
+    finally:
+        net.train()
+    return same and [m.shape[1] for m in maps] == model._stage_widths
+
+
 def _moments(maps: Tensor) -> Tensor:
     """(B, C, H, W) → (B, 2C): mean and standard deviation over all places."""
     var, mean = torch.var_mean(maps.float(), dim=(2, 3), correction=0)
@@ -182,6 +199,8 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
         if state is not None:
             net.load_state_dict(state, strict=False)  # all but the classifier; names and shapes are checked already
         model = Classifier(net, dataclasses.replace(info, weights=source))
+        if model._stages and not _shows_its_maps(model):
+            model = Classifier(net, dataclasses.replace(info, weights=source, levels=0))
         _set_head(model, len(info.classes), info.head_width, dropout)
     return model
 

@@ -1,14 +1,19 @@
 """A head that sees more of the backbone than its last features."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.support import run_on
+from torch import nn
 
+from potstill import models
 from potstill.answering import graph_form
+from potstill.architectures import construct
 from potstill.config import TeacherConfig, ViewsConfig
 from potstill.fused import fused, same_features
 from potstill.heads import apply_head, load_fold_heads
@@ -76,6 +81,19 @@ def test_a_model_that_shows_no_maps_has_its_last_features(monkeypatch: pytest.Mo
     model = of(LITE, 4)
     assert model.num_features == 1280
     assert model.features(some_pixels()).shape == (2, 1280)
+
+
+@torch.inference_mode()
+def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    def telling_wrong(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+        net = construct(architecture, arguments)
+        net.feature_info = [{**stage, "num_chs": 7} for stage in net.feature_info]
+        return net
+
+    monkeypatch.setattr(models, "construct", telling_wrong)
+    model = of(LITE, 4)
+    assert model.info.levels == 0
+    assert model(some_pixels()).shape == (2, 3)
 
 
 def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
