@@ -60,6 +60,10 @@ class ModelInfo:
     format: int = FORMAT
 
 
+_UNSPLIT = """{} cannot be used: Potstill puts a new head on a model's last features, but here {}.
+  `potstill models PATTERN` lists others."""
+
+
 class Classifier(nn.Module):
     """A timm model, split into `features` (what the head sees) and `head`."""
 
@@ -68,7 +72,10 @@ class Classifier(nn.Module):
         self.net = net
         self.info = info
         head_of = net.get_classifier()  # type: ignore[operator]
-        self._head_name = next(name for name, module in net.named_modules() if module is head_of)
+        names = [name for name, module in net.named_modules() if module is head_of]
+        if not names:
+            raise ModelError(_UNSPLIT.format(info.name, "it has no single classifier"))
+        self._head_name = names[0]
         self._stages, self._stage_widths = _stages_of(net, info.levels)
 
     @property
@@ -122,7 +129,7 @@ def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
 def _shows_its_maps(model: Classifier) -> bool:
     """Whether timm's intermediate maps are as wide as it tells, and the last features stay what they are."""
     net: Any = model.net.eval()
-    pixels = torch.randn(1, 3, model.info.size, model.info.size, generator=torch.Generator().manual_seed(0))
+    pixels = _some_pixels(model.info)
     try:
         _, maps = net.forward_intermediates(pixels, indices=model._stages)
         last = net.forward_head(net.forward_features(pixels), pre_logits=True)
@@ -132,6 +139,23 @@ def _shows_its_maps(model: Classifier) -> bool:
     finally:
         net.train()
     return same and [m.shape[1] for m in maps] == model._stage_widths
+
+
+@torch.inference_mode()
+def _require_answers(model: Classifier) -> None:
+    """ModelError where features and head do not belong together: some of timm's models keep more before their head."""
+    try:
+        model.eval()(_some_pixels(model.info))
+    except (RuntimeError, TypeError) as error:
+        reason = f"the two do not fit ({str(error).splitlines()[0]})"
+        raise ModelError(_UNSPLIT.format(model.info.name, reason)) from None
+    finally:
+        model.train()
+
+
+def _some_pixels(info: ModelInfo) -> Tensor:
+    """(1, 3, S, S) random, always the same."""
+    return torch.randn(1, 3, info.size, info.size, generator=torch.Generator().manual_seed(0))
 
 
 def _moments(maps: Tensor) -> Tensor:
@@ -190,6 +214,7 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
     Returns:
         The model in training mode, `info.weights` filled in.
     Raises:
+        ModelError: the model is not made of features and a head.
         WeightsError: weights cannot be had, or do not fit.
     """
     state, source = initial_weights(info.architecture, info.arguments, weights)
@@ -202,6 +227,7 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
         if model._stages and not _shows_its_maps(model):
             model = Classifier(net, dataclasses.replace(info, weights=source, levels=0))
         _set_head(model, len(info.classes), info.head_width, dropout)
+    _require_answers(model)
     return model
 
 

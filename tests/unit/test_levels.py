@@ -15,6 +15,7 @@ from potstill import models
 from potstill.answering import graph_form
 from potstill.architectures import construct
 from potstill.config import TeacherConfig, ViewsConfig
+from potstill.errors import ModelError
 from potstill.fused import fused, same_features
 from potstill.heads import apply_head, load_fold_heads
 from potstill.images.pixels import PixelStore
@@ -163,3 +164,9 @@ def test_the_description_says_how_many_before_anything_is_built() -> None:
     info = describe(LITE, ["a", "b"], levels=2)
     assert info.levels == 2
     assert dataclasses.replace(info, levels=0) == describe(LITE, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "sequencer2d_s"])
+def test_a_model_without_features_and_head_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"{name} cannot be used: Potstill puts a new head"):
+        build(describe(name, ["a", "b"]))
