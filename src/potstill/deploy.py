@@ -21,7 +21,8 @@ class Deployable(nn.Module):
 
     def __init__(self, model: Classifier, *, temperature: float = 1.0) -> None:
         super().__init__()
-        self.net = model.net
+        # A teacher's head may see more than the bare network gives it.
+        self.net = model if model.info.levels else model.net
         self.size = model.info.size
         self.crop = model.info.crop
         self.temperature = temperature
