@@ -5,13 +5,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support import TINY, run_on
 
 import potstill
 from potstill.export import export
 from potstill.export.attempts import Tolerance
+from potstill.images.pixels import PixelStore
+from potstill.machine import decide
 from potstill.models import load, load_info, save
 from potstill.progress import Reporter
 from potstill.run import Run
+from potstill.settings import from_mapping
+from potstill.teacher import train_teacher
 
 STUDENT = "mobilenetv1_025-32px"
 FORMATS = ("onnx", "torch")
@@ -28,15 +33,20 @@ def taught_run(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("taught") / "run"
     shutil.copytree(tiny_run.path, folder)
     run = Run(folder)
+    store = PixelStore(run.images)
+    knowing = run_on(store, tmp_path_factory.mktemp("knowing") / "run")
+    # The head of a student sees the last features; one without penalty is turned by rounding sooner.
+    config = from_mapping({**TINY, "teacher.levels": 0, "teacher.probe_penalty": 0.0, "teacher.probe_lr": 1e-3})
+    train_teacher(config.teacher, config.views, store, knowing, decide(config.machine), quiet())
     for student in run.students.glob("*/seed-*/distilled"):
-        teach(run, student)
+        replace_by(knowing.teacher, student)
     return run
 
 
-def teach(run: Run, folder: Path) -> None:
-    """Put the teacher in the place of a stored student: a real network with ImageNet weights, at no cost."""
+def replace_by(teacher: Path, folder: Path) -> None:
+    """Put a teacher in the place of a stored student: a real network with ImageNet weights, at no cost."""
     trained = load_info(folder).trained
-    model = load(run.teacher)
+    model = load(teacher)
     model.info = dataclasses.replace(model.info, trained={}, crop=0.875)  # less than 1, so that a lost crop shows
     save(model, folder, **trained | {"temperature": 1.5})
 
