@@ -125,7 +125,7 @@ def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
     return stages, [int(found[stage]["num_chs"]) for stage in stages]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _shows_its_maps(model: Classifier) -> bool:
     """Whether timm's intermediate maps are as wide as it tells, and the last features stay what they are."""
     net: Any = model.net.eval()
@@ -141,7 +141,7 @@ def _shows_its_maps(model: Classifier) -> bool:
     return same and [m.shape[1] for m in maps] == model._stage_widths
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _require_answers(model: Classifier) -> None:
     """ModelError where features and head do not belong together: some of timm's models keep more before their head."""
     try:
