@@ -18,7 +18,7 @@ from tests.support import TINY, make_photos
 
 import potstill
 from potstill import machine
-from potstill.config import ImagesConfig
+from potstill.config.schema import ImagesConfig
 from potstill.images.collect import collect_images
 from potstill.images.pixels import PixelStore
 from potstill.progress import Reporter

@@ -16,8 +16,8 @@ from cyclopts.argument import Argument
 from docstring_parser import parse
 
 from potstill.cli import app, deploy, photos, runs  # noqa: F401  each registers its commands
-from potstill.config import Config
-from potstill.settings import Setting, settings
+from potstill.config.load import Setting, settings
+from potstill.config.schema import Config
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MADE = "<!-- Made by `python tools/reference.py` from the source; a change here is lost. -->"

@@ -15,13 +15,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from potstill.config.load import from_mapping
 from potstill.demo import SETTINGS, make_folder
 from potstill.images.pixels import PixelStore
 from potstill.machine import decide, environment
 from potstill.pipeline import distill
 from potstill.progress import Reporter
 from potstill.run import Run, read_json
-from potstill.settings import from_mapping
 from potstill.soft_labels import store_soft_labels
 from potstill.students import views_for
 from potstill.teacher import train_teacher

@@ -42,7 +42,7 @@ ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
 def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: Any, views: int) -> dict[str, float]:
     """Seconds of stages 1 to 3, in order, and of rendering `views` of every photo at the student's size; `config` is
     that of views."""
-    from potstill.config import ImagesConfig
+    from potstill.config.schema import ImagesConfig
     from potstill.images.collect import collect_images
     from potstill.progress import Reporter
     from potstill.quick_resize import quick_bicubic
@@ -67,7 +67,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
 
 def ours(photos: Path, views: int) -> dict[str, Any]:
     """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
-    from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.machine import decide, fastest_precision
     from potstill.models import build, describe
     from potstill.run import Run

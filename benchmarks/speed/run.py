@@ -31,7 +31,7 @@ from torch import nn
 from potstill import student_job
 from potstill.answering import choose_precision, form_for
 from potstill.arrays import RowWriter
-from potstill.config import ImagesConfig, MachineConfig, ViewsConfig
+from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig
 from potstill.images.collect import PROCESSES_FROM, collect_images
 from potstill.images.folder import read_folder
 from potstill.images.pixels import PixelStore

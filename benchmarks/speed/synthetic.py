@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.config import ViewsConfig
+from potstill.config.schema import ViewsConfig
 from potstill.images.folder import SPLITS
 from potstill.images.pixels import PHOTO, PixelStore
 from potstill.run import Run, write_json

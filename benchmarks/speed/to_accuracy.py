@@ -147,7 +147,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from peers import before_students
 
     from potstill import metrics
-    from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.images.pixels import PixelStore
     from potstill.inference import plain_answers
     from potstill.job_runner import JobRunner

@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill.config import Config
+    from potstill.config.schema import Config
     from potstill.errors import PotstillError
     from potstill.pipeline import Result, distill
     from potstill.predict import Prediction, Predictor
     from potstill.predict import load_predictor as load
 
 _WHERE = {
-    "Config": ("potstill.config", "Config"),
+    "Config": ("potstill.config.schema", "Config"),
     "PotstillError": ("potstill.errors", "PotstillError"),
     "Prediction": ("potstill.predict", "Prediction"),
     "Predictor": ("potstill.predict", "Predictor"),

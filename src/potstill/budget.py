@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from potstill.architectures import construct
-from potstill.config import BudgetConfig, Config
+from potstill.config.schema import BudgetConfig, Config
 from potstill.errors import ConfigError
 from potstill.models import Classifier, build, describe, macs_of, milliseconds_of, parameters_of
 from potstill.weights import can_be_had

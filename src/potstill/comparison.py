@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from potstill import metrics
-from potstill.config import Config
+from potstill.config.schema import Config
 from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers
 from potstill.machine import Machine, environment

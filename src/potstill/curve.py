@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from potstill.config import Config
+from potstill.config.load import from_mapping
+from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.pipeline import distill
 from potstill.progress import Reporter
 from potstill.run import write_text
-from potstill.settings import from_mapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.config.load import from_mapping
 from potstill.errors import DataError
 from potstill.pipeline import QUICK, Result, distill
 from potstill.progress import Reporter
-from potstill.settings import from_mapping
 
 CLASSES = ("functional", "defective")
 TEST_SHARE = 0.25

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.config import Config
+from potstill.config.schema import Config
 from potstill.fused import fused
 from potstill.images.collect import estimated_bytes
 from potstill.images.folder import read_folder

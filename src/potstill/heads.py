@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from potstill.arrays import RowReader
-from potstill.config import TeacherConfig
+from potstill.config.schema import TeacherConfig
 from potstill.images.pixels import PixelStore
 from potstill.images.split import unit_hash
 from potstill.models import HEAD_STD, Classifier

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.config import Auto, MachineConfig
+from potstill.config.schema import Auto, MachineConfig
 from potstill.cores import available_cores
 from potstill.errors import ConfigError
 from potstill.training import Precision

@@ -12,7 +12,8 @@ from typing import Any
 
 from potstill.budget import candidates, is_set
 from potstill.comparison import compare
-from potstill.config import Config
+from potstill.config.load import from_mapping, to_toml
+from potstill.config.schema import Config
 from potstill.estimate import Estimate, estimate
 from potstill.images.collect import collect_images
 from potstill.images.folder import Folder, read_folder
@@ -23,7 +24,6 @@ from potstill.progress import Reporter, duration
 from potstill.quick_resize import quick_bicubic
 from potstill.report.write import write_report
 from potstill.run import Run, check_space, new_run_name, read_json, write_json, write_text
-from potstill.settings import from_mapping, to_toml
 from potstill.soft_labels import store_soft_labels
 from potstill.students import parse_students, train_students, views_for
 from potstill.teacher import train_teacher

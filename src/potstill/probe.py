@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from potstill import metrics
 from potstill.arrays import RowReader
-from potstill.config import TeacherConfig
+from potstill.config.schema import TeacherConfig
 from potstill.heads import apply_head, fit_head, fold_of, moments
 from potstill.images.pixels import PixelStore
 from potstill.models import Classifier

@@ -23,7 +23,7 @@ from torch import nn
 from potstill import metrics
 from potstill.answering import FILE, form_for
 from potstill.arrays import RowWriter
-from potstill.config import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.heads import fold_of, load_fold_heads
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, plain_answers, store_features

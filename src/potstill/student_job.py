@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from potstill import losses, metrics
 from potstill.arrays import RowReader
-from potstill.config import Auto
+from potstill.config.schema import Auto
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, plain_answers
 from potstill.models import Classifier, build, describe, normalise, save

@@ -17,7 +17,7 @@ import numpy as np
 from potstill import metrics
 from potstill.arrays import RowWriter
 from potstill.compiling import decide_compile
-from potstill.config import Config
+from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.images.pixels import PixelStore
 from potstill.job_runner import JobRunner

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from potstill import metrics
 from potstill.answering import advice, choose_precision, form_for, keep_exact
 from potstill.arrays import RowReader, RowWriter
-from potstill.config import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.errors import TeacherError
 from potstill.fused import MIN_AGREEMENT, agreement
 from potstill.heads import apply_head, put_head

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from potstill.config import ViewsConfig
+from potstill.config.schema import ViewsConfig
 from potstill.images.pixels import PixelStore
 from potstill.view_ops import PER_VIEW, apply_ops, draw_ops
 

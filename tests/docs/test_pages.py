@@ -16,7 +16,7 @@ from tests.support import environment
 
 import potstill
 from potstill.cli import app, deploy, photos, run, runs  # noqa: F401  each registers its commands
-from potstill.settings import from_mapping, settings
+from potstill.config.load import from_mapping, settings
 
 OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "export", "cd"}
 COMMANDS = {name for name in app if not name.startswith("-")}

@@ -8,6 +8,7 @@ import pytest
 from tests.support import TINY, run_on
 
 import potstill
+from potstill.config.load import from_mapping
 from potstill.export import export
 from potstill.export.attempts import Tolerance
 from potstill.images.pixels import PixelStore
@@ -15,7 +16,6 @@ from potstill.machine import decide
 from potstill.models import load, load_info, save
 from potstill.progress import Reporter
 from potstill.run import Run
-from potstill.settings import from_mapping
 from potstill.teacher import train_teacher
 
 STUDENT = "mobilenetv1_025-32px"

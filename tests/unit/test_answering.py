@@ -11,7 +11,7 @@ from tests.support import run_on
 from potstill import answering
 from potstill.answering import FILE, choose_precision, form_for, graph_form
 from potstill.arrays import RowWriter
-from potstill.config import MachineConfig, TeacherConfig, ViewsConfig
+from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.errors import ConfigError
 from potstill.images.pixels import PixelStore
 from potstill.inference import answers, store_features

@@ -3,9 +3,9 @@
 import pytest
 
 from potstill import budget
+from potstill.config.load import from_mapping
 from potstill.errors import ConfigError
 from potstill.models import build, describe, macs_of, parameters_of
-from potstill.settings import from_mapping
 
 
 def test_candidates_fit_and_are_different_models() -> None:

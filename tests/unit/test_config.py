@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.support import potstill
 
 from potstill.cli.settings import combined
-from potstill.config import Config
+from potstill.config.load import from_mapping, read_toml, settings, to_mapping, to_toml
+from potstill.config.schema import Config
 from potstill.errors import ConfigError
-from potstill.settings import from_mapping, read_toml, settings, to_mapping, to_toml
 
 NAMES = [setting.name for setting in settings()]
 

@@ -9,7 +9,7 @@ import torch
 from tests.support import TINY, run_on
 from torch import Tensor
 
-from potstill.config import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.images.pixels import PixelStore
 from potstill.machine import Machine
 from potstill.models import build, describe, load

@@ -14,7 +14,7 @@ from torch import nn
 from potstill import models
 from potstill.answering import graph_form
 from potstill.architectures import construct
-from potstill.config import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.errors import ModelError
 from potstill.fused import fused, same_features
 from potstill.heads import apply_head, load_fold_heads

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support import TINY, make_photos, run_on
 
 from potstill import propagation
-from potstill.config import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.images.pixels import PixelStore
 from potstill.machine import Machine
 from potstill.metrics import softmax

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 from tests.support import CLASSES, draw_photo, make_photos
 
-from potstill.config import ViewsConfig
+from potstill.config.schema import ViewsConfig
 from potstill.images.pixels import PixelStore
 from potstill.resize import fit
 from potstill.view_ops import OPS

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from potstill.cli import app
 from potstill.cli import given as words
-from potstill.config import Config
+from potstill.config.schema import Config
 
 Settings = Annotated[Config | None, Parameter(name="*")]
 

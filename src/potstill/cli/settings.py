@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.config import Config
-from potstill.settings import from_mapping, read_toml, settings
+from potstill.config.load import from_mapping, read_toml, settings
+from potstill.config.schema import Config
 
 
 def combined(

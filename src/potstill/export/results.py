@@ -15,7 +15,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.config import MachineConfig
+from potstill.config.schema import MachineConfig
 from potstill.machine import decide, environment
 from potstill.run import Run, read_json, write_json
 

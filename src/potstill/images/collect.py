@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.config import ImagesConfig
+from potstill.config.schema import ImagesConfig
 from potstill.cores import available_cores
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies

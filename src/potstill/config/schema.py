@@ -1,7 +1,7 @@
 """Every setting of a run, once. The text under each field is its help, on the command line and in the reference.
 
 A value "auto" is decided by a rule or a measurement; what was decided stands in each model's model.json.
-Settings come from the defaults here, then a TOML recipe, then flags; later wins (`potstill.settings`).
+Settings come from the defaults here, then a TOML recipe, then flags; later wins (`potstill.config.load`).
 """
 
 from dataclasses import dataclass, field

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from potstill.config import Config
+from potstill.config.schema import Config
 from potstill.errors import ConfigError
 
 
