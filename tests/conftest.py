@@ -22,7 +22,7 @@ from potstill.config.schema import ImagesConfig
 from potstill.images.collect import collect_images
 from potstill.images.pixels import PixelStore
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from potstill.images.folder import SPLITS
-from potstill.run import Run, read_json, write_json
+from potstill.run.folder import Run, read_json, write_json
 
 BIG = ("*.safetensors", "features.npy", "logits.npy", "views.npy", "7_report")
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from potstill.images.pixels import PixelStore
-from potstill.run import Run, sha256_of
+from potstill.run.folder import Run, sha256_of
 
 CLASSES = ("disc", "frame", "stripes")
 

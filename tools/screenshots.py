@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright
 from potstill.export.web import export_web
 from potstill.images.pixels import PixelStore
 from potstill.report.write import write_report
-from potstill.run import Run
+from potstill.run.folder import Run
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 LIMIT = 300_000

@@ -47,7 +47,7 @@ def main() -> None:
     """Export all students of the run, and write both tables."""
     from potstill.export.formats import FORMATS, PRECISIONS
     from potstill.predict import student_names
-    from potstill.run import Run
+    from potstill.run.folder import Run
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)

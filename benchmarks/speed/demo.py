@@ -21,7 +21,7 @@ from potstill.images.pixels import PixelStore
 from potstill.machine import decide, environment
 from potstill.pipeline import distill
 from potstill.progress import Reporter
-from potstill.run import Run, read_json
+from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.students import views_for
 from potstill.teacher import train_teacher

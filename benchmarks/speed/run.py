@@ -40,7 +40,7 @@ from potstill.machine import decide, environment
 from potstill.models import build, describe
 from potstill.progress import Reporter
 from potstill.quick_resize import quick_bicubic
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.stored import SoftLabels
 from potstill.student_job import Job, Recipe
 from potstill.training import Precision, Schedule, fit

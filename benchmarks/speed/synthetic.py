@@ -7,7 +7,7 @@ import numpy as np
 from potstill.config.schema import ViewsConfig
 from potstill.images.folder import SPLITS
 from potstill.images.pixels import PHOTO, PixelStore
-from potstill.run import Run, write_json
+from potstill.run.folder import Run, write_json
 from potstill.views import draw_views
 
 CLASSES = ("cat", "dog", "bird")

@@ -18,7 +18,7 @@ from potstill.fused import fused, same_features
 from potstill.inference import BATCH
 from potstill.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models import Classifier
-from potstill.run import read_json, replacing, write_json
+from potstill.run.folder import read_json, replacing, write_json
 from potstill.training import Precision
 
 MIN_SECONDS = 20.0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from potstill.architectures import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.errors import ModelError
-from potstill.run import read_json, replacing, sha256_of, write_json
+from potstill.run.folder import read_json, replacing, sha256_of, write_json
 from potstill.weights import initial_weights
 
 TIMED_PHOTOS = 30

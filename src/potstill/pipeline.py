@@ -23,7 +23,7 @@ from potstill.predict import Predictor, load_predictor, student_names
 from potstill.progress import Reporter, duration
 from potstill.quick_resize import quick_bicubic
 from potstill.report.write import write_report
-from potstill.run import Run, check_space, new_run_name, read_json, write_json, write_text
+from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels import store_soft_labels
 from potstill.students import parse_students, train_students, views_for
 from potstill.teacher import train_teacher

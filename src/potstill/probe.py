@@ -21,7 +21,7 @@ from potstill.images.pixels import PixelStore
 from potstill.models import Classifier
 from potstill.progress import Reporter
 from potstill.propagation import MOST, Graph, joined
-from potstill.run import replacing
+from potstill.run.folder import replacing
 from potstill.views import blended, one_hot
 
 HEADS_FROM_ALL = 2

@@ -13,7 +13,7 @@ import numpy as np
 from potstill.errors import PotstillError
 from potstill.images.decode import BadPhotoError, decode_file
 from potstill.predict import Predictor, chosen_student, load_predictor
-from potstill.run import Run
+from potstill.run.folder import Run
 
 MAX_MEGABYTES = 20
 MAX_PIXELS = 30_000_000

@@ -30,7 +30,7 @@ from potstill.inference import BATCH, plain_answers, store_features
 from potstill.machine import Machine
 from potstill.models import load
 from potstill.progress import Reporter
-from potstill.run import Run, check_space, replacing, sha256_of, write_json
+from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
 from potstill.stored import member_folders
 from potstill.training import Precision
 from potstill.views import Renderer, draw_views

@@ -8,7 +8,7 @@ import numpy as np
 
 from potstill.arrays import RowReader
 from potstill.errors import StaleError
-from potstill.run import Run, read_json
+from potstill.run.folder import Run, read_json
 from potstill.views import VIEW
 
 ARMS = ("distilled", "alone")

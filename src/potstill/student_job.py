@@ -19,7 +19,7 @@ from potstill.config.schema import Auto
 from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, plain_answers
 from potstill.models import Classifier, build, describe, normalise, save
-from potstill.run import Run, Stage, read_json, write_json, write_text
+from potstill.run.folder import Run, Stage, read_json, write_json, write_text
 from potstill.stored import ARMS, SoftLabels
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, mixed_labels, plain_views

@@ -21,7 +21,7 @@ def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
     import torch
 
     from potstill.errors import PotstillError
-    from potstill.run import Run
+    from potstill.run.folder import Run
     from potstill.student_job import Job, train_job
 
     torch.set_num_threads(int(threads))

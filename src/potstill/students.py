@@ -25,7 +25,7 @@ from potstill.losses import check_method
 from potstill.machine import Machine, fastest_precision, fastest_threads
 from potstill.models import ModelInfo, build, describe
 from potstill.progress import Reporter
-from potstill.run import Run, check_space, read_json, write_json
+from potstill.run.folder import Run, check_space, read_json, write_json
 from potstill.stored import ARMS, SoftLabels
 from potstill.student_job import Job, Recipe
 from potstill.views import Renderer

@@ -28,7 +28,7 @@ from potstill.machine import Machine
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.probe import Probe
 from potstill.progress import Reporter
-from potstill.run import Run, check_space, write_json, write_text
+from potstill.run.folder import Run, check_space, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer, draw_views, mixed_labels, plain_views

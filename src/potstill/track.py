@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from potstill.errors import ConfigError
 from potstill.progress import Reporter
-from potstill.run import Run, read_json, write_json
+from potstill.run.folder import Run, read_json, write_json
 
 PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers, and the package that each needs."""

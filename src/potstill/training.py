@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from potstill.errors import PotstillError
-from potstill.run import replacing
+from potstill.run.folder import replacing
 
 Batch = TypeVar("Batch")
 

@@ -6,7 +6,7 @@ from tests.support import TINY
 import potstill
 from potstill.models import Classifier
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 def test_another_student_asks_the_teacher_nothing(

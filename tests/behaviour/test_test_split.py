@@ -11,7 +11,7 @@ import potstill
 from potstill import pipeline
 from potstill.images.pixels import PixelStore
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from potstill.job_runner import JobRunner
 from potstill.machine import Machine
 from potstill.models import load
 from potstill.progress import Reporter
-from potstill.run import Run, Stage
+from potstill.run.folder import Run, Stage
 from potstill.student_job import Job, Recipe, train_job
 from potstill.training import Precision
 

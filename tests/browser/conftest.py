@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support import draw_photo
 
-from potstill.run import Run
+from potstill.run.folder import Run
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

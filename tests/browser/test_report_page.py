@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.browser.conftest import Watched
 
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.browser.conftest import Watched
 from tests.support import command, draw_photo, environment
 
 from potstill.predict import load_predictor
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.serve import MAX_MEGABYTES
 
 

@@ -18,7 +18,7 @@ from tests.support import draw_photo
 from potstill.export.web import export_web
 from potstill.predict import load_predictor
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -222,7 +222,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_finished(
     assert (tmp_path / "run" / "1_images" / "done.json").is_file()
 
 
-def test_a_run_folder_made_with_other_settings(photos: Path, run_copy: "potstill.run.Run", refused: Refused) -> None:
+def test_a_run_folder_made_with_other_settings(photos: Path, run_copy: Run, refused: Refused) -> None:
     before = weight_hashes(run_copy.path)
     said = refused("distill", photos, "--run", run_copy.path, *flags(TINY), "--teacher.dropout", "0.123")
     assert "2_teacher was made from other settings or photos" in said
@@ -234,7 +234,7 @@ def test_a_run_folder_made_with_other_settings(photos: Path, run_copy: "potstill
     assert not list(run_copy.path.rglob("inputs.json")), "nothing was begun"
 
 
-def test_a_run_folder_of_other_photos(data: Path, run_copy: "potstill.run.Run", refused: Refused) -> None:
+def test_a_run_folder_of_other_photos(data: Path, run_copy: Run, refused: Refused) -> None:
     draw_photo("disc", 999).save(data / "train" / "disc" / "new.png")
     said = refused("distill", data, "--run", run_copy.path, *flags(TINY))
     assert "1_images was made from other settings or photos" in said

@@ -15,7 +15,7 @@ from potstill import pipeline
 from potstill.cli import run
 from potstill.errors import DataError, ModelError, PotstillError
 from potstill.progress import Reporter
-from potstill.run import STAGES
+from potstill.run.folder import STAGES
 
 FILES = (
     *("README.md", "config.toml", "environment.json", "log.txt"),
@@ -132,7 +132,7 @@ def test_dry_run_says_time_and_disk_and_makes_nothing(
 
 
 def test_the_command_line_prints_table_verdict_and_plain_lines(
-    photos: Path, tiny_run: "potstill.Result", run_copy: "potstill.run.Run", capsys: pytest.CaptureFixture[str]
+    photos: Path, tiny_run: "potstill.Result", run_copy: "potstill.run.folder.Run", capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(run_copy.path / "5_comparison")
     done = command("distill", photos, "--run", run_copy.path, *flags(TINY))

@@ -15,7 +15,7 @@ from potstill.images.pixels import PixelStore
 from potstill.machine import decide
 from potstill.models import load, load_info, save
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.teacher import train_teacher
 
 STUDENT = "mobilenetv1_025-32px"

@@ -17,7 +17,7 @@ from potstill.export.formats import FORMATS
 from potstill.export.ladder import CALIBRATION_PHOTOS, LADDER
 from potstill.predict import load_predictor
 from potstill.resize import ROUND_UP_FROM
-from potstill.run import Run
+from potstill.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")

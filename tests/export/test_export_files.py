@@ -14,7 +14,7 @@ from potstill.export.results import formats_table, read_results
 from potstill.images.pixels import PixelStore
 from potstill.predict import best_seed, load_predictor
 from potstill.report.write import write_report
-from potstill.run import Run, read_json, sha256_of
+from potstill.run.folder import Run, read_json, sha256_of
 
 FILES = {
     "onnx": ("student.onnx", "student-float16.onnx", "student-int8.onnx"),

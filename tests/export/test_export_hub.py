@@ -22,7 +22,7 @@ from potstill.export.hub import timm_name, write_timm
 from potstill.export.results import formats_table, read_results
 from potstill.models import load, normalise
 from potstill.predict import best_seed
-from potstill.run import Run, read_json, write_json
+from potstill.run.folder import Run, read_json, write_json
 
 FROM_HUB = """
 import sys, timm, torch

@@ -17,7 +17,7 @@ from potstill.export import formats as formats_module
 from potstill.export.attempts import are_probabilities
 from potstill.export.formats import FORMATS, find_formats
 from potstill.export.ladder import LADDER
-from potstill.run import Run, read_json, sha256_of, write_json
+from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 FILES = ["student.onnx", "student.pt2", "student-int8.onnx"]
 

@@ -10,7 +10,7 @@ from potstill.export.ladder import calibration_photos
 from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.export.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
 from potstill.models import load, normalise
-from potstill.run import Run
+from potstill.run.folder import Run
 
 
 def _moved(student: Path, photos: np.ndarray, but: tuple[str, ...]) -> float:

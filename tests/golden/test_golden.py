@@ -21,7 +21,7 @@ import torch
 from potstill import student_job
 from potstill.arrays import RowWriter
 from potstill.images.pixels import PixelStore
-from potstill.run import Run, Stage
+from potstill.run.folder import Run, Stage
 from potstill.student_job import Job, Recipe, train_job
 from potstill.views import mixed_labels
 

@@ -7,7 +7,7 @@ import pytest
 
 from potstill.comparison import beside_teacher, choose, verdict
 from potstill.metrics import Interval
-from potstill.run import Run, write_json
+from potstill.run.folder import Run, write_json
 
 
 @pytest.mark.parametrize(

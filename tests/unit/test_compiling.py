@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from potstill import compiling
 from potstill.compiling import LONG_SECONDS, decide_compile
 from potstill.machine import Machine
-from potstill.run import Run, Stage, read_json
+from potstill.run.folder import Run, Stage, read_json
 from potstill.student_job import Job, Recipe, train_job
 from potstill.training import Precision
 

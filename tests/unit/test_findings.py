@@ -12,7 +12,7 @@ from tests.reports import edit, export_json, grow, reject, slim_copy
 import potstill
 from potstill.report.findings import TITLES, find
 from potstill.report.read import RunFiles
-from potstill.run import Run
+from potstill.run.folder import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "findings.md"
 

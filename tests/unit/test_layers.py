@@ -117,7 +117,7 @@ def _reachable_at_import(start: str) -> set[str]:
     "code",
     [
         "import potstill",
-        "import potstill.config.load, potstill.run, potstill.errors, potstill.images.collect",
+        "import potstill.config.load, potstill.run.folder, potstill.errors, potstill.images.collect",
         "from potstill.cli import run; run(['--help'])",
         "from potstill.cli import run; run(['distill', '--help'])",
     ],

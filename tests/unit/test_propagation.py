@@ -15,7 +15,7 @@ from potstill.machine import Machine
 from potstill.metrics import softmax
 from potstill.progress import Reporter
 from potstill.propagation import Graph, joined
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher

@@ -14,7 +14,7 @@ import potstill
 from potstill import serve as serving
 from potstill.errors import ModelError, PotstillError
 from potstill.predict import load_predictor
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.serve import Answer, Served, answer_page, load_models, serve
 
 

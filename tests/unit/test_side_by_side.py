@@ -11,7 +11,7 @@ from tests.support import potstill as command
 import potstill
 from potstill.errors import DataError
 from potstill.report.side_by_side import difference, side_by_side
-from potstill.run import Run
+from potstill.run.folder import Run
 
 CLASSES = ["ant", "bee", "cow"]
 

@@ -14,7 +14,7 @@ import potstill
 from potstill import track
 from potstill.errors import ConfigError
 from potstill.progress import Reporter
-from potstill.run import Run, read_json
+from potstill.run.folder import Run, read_json
 from potstill.track import PACKAGES, check_tracker, tracking
 
 

@@ -50,7 +50,7 @@ def export(
     from potstill.export.formats import PRECISIONS
     from potstill.export.results import formats_table
     from potstill.progress import Reporter
-    from potstill.run import Run
+    from potstill.run.folder import Run
 
     opened = Run.open(run)
     tell = Reporter(log=run / "log.txt")
@@ -99,7 +99,7 @@ def push(run: Path, repository: str, *, student: str | None = None, private: boo
         Make a new repository private.
     """
     from potstill.export import push as push_files
-    from potstill.run import Run
+    from potstill.run.folder import Run
 
     print(push_files(Run.open(run), repository, student=student, private=private))
 

@@ -195,7 +195,7 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
         Show it in the browser.
     """
     from potstill.report.write import write_report
-    from potstill.run import Run
+    from potstill.run.folder import Run
 
     path = write_report(Run.open(run))
     print(path)

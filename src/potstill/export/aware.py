@@ -19,7 +19,7 @@ from potstill.images.pixels import PixelStore
 from potstill.losses import distill_loss
 from potstill.models import Classifier, load, normalise, save
 from potstill.progress import Reporter
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.stored import SoftLabels
 from potstill.training import Precision, Schedule, fit
 from potstill.views import Renderer

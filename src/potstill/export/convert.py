@@ -15,7 +15,7 @@ import numpy as np
 from potstill.errors import ExportError
 from potstill.export.formats import FORMATS
 from potstill.export.quantization import Quantization
-from potstill.run import read_json, write_json
+from potstill.run.folder import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from potstill.deploy import Deployable, FixedSize
 from potstill.export.quantization import Quantization
-from potstill.run import replacing
+from potstill.run.folder import replacing
 
 METADATA = "potstill"
 """The file's second method: it takes nothing and returns the texts, as JSON in bytes."""

@@ -31,7 +31,7 @@ from potstill.export.sensitivity import sensitive_layers
 from potstill.images.folder import Split
 from potstill.predict import best_seed, chosen_student
 from potstill.progress import Reporter
-from potstill.run import Run, read_json, sha256_of, write_json
+from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 
 def export(

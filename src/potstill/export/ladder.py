@@ -7,7 +7,7 @@ import numpy as np
 
 from potstill.images.pixels import PixelStore
 from potstill.models import ModelInfo
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.stored import SoftLabels
 from potstill.views import Renderer, plain_views
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from potstill.deploy import Deployable, FixedSize
 from potstill.export.quantization import Quantization
-from potstill.run import replacing
+from potstill.run.folder import replacing
 
 METADATA_FILE = "potstill.json"
 """Texts are appended to the file as a zip, as TensorFlow Lite's own metadata does it: `unzip` lists them."""

@@ -12,7 +12,7 @@ from potstill.export.formats import FORMATS, Format, Runner, format_of
 from potstill.export.results import read_results
 from potstill.predict import Photo, Prediction, to_pixels
 from potstill.resize import fit
-from potstill.run import Run, read_json, sha256_of, write_json
+from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 

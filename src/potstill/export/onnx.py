@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.deploy import Deployable
 from potstill.export.quantization import Quantization
-from potstill.run import replacing
+from potstill.run.folder import replacing
 
 SMALLEST, LARGEST = 16, 8192
 """Sides of photos that the file takes, in pixels."""

@@ -17,7 +17,7 @@ from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.images.folder import Split
 from potstill.images.pixels import PixelStore
 from potstill.models import Classifier, load
-from potstill.run import Run, sha256_of
+from potstill.run.folder import Run, sha256_of
 
 
 @dataclass(frozen=True, slots=True)

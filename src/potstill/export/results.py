@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from potstill.config.schema import MachineConfig
 from potstill.machine import decide, environment
-from potstill.run import Run, read_json, write_json
+from potstill.run.folder import Run, read_json, write_json
 
 AWARE = "quantisation-aware"
 """Folder in 6_export/ for students that were trained on for int8."""

@@ -22,7 +22,7 @@ import numpy as np
 from potstill.errors import ExportError
 from potstill.export.formats import FORMATS
 from potstill.resize import fit
-from potstill.run import read_json, write_json
+from potstill.run.folder import read_json, write_json
 
 TIMED_PHOTOS = 50
 WARM_UP = 3

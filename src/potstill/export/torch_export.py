@@ -10,7 +10,7 @@ import numpy as np
 from potstill.deploy import Deployable
 from potstill.export.onnx import LARGEST, SMALLEST
 from potstill.export.quantization import Quantization
-from potstill.run import replacing
+from potstill.run.folder import replacing
 
 METADATA = "potstill.json"
 

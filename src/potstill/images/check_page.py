@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from potstill import run as files
 from potstill.images.check import PAGE, REPORT, CheckResult, Finding
 from potstill.images.decode import BadPhotoError, decode_file
 from potstill.images.folder import plain_name
 from potstill.images.reasons import action, meaning
+from potstill.run import folder as files
 
 PER_REASON = 60
 """Thumbnails shown per reason; the rest is in check.json."""

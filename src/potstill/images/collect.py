@@ -30,7 +30,7 @@ from potstill.images.pools import process_pool
 from potstill.images.reasons import action
 from potstill.images.split import in_share
 from potstill.progress import Reporter
-from potstill.run import Run, check_space, replacing, write_bytes, write_text
+from potstill.run.folder import Run, check_space, replacing, write_bytes, write_text
 
 _TOGETHER = 8
 """Photos decoded in one go: handing each over alone costs a third of the decoding of a small one."""

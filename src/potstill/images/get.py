@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.table import Table
 
-from potstill import run as files
 from potstill.errors import ConfigError, DataError
 from potstill.images import provenance
 from potstill.images.client import Client
@@ -23,6 +22,7 @@ from potstill.images.limits import Limits
 from potstill.images.sources import Concept, Source
 from potstill.images.sources.choose import SourceOptions, resolve
 from potstill.progress import Reporter
+from potstill.run import folder as files
 
 FACTS = "dataset.json"
 OVER_ASK = 1.3

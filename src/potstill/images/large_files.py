@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill import run as files
 from potstill.errors import SourceError
 from potstill.images.client import Client, FetchError
 from potstill.progress import Reporter
+from potstill.run import folder as files
 
 
 def cache_folder() -> Path:

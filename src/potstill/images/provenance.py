@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from potstill import run as files
 from potstill.errors import DataError
+from potstill.run import folder as files
 
 NAME = "provenance.jsonl"
 ATTRIBUTION = "ATTRIBUTION.csv"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from potstill import run as files
 from potstill.errors import SourceError
 from potstill.images.decode import MAX_BYTES
+from potstill.run import folder as files
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import Answers, RunFiles, answers
-from potstill.run import STAGES
+from potstill.run.folder import STAGES
 from potstill.stored import ARMS
 
 MANY_CLASSES = 30

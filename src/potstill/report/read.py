@@ -15,7 +15,7 @@ from potstill import metrics
 from potstill.errors import DataError
 from potstill.images.labels import Suspect, suspects
 from potstill.images.pixels import PixelStore
-from potstill.run import STAGES, Run, read_json
+from potstill.run.folder import STAGES, Run, read_json
 from potstill.stored import ARMS
 
 

@@ -11,7 +11,7 @@ from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.report.read import RunFiles
 from potstill.report.table import aligned
-from potstill.run import Run
+from potstill.run.folder import Run
 from potstill.stored import ARMS
 
 RESAMPLES = 4_000
