@@ -21,7 +21,7 @@ from potstill import machine
 from potstill.config.schema import ImagesConfig
 from potstill.images.collect import collect_images
 from potstill.images.pixels import PixelStore
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
 

@@ -25,7 +25,7 @@ from results import save
 
 from potstill.images.get import GetRequest, get
 from potstill.images.limits import Limits
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 
 def server(pipe: Connection) -> None:

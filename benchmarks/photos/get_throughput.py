@@ -27,7 +27,7 @@ from results import save
 
 from potstill.images.get import GetRequest, get
 from potstill.images.limits import Limits
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 PER_HOST = 16
 DISTINCT = 500

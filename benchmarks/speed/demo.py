@@ -19,8 +19,8 @@ from potstill.config.load import from_mapping
 from potstill.demo import SETTINGS, make_folder
 from potstill.images.pixels import PixelStore
 from potstill.machine import decide, environment
+from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
-from potstill.progress import Reporter
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.students import views_for

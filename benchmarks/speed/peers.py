@@ -44,7 +44,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     that of views."""
     from potstill.config.schema import ImagesConfig
     from potstill.images.collect import collect_images
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
     from potstill.quick_resize import quick_bicubic
     from potstill.soft_labels import store_soft_labels
     from potstill.stored import SoftLabels

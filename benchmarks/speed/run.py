@@ -38,7 +38,7 @@ from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, store_features
 from potstill.machine import decide, environment
 from potstill.models import build, describe
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.quick_resize import quick_bicubic
 from potstill.run.folder import Run
 from potstill.stored import SoftLabels

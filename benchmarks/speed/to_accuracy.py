@@ -153,7 +153,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.job_runner import JobRunner
     from potstill.machine import decide, fastest_precision, fastest_threads
     from potstill.models import build, describe, load
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
     from potstill.student_job import Job, Recipe
     from potstill.training import Precision

@@ -9,8 +9,8 @@ from pathlib import Path
 from potstill.config.load import from_mapping
 from potstill.config.schema import Config
 from potstill.errors import ConfigError
+from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
-from potstill.progress import Reporter
 from potstill.run.folder import write_text
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from potstill.config.load import from_mapping
 from potstill.errors import DataError
+from potstill.monitoring.progress import Reporter
 from potstill.pipeline import QUICK, Result, distill
-from potstill.progress import Reporter
 
 CLASSES = ("functional", "defective")
 TEST_SHARE = 0.25

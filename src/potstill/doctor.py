@@ -20,7 +20,7 @@ from potstill.images.client import Client, FetchError
 from potstill.images.large_files import cache_folder
 from potstill.images.limits import Limits
 from potstill.images.sources.choose import PUBLIC, Opened, SourceOptions
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 PROBE_SECONDS = 15.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from potstill.errors import PotstillError
 from potstill.machine import Machine, torch_threads
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage, write_json
 from potstill.student_job import Job, copy_job, train_job
 from potstill.student_process import TOLD

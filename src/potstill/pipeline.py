@@ -19,15 +19,15 @@ from potstill.images.collect import collect_images
 from potstill.images.folder import Folder, read_folder
 from potstill.machine import decide, environment
 from potstill.models import describe
+from potstill.monitoring.progress import Reporter, duration
+from potstill.monitoring.track import check_tracker, tracking
 from potstill.predict import Predictor, load_predictor, student_names
-from potstill.progress import Reporter, duration
 from potstill.quick_resize import quick_bicubic
 from potstill.report.write import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels import store_soft_labels
 from potstill.students import parse_students, train_students, views_for
 from potstill.teacher import train_teacher
-from potstill.track import check_tracker, tracking
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 

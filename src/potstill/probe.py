@@ -19,7 +19,7 @@ from potstill.config.schema import TeacherConfig
 from potstill.heads import apply_head, fit_head, fold_of, moments
 from potstill.images.pixels import PixelStore
 from potstill.models import Classifier
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.propagation import MOST, Graph, joined
 from potstill.run.folder import replacing
 from potstill.views import blended, one_hot

@@ -29,7 +29,7 @@ from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, plain_answers, store_features
 from potstill.machine import Machine
 from potstill.models import load
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
 from potstill.stored import member_folders
 from potstill.training import Precision

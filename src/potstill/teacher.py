@@ -26,8 +26,8 @@ from potstill.images.pixels import PixelStore
 from potstill.inference import plain_answers, store_features
 from potstill.machine import Machine
 from potstill.models import Classifier, build, describe, normalise, save
+from potstill.monitoring.progress import Reporter
 from potstill.probe import Probe
-from potstill.progress import Reporter
 from potstill.run.folder import Run, check_space, write_json, write_text
 from potstill.stored import member_folders
 from potstill.training import Precision, Schedule, fit

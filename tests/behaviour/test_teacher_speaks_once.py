@@ -5,7 +5,7 @@ from tests.support import TINY
 
 import potstill
 from potstill.models import Classifier
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
 

@@ -10,7 +10,7 @@ from tests.support import TINY
 import potstill
 from potstill import pipeline
 from potstill.images.pixels import PixelStore
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
 

@@ -17,7 +17,7 @@ from potstill.inference import plain_answers
 from potstill.job_runner import JobRunner
 from potstill.machine import Machine
 from potstill.models import load
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
 from potstill.student_job import Job, Recipe, train_job
 from potstill.training import Precision

@@ -16,8 +16,8 @@ from tests.browser.conftest import Watched
 from tests.support import draw_photo
 
 from potstill.export.web import export_web
+from potstill.monitoring.progress import Reporter
 from potstill.predict import load_predictor
-from potstill.progress import Reporter
 from potstill.run.folder import Run
 
 

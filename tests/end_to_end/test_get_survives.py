@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from potstill.images.get import GetRequest, get
 from potstill.images.limits import Limits
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 into, address, train, test = sys.argv[1:]
 limits = Limits(tries=2, backoff_seconds=0.01, backoff_cap_seconds=0.1, read_seconds=3, photo_seconds=15,

@@ -14,7 +14,7 @@ import potstill
 from potstill import pipeline
 from potstill.cli import run
 from potstill.errors import DataError, ModelError, PotstillError
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import STAGES
 
 FILES = (

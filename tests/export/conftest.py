@@ -14,7 +14,7 @@ from potstill.export.attempts import Tolerance
 from potstill.images.pixels import PixelStore
 from potstill.machine import decide
 from potstill.models import load, load_info, save
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.teacher import train_teacher
 

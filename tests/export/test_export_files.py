@@ -122,7 +122,7 @@ def test_no_path_of_this_machine_is_in_a_file(exported: Run, name: str) -> None:
 
 def test_export_says_the_same_again_without_work(exported_copy: Run) -> None:
     from potstill.export import Tolerance, export
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
 
     before = {path: path.stat().st_mtime_ns for path in (exported_copy.export / STUDENT).glob("student*")}
     tolerance = Tolerance(max_loss=0.05, min_agreement=0.9)

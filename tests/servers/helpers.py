@@ -15,7 +15,7 @@ from potstill.images import provenance
 from potstill.images.get import GetRequest, GetResult, get
 from potstill.images.limits import Limits
 from potstill.images.reasons import REASONS
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 QUICK = Limits(
     tries=3,

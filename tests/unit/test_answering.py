@@ -17,7 +17,7 @@ from potstill.images.pixels import PixelStore
 from potstill.inference import answers, store_features
 from potstill.machine import Machine, decide
 from potstill.models import Classifier, build, describe
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels

@@ -19,7 +19,7 @@ from potstill.images.check import apply, check
 from potstill.images.labels import check_labels, suspects
 from potstill.images.pixels import PixelStore
 from potstill.images.quarantine import Quarantine
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
 QUIET = Reporter(quiet=True)

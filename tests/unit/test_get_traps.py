@@ -24,7 +24,7 @@ from potstill.images.limits import HostRule, Limits
 from potstill.images.quarantine import Quarantine
 from potstill.images.sources import Candidate
 from potstill.images.tars import unzipped
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 NOBODY = Server(1)
 QUIET = Reporter(quiet=True)

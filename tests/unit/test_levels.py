@@ -21,7 +21,7 @@ from potstill.heads import apply_head, load_fold_heads
 from potstill.images.pixels import PixelStore
 from potstill.machine import Machine
 from potstill.models import Classifier, build, describe, load, load_info, save
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json, write_json
 from potstill.soft_labels import store_soft_labels
 from potstill.stored import SoftLabels

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from potstill import progress
-from potstill.progress import Reporter, duration
+from potstill.monitoring import progress
+from potstill.monitoring.progress import Reporter, duration
 
 
 def test_on_a_terminal_a_bar_shows_how_many_and_the_time_left() -> None:

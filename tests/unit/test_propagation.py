@@ -13,7 +13,7 @@ from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.images.pixels import PixelStore
 from potstill.machine import Machine
 from potstill.metrics import softmax
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.propagation import Graph, joined
 from potstill.run.folder import Run
 from potstill.soft_labels import store_soft_labels

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from potstill.config.load import from_mapping
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.student_job import Job, Recipe
 from potstill.students import _batch_size, _choose, epochs_for, parse_students, views_for
 

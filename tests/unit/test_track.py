@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import potstill
-from potstill import track
 from potstill.errors import ConfigError
-from potstill.progress import Reporter
+from potstill.monitoring import track
+from potstill.monitoring.progress import Reporter
+from potstill.monitoring.track import PACKAGES, check_tracker, tracking
 from potstill.run.folder import Run, read_json
-from potstill.track import PACKAGES, check_tracker, tracking
 
 
 class Words(Reporter):

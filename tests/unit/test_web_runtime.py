@@ -9,7 +9,7 @@ import pytest
 
 from potstill.errors import ExportError
 from potstill.export.web.runtime import FILES, get_runtime, unpack
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 module = importlib.import_module("potstill.export.web.runtime")  # the package has a function of this name
 

@@ -85,7 +85,7 @@ def get(
     from potstill.images.get import GetRequest, get, preview
     from potstill.images.get_report import shortages, table
     from potstill.images.licenses import NON_COMMERCIAL, OPEN
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
 
     request = GetRequest(
         classes=classes,
@@ -157,7 +157,7 @@ def check(
     from potstill.images.check_page import write_page
     from potstill.images.check_report import summary
     from potstill.images.quarantine import Quarantine
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
 
     reporter = Reporter()
     quarantine = Quarantine(data)

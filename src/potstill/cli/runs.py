@@ -110,7 +110,7 @@ def curve(
     """
     from potstill.cli.settings import combined
     from potstill.curve import curve_table, learning_curve
-    from potstill.progress import Reporter
+    from potstill.monitoring.progress import Reporter
 
     short = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
     settings = combined(config, words.get(), recipe, {name: _list(value) for name, value in short.items() if value}, {})

@@ -18,7 +18,7 @@ from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.images.pixels import PixelStore
 from potstill.losses import distill_loss
 from potstill.models import Classifier, load, normalise, save
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.stored import SoftLabels
 from potstill.training import Precision, Schedule, fit

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from potstill.errors import ExportError
 from potstill.export.formats import Format
 from potstill.images.large_files import cache_folder
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 READY = "ready.txt"
 """Written last into a finished environment."""

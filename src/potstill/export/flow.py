@@ -29,8 +29,8 @@ from potstill.export.score import Answers, Scoring, score
 from potstill.export.sensitivity import PHOTOS as SENSITIVITY_PHOTOS
 from potstill.export.sensitivity import sensitive_layers
 from potstill.images.folder import Split
+from potstill.monitoring.progress import Reporter
 from potstill.predict import best_seed, chosen_student
-from potstill.progress import Reporter
 from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 

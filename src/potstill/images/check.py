@@ -15,7 +15,7 @@ from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.inspect import Inspected, inspect_all
 from potstill.images.quarantine import Quarantine
 from potstill.images.reasons import action
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 REPORT = "check.json"
 PAGE = "check.html"

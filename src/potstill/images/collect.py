@@ -29,7 +29,7 @@ from potstill.images.pixels import PHOTO, PixelStore, encode
 from potstill.images.pools import process_pool
 from potstill.images.reasons import action
 from potstill.images.split import in_share
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, write_bytes, write_text
 
 _TOGETHER = 8

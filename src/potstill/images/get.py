@@ -21,7 +21,7 @@ from potstill.images.licenses import OPEN, is_allowed
 from potstill.images.limits import Limits
 from potstill.images.sources import Concept, Source
 from potstill.images.sources.choose import SourceOptions, resolve
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run import folder as files
 
 FACTS = "dataset.json"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from potstill.images.download import Stream
 from potstill.images.reasons import meaning
-from potstill.progress import PLAIN_LINE_SECONDS, Reporter
+from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from potstill.errors import SourceError
 from potstill.images.client import Client, FetchError
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run import folder as files
 
 

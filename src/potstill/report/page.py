@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from potstill.progress import duration
+from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.photos import PhotoLists, choose, wrong_labels

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from potstill.errors import ExportError
 from potstill.images.large_files import cache_folder
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import write_bytes
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"

@@ -23,7 +23,7 @@ from potstill.images.sources import Candidate, Concept
 from potstill.images.sources.imagenet import resolve_synsets
 from potstill.images.split import unit_hash
 from potstill.images.tars import Member, members, unzipped
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 PETS = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"

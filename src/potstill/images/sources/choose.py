@@ -18,7 +18,7 @@ from potstill.images.sources.imagenet import ImageNet
 from potstill.images.sources.inaturalist import INaturalist
 from potstill.images.sources.openimages import OpenImages
 from potstill.images.sources.shards import expand
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 PINS = (
     (re.compile(r"/[mg]/[0-9a-z_]+"), "openimages"),

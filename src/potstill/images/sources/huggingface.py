@@ -14,7 +14,7 @@ from potstill.errors import SourceError
 from potstill.images.client import Client
 from potstill.images.names import near_matches, singulars
 from potstill.images.sources import Candidate, Concept
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 PAGE = 100
 OURS = {"train": "train", "test": "test", "validation": "test", "valid": "test", "val": "test"}

@@ -23,7 +23,7 @@ from potstill.images.licenses import license_id
 from potstill.images.names import near_matches, singulars
 from potstill.images.sources import Candidate, Concept
 from potstill.images.split import unit_hash
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 
 NAMES = "v7/oidv7-class-descriptions.csv"
 PART_ROWS = 20_000

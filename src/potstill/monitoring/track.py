@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from potstill.errors import ConfigError
-from potstill.progress import Reporter
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json, write_json
 
 PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
