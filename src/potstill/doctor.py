@@ -14,13 +14,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.cores import available_cores
 from potstill.errors import PotstillError
 from potstill.images.client import Client, FetchError
 from potstill.images.large_files import cache_folder
 from potstill.images.limits import Limits
 from potstill.images.sources.choose import PUBLIC, Opened, SourceOptions
 from potstill.monitoring.progress import Reporter
+from potstill.processes.cores import available_cores
 
 PROBE_SECONDS = 15.0
 

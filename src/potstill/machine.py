@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from potstill.config.schema import Auto, MachineConfig
-from potstill.cores import available_cores
 from potstill.errors import ConfigError
+from potstill.processes.cores import available_cores
 from potstill.training import Precision
 
 PROBE_SECONDS = 1.0

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from potstill.watch import end_with
+from potstill.processes.watch import end_with
 
 TOLD = "POTSTILL "
 """Begins the line that has the message of a PotstillError, as JSON."""

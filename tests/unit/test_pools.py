@@ -12,7 +12,7 @@ import pytest
 
 from potstill.images import collect
 from potstill.images.pixels import PixelStore
-from potstill.images.pools import process_pool
+from potstill.processes.pools import process_pool
 
 
 def test_processes_pack_what_threads_pack(
@@ -39,7 +39,7 @@ def test_what_a_worker_raises_arrives() -> None:
 
 SCRIPT = """
 import os, time
-from potstill.images.pools import process_pool
+from potstill.processes.pools import process_pool
 
 with process_pool() as pool:
     print(pool.submit(os.getpid).result(), flush=True)

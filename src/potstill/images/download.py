@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from potstill.cores import available_cores
 from potstill.errors import PotstillError, SpaceError
 from potstill.images.client import Client, Fetched, FetchError
 from potstill.images.decode import BadPhotoError
@@ -28,6 +27,7 @@ from potstill.images.reasons import action
 from potstill.images.sources import Candidate, Concept, Source
 from potstill.images.split import in_share
 from potstill.images.verify import Photo, verify
+from potstill.processes.cores import available_cores
 from potstill.run import folder as files
 
 AHEAD = 64

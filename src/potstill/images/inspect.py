@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from potstill.cores import available_cores
 from potstill.images.decode import BadPhotoError, Decoded, decode, read_bytes
 from potstill.images.duplicates import Fingerprint, fingerprint
 from potstill.images.looks import LOOK_SIDE, look_at
-from potstill.images.pools import process_pool
+from potstill.processes.cores import available_cores
+from potstill.processes.pools import process_pool
 
 _CHUNK = 32
 _POOL_FROM = 256

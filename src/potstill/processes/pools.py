@@ -9,8 +9,8 @@ import signal
 
 from loky import ProcessPoolExecutor
 
-from potstill.cores import available_cores
-from potstill.watch import end_with
+from potstill.processes.cores import available_cores
+from potstill.processes.watch import end_with
 
 
 def process_pool() -> ProcessPoolExecutor:
