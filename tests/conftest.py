@@ -19,8 +19,8 @@ from tests.support import TINY, make_photos
 import potstill
 from potstill import machine
 from potstill.config.schema import ImagesConfig
+from potstill.data.pixels import PixelStore
 from potstill.images.collect import collect_images
-from potstill.images.pixels import PixelStore
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from potstill.images.pixels import PixelStore
+from potstill.data.pixels import PixelStore
 from potstill.run.folder import Run, sha256_of
 
 CLASSES = ("disc", "frame", "stripes")

@@ -20,8 +20,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from potstill.data.pixels import PixelStore
 from potstill.export.web import export_web
-from potstill.images.pixels import PixelStore
 from potstill.report.write import write_report
 from potstill.run.folder import Run
 

@@ -105,10 +105,10 @@ def write_speed(run: Any, out: Path) -> None:
     import numpy as np
     import torch
 
+    from potstill.data.pixels import PixelStore
     from potstill.deploy import Deployable
     from potstill.export.onnx import export_onnx, open_onnx
     from potstill.export.results import read_results
-    from potstill.images.pixels import PixelStore
     from potstill.models import load
 
     torch.set_num_threads(1)

@@ -16,8 +16,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from potstill.config.load import from_mapping
+from potstill.data.pixels import PixelStore
 from potstill.demo import SETTINGS, make_folder
-from potstill.images.pixels import PixelStore
 from potstill.machine import decide, environment
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill

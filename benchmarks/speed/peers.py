@@ -43,11 +43,11 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     """Seconds of stages 1 to 3, in order, and of rendering `views` of every photo at the student's size; `config` is
     that of views."""
     from potstill.config.schema import ImagesConfig
+    from potstill.data.soft_labels import SoftLabels
     from potstill.images.collect import collect_images
     from potstill.monitoring.progress import Reporter
     from potstill.quick_resize import quick_bicubic
     from potstill.soft_labels import store_soft_labels
-    from potstill.stored import SoftLabels
     from potstill.students import render_views
     from potstill.teacher import train_teacher
 
@@ -68,10 +68,10 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
 def ours(photos: Path, views: int) -> dict[str, Any]:
     """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.data.soft_labels import SoftLabels
     from potstill.machine import decide, fastest_precision
     from potstill.models import build, describe
     from potstill.run.folder import Run
-    from potstill.stored import SoftLabels
 
     machine = decide(MachineConfig())
     teacher = TeacherConfig(model=("densenet121",), weights="none", size=SIZE, folds=0, min_gain=0, probe_views=0)
@@ -100,10 +100,10 @@ def train(folder: Path, dtype: str) -> float:
     import torch
 
     from potstill import student_job
-    from potstill.images.pixels import PixelStore
+    from potstill.data.pixels import PixelStore
+    from potstill.data.soft_labels import SoftLabels
     from potstill.models import build, describe
     from potstill.run.folder import Run
-    from potstill.stored import SoftLabels
     from potstill.student_job import Job, Recipe
     from potstill.training import Precision, Schedule, fit
 

@@ -30,21 +30,21 @@ from torch import nn
 
 from potstill import student_job
 from potstill.answering import choose_precision, form_for
-from potstill.arrays import RowWriter
 from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig
+from potstill.data.arrays import RowWriter
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
+from potstill.data.views import Renderer, draw_views
 from potstill.images.collect import PROCESSES_FROM, collect_images
 from potstill.images.folder import read_folder
-from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, answers, store_features
 from potstill.machine import decide, environment
 from potstill.models import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.quick_resize import quick_bicubic
 from potstill.run.folder import Run
-from potstill.stored import SoftLabels
 from potstill.student_job import Job, Recipe
 from potstill.training import Precision, Schedule, fit
-from potstill.views import Renderer, draw_views
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)

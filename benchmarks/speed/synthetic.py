@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from potstill.config.schema import ViewsConfig
+from potstill.data.pixels import PHOTO, PixelStore
+from potstill.data.views import draw_views
 from potstill.images.folder import SPLITS
-from potstill.images.pixels import PHOTO, PixelStore
 from potstill.run.folder import Run, write_json
-from potstill.views import draw_views
 
 CLASSES = ("cat", "dog", "bird")
 VAL = 96

@@ -148,7 +148,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
 
     from potstill import metrics
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
-    from potstill.images.pixels import PixelStore
+    from potstill.data.pixels import PixelStore
     from potstill.inference import plain_answers
     from potstill.job_runner import JobRunner
     from potstill.machine import decide, fastest_precision, fastest_threads

@@ -2,7 +2,7 @@
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
 centre square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to
-whole grey levels (see `potstill.resize`), normalised, softmax of the logits divided by the temperature that was fitted
+whole grey levels (see `potstill.data.resize`), normalised, softmax of the logits divided by the temperature that was fitted
 on val.
 """
 
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from potstill.data.resize import ROUND_UP_FROM, shown
 from potstill.models import Classifier
-from potstill.resize import ROUND_UP_FROM, shown
 
 
 class Deployable(nn.Module):

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from potstill.arrays import RowReader
 from potstill.config.schema import TeacherConfig
-from potstill.images.pixels import PixelStore
-from potstill.images.split import unit_hash
+from potstill.data.arrays import RowReader
+from potstill.data.pixels import PixelStore
+from potstill.data.splits import unit_hash
 from potstill.models import HEAD_STD, Classifier
 from potstill.training import Precision, Schedule, fit
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from potstill.arrays import RowWriter
-from potstill.images.pixels import PixelStore
+from potstill.data.arrays import RowWriter
+from potstill.data.pixels import PixelStore
+from potstill.data.views import Renderer, plain_views
 from potstill.models import Classifier, normalise
 from potstill.training import Precision
-from potstill.views import Renderer, plain_views
 
 Batch = tuple[np.ndarray, np.ndarray]
 

@@ -52,7 +52,7 @@ class ModelInfo:
     """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
     for models that cannot show them."""
     crop: float = 1.0
-    """Share of the centre square's side that it looks at (`potstill.resize.shown`)."""
+    """Share of the centre square's side that it looks at (`potstill.data.resize.shown`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, licence."""
     trained: dict[str, Any] = field(default_factory=dict)

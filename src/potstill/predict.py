@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from potstill.data.soft_labels import ARMS
 from potstill.deploy import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models import Classifier, load
 from potstill.run.folder import Run, read_json
-from potstill.stored import ARMS
 
 Photo = str | Path | Image.Image | np.ndarray
 

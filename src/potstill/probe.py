@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from potstill import metrics
-from potstill.arrays import RowReader
 from potstill.config.schema import TeacherConfig
+from potstill.data.arrays import RowReader
+from potstill.data.pixels import PixelStore
+from potstill.data.views import blended, one_hot
 from potstill.heads import apply_head, fit_head, fold_of, moments
-from potstill.images.pixels import PixelStore
 from potstill.models import Classifier
 from potstill.monitoring.progress import Reporter
 from potstill.propagation import MOST, Graph, joined
 from potstill.run.folder import replacing
-from potstill.views import blended, one_hot
 
 HEADS_FROM_ALL = 2
 MOST_STEPS = 2000

@@ -22,18 +22,18 @@ from torch import nn
 
 from potstill import metrics
 from potstill.answering import FILE, form_for
-from potstill.arrays import RowWriter
 from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.data.arrays import RowWriter
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import member_folders
+from potstill.data.views import Renderer, draw_views
 from potstill.heads import fold_of, load_fold_heads
-from potstill.images.pixels import PixelStore
 from potstill.inference import BATCH, plain_answers, store_features
 from potstill.machine import Machine
 from potstill.models import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
-from potstill.stored import member_folders
 from potstill.training import Precision
-from potstill.views import Renderer, draw_views
 
 _BLOCK = 256
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from potstill import losses, metrics
-from potstill.arrays import RowReader
 from potstill.config.schema import Auto
-from potstill.images.pixels import PixelStore
+from potstill.data.arrays import RowReader
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import ARMS, SoftLabels
+from potstill.data.views import Renderer, mixed_labels, plain_views
 from potstill.inference import BATCH, answers, plain_answers
 from potstill.models import Classifier, build, describe, normalise, save
 from potstill.run.folder import Run, Stage, read_json, write_json, write_text
-from potstill.stored import ARMS, SoftLabels
 from potstill.training import Precision, Schedule, fit
-from potstill.views import Renderer, mixed_labels, plain_views
 
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from potstill import metrics
-from potstill.arrays import RowWriter
 from potstill.compiling import decide_compile
 from potstill.config.schema import Config
+from potstill.data.arrays import RowWriter
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import ARMS, SoftLabels
+from potstill.data.views import Renderer
 from potstill.errors import ConfigError
-from potstill.images.pixels import PixelStore
 from potstill.job_runner import JobRunner
 from potstill.losses import check_method
 from potstill.machine import Machine, fastest_precision, fastest_threads
 from potstill.models import ModelInfo, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, read_json, write_json
-from potstill.stored import ARMS, SoftLabels
 from potstill.student_job import Job, Recipe
-from potstill.views import Renderer
 
 VIEWS_SEEN = 60_000
 """By a student with "auto" epochs; twice as many where it starts from random weights."""

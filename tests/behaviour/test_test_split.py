@@ -9,7 +9,7 @@ from tests.support import TINY
 
 import potstill
 from potstill import pipeline
-from potstill.images.pixels import PixelStore
+from potstill.data.pixels import PixelStore
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

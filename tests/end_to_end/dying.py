@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import arrays, comparison, job_runner, machine, pipeline, training
+from potstill import comparison, job_runner, machine, pipeline, training
 from potstill.cli import run
+from potstill.data import arrays
 from potstill.images import collect
 
 machine.PROBE_SECONDS = 0.01

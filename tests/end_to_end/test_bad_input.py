@@ -11,8 +11,8 @@ from PIL import Image
 from tests.support import CLASSES, TINY, draw_photo, flags, make_photos, weight_hashes
 
 import potstill
-from potstill.arrays import RowWriter
 from potstill.cli import run
+from potstill.data.arrays import RowWriter
 
 SCREEN = 24
 """Lines of an ordinary terminal."""

@@ -9,9 +9,9 @@ from tests.support import TINY, run_on
 
 import potstill
 from potstill.config.load import from_mapping
+from potstill.data.pixels import PixelStore
 from potstill.export import export
 from potstill.export.attempts import Tolerance
-from potstill.images.pixels import PixelStore
 from potstill.machine import decide
 from potstill.models import load, load_info, save
 from potstill.monitoring.progress import Reporter

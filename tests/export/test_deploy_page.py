@@ -12,11 +12,11 @@ import pytest
 from tests.export.conftest import STUDENT
 from tests.support import draw_photo
 
+from potstill.data.resize import ROUND_UP_FROM
 from potstill.export.attempts import MAX_LOSS, MIN_AGREEMENT
 from potstill.export.formats import FORMATS
 from potstill.export.ladder import CALIBRATION_PHOTOS, LADDER
 from potstill.predict import load_predictor
-from potstill.resize import ROUND_UP_FROM
 from potstill.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def test_the_predictor_says_what_predict_says(
 def test_the_fit_of_the_page_is_the_programs() -> None:
     from PIL import Image
 
-    from potstill.resize import fit
+    from potstill.data.resize import fit
 
     code = BLOCKS["start"]
     assert f"+ {1 - ROUND_UP_FROM:.4f})" in code

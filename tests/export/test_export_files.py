@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tests.export.conftest import FORMATS, STUDENT
 
+from potstill.data.pixels import PixelStore
 from potstill.export import load_exported
 from potstill.export.formats import FORMATS as ALL
 from potstill.export.ladder import LADDER
 from potstill.export.reference import Reference
 from potstill.export.results import formats_table, read_results
-from potstill.images.pixels import PixelStore
 from potstill.predict import best_seed, load_predictor
 from potstill.report.write import write_report
 from potstill.run.folder import Run, read_json, sha256_of

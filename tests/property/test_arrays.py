@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from potstill.arrays import RowReader, RowWriter
+from potstill.data.arrays import RowReader, RowWriter
 from potstill.errors import StaleError
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from potstill.data.splits import in_share
 from potstill.errors import DataError
 from potstill.images.folder import check_class_name, check_class_names, list_photos, make_folders, read_folder
-from potstill.images.split import in_share
 
 ODD = "/\\:*?\"<>|\n\t\r\0\x7f .-_~#%'&+,;=@[]{}()éße\u0301猫🐈\u200b\u2028\u202eİıſ"
 names = st.one_of(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from potstill.data.pixels import encode
 from potstill.images.decode import BadPhotoError, decode
-from potstill.images.pixels import encode
 
 CODES = {"empty", "not_image", "too_large", "too_small", "corrupt"}
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")

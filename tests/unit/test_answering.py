@@ -10,20 +10,20 @@ from tests.support import run_on
 
 from potstill import answering
 from potstill.answering import FILE, choose_precision, form_for, graph_form
-from potstill.arrays import RowWriter
 from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
+from potstill.data.arrays import RowWriter
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
+from potstill.data.views import Renderer, draw_views
 from potstill.errors import ConfigError
-from potstill.images.pixels import PixelStore
 from potstill.inference import answers, store_features
 from potstill.machine import Machine, decide
 from potstill.models import Classifier, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
 from potstill.soft_labels import store_soft_labels
-from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
 from potstill.training import Precision
-from potstill.views import Renderer, draw_views
 
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000

@@ -14,10 +14,10 @@ from tests.servers.pictures import jpeg
 
 import potstill
 from potstill.cli import run as command
+from potstill.data.label_errors import check_labels, suspects
+from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
 from potstill.images.check import apply, check
-from potstill.images.labels import check_labels, suspects
-from potstill.images.pixels import PixelStore
 from potstill.images.quarantine import Quarantine
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run

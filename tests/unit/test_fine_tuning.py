@@ -10,13 +10,13 @@ from tests.support import TINY, run_on
 from torch import Tensor
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
-from potstill.images.pixels import PixelStore
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
 from potstill.machine import Machine
 from potstill.models import build, describe, load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels
-from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
 
 MACHINE = Machine("cpu", 1, 1, "float32")

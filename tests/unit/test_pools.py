@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from potstill.data.pixels import PixelStore
 from potstill.images import collect
-from potstill.images.pixels import PixelStore
 from potstill.processes.pools import process_pool
 
 

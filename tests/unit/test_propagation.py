@@ -10,16 +10,16 @@ from tests.support import TINY, make_photos, run_on
 
 from potstill import propagation
 from potstill.config.schema import TeacherConfig, ViewsConfig
-from potstill.images.pixels import PixelStore
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
+from potstill.data.views import blended, draw_views, mixed_labels, one_hot
 from potstill.machine import Machine
 from potstill.metrics import softmax
 from potstill.monitoring.progress import Reporter
 from potstill.propagation import Graph, joined
 from potstill.run.folder import Run
 from potstill.soft_labels import store_soft_labels
-from potstill.stored import SoftLabels
 from potstill.teacher import train_teacher
-from potstill.views import blended, draw_views, mixed_labels, one_hot
 
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import CLASSES, draw_photo, make_photos
 
-from potstill.images.split import in_share, unit_hash
+from potstill.data.splits import in_share, unit_hash
 
 keys = st.text("0123456789abcdef", min_size=8, max_size=64)
 

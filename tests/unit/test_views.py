@@ -8,10 +8,10 @@ from PIL import Image, ImageFilter
 from tests.support import CLASSES, draw_photo, make_photos
 
 from potstill.config.schema import ViewsConfig
-from potstill.images.pixels import PixelStore
-from potstill.resize import fit
-from potstill.view_ops import OPS
-from potstill.views import Renderer, draw_views, mixed_labels, plain_views, render
+from potstill.data.ops import OPS
+from potstill.data.pixels import PixelStore
+from potstill.data.resize import fit
+from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views, render
 
 CONFIG = ViewsConfig(ops=0.3)
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
+from potstill.data.views import Renderer
 from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
-from potstill.images.pixels import PixelStore
 from potstill.losses import distill_loss
 from potstill.models import Classifier, load, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.stored import SoftLabels
 from potstill.training import Precision, Schedule, fit
-from potstill.views import Renderer
 
 STEPS = 300
 BATCH = 32

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.images.pixels import PixelStore
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import SoftLabels
+from potstill.data.views import Renderer, plain_views
 from potstill.models import ModelInfo
 from potstill.run.folder import Run
-from potstill.stored import SoftLabels
-from potstill.views import Renderer, plain_views
 
 CALIBRATION_PHOTOS = 128
 

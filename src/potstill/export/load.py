@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from potstill.data.resize import fit
 from potstill.errors import ExportError
 from potstill.export.formats import FORMATS, Format, Runner, format_of
 from potstill.export.results import read_results
 from potstill.predict import Photo, Prediction, to_pixels
-from potstill.resize import fit
 from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 MANIFEST = "manifest.json"

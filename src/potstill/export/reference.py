@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from potstill import metrics
+from potstill.data.pixels import PixelStore
 from potstill.deploy import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.images.folder import Split
-from potstill.images.pixels import PixelStore
 from potstill.models import Classifier, load
 from potstill.run.folder import Run, sha256_of
 

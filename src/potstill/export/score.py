@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from potstill.data.resize import fit
 from potstill.errors import ExportError
 from potstill.export.formats import FORMATS
-from potstill.resize import fit
 from potstill.run.folder import read_json, write_json
 
 TIMED_PHOTOS = 50
@@ -87,7 +87,7 @@ def score(scoring: Scoring, python: str | None = None) -> Answers:
 
 def main(job: str, out: str) -> None:
     """Score in this process and write `OUT.npy` and `OUT.facts.json`."""
-    from potstill.images.pixels import PixelStore
+    from potstill.data.pixels import PixelStore
 
     scoring = Scoring(**json.loads(Path(job).read_text("utf-8")))
     form = FORMATS[scoring.format]

@@ -165,7 +165,7 @@ def _copies(folder: Folder, looked: Sequence[Inspected], near_bits: int, leak_bi
 
 
 def _wrong_labels(folder: Folder, looked: Sequence[Inspected], run: Path) -> Iterable[Finding]:
-    from potstill.images.labels import suspects
+    from potstill.data.label_errors import suspects
 
     by_hash = {seen.sha256: index for index, seen in enumerate(looked)}
     labels = {sha: folder.classes[folder.files[i].label] for sha, i in by_hash.items() if folder.files[i].label >= 0}

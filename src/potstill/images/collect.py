@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from potstill.config.schema import ImagesConfig
+from potstill.data.pixels import PHOTO, PixelStore, encode
+from potstill.data.splits import in_share
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.decode import BadPhotoError, Resize, bicubic, decode, read_bytes
 from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
 from potstill.images.folder import SPLITS, Folder, PhotoFile, Split, plain_name, read_folder
 from potstill.images.looks import require_usable
-from potstill.images.pixels import PHOTO, PixelStore, encode
 from potstill.images.reasons import action
-from potstill.images.split import in_share
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from potstill.data.splits import in_share
 from potstill.errors import PotstillError, SpaceError
 from potstill.images.client import Client, Fetched, FetchError
 from potstill.images.decode import BadPhotoError
@@ -25,7 +26,6 @@ from potstill.images.licenses import is_allowed
 from potstill.images.provenance import Status, Writer
 from potstill.images.reasons import action
 from potstill.images.sources import Candidate, Concept, Source
-from potstill.images.split import in_share
 from potstill.images.verify import Photo, verify
 from potstill.processes.cores import available_cores
 from potstill.run import folder as files

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from potstill.images.labels import Suspect
-from potstill.images.pixels import PixelStore
+from potstill.data.label_errors import Suspect
+from potstill.data.pixels import PixelStore
 from potstill.report.read import Answers, Predictions, RunFiles
 
 SHOWN = 12

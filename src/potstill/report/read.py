@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from potstill import metrics
+from potstill.data.label_errors import Suspect, suspects
+from potstill.data.pixels import PixelStore
+from potstill.data.soft_labels import ARMS
 from potstill.errors import DataError
-from potstill.images.labels import Suspect, suspects
-from potstill.images.pixels import PixelStore
 from potstill.run.folder import STAGES, Run, read_json
-from potstill.stored import ARMS
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.images.client import Client
 from potstill.images.large_files import cache_folder, fetch_file
 from potstill.images.names import near_matches, singulars, wordnet
 from potstill.images.sources import Candidate, Concept
 from potstill.images.sources.imagenet import resolve_synsets
-from potstill.images.split import unit_hash
 from potstill.images.tars import Member, members, unzipped
 from potstill.monitoring.progress import Reporter
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.images.names import wordnet
 from potstill.images.sources import Candidate, Concept
-from potstill.images.split import unit_hash
 from potstill.images.tars import members
 
 _WNID = re.compile(r"n\d{8}")

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.images.client import Client
 from potstill.images.large_files import cache_folder, fetch_file
 from potstill.images.licenses import license_id
 from potstill.images.names import near_matches, singulars
 from potstill.images.sources import Candidate, Concept
-from potstill.images.split import unit_hash
 from potstill.monitoring.progress import Reporter
 
 NAMES = "v7/oidv7-class-descriptions.csv"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from potstill.arrays import RowReader
+from potstill.data.arrays import RowReader
+from potstill.data.views import VIEW
 from potstill.errors import StaleError
 from potstill.run.folder import Run, read_json
-from potstill.views import VIEW
 
 ARMS = ("distilled", "alone")
 """How a student was trained: from the teacher's soft labels, or as the twin, from the given labels only."""

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from potstill.config.schema import ViewsConfig
-from potstill.images.pixels import PixelStore
-from potstill.view_ops import PER_VIEW, apply_ops, draw_ops
+from potstill.data.ops import PER_VIEW, apply_ops, draw_ops
+from potstill.data.pixels import PixelStore
 
 VIEW = np.dtype(
     [
