@@ -83,7 +83,7 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
 
     from potstill import metrics
     from potstill.comparison import model_folder
-    from potstill.models import load_info
+    from potstill.models.classifier import load_info
     from potstill.run.folder import read_json
 
     known: set[tuple[str, ...]] = set()

@@ -109,7 +109,7 @@ def write_speed(run: Any, out: Path) -> None:
     from potstill.deploy import Deployable
     from potstill.export.onnx import export_onnx, open_onnx
     from potstill.export.results import read_results
-    from potstill.models import load
+    from potstill.models.classifier import load
 
     torch.set_num_threads(1)
     store = PixelStore(run.images)

@@ -70,7 +70,7 @@ def ours(photos: Path, views: int) -> dict[str, Any]:
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.soft_labels import SoftLabels
     from potstill.machine import decide, fastest_precision
-    from potstill.models import build, describe
+    from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
 
     machine = decide(MachineConfig())
@@ -102,7 +102,7 @@ def train(folder: Path, dtype: str) -> float:
     from potstill import student_job
     from potstill.data.pixels import PixelStore
     from potstill.data.soft_labels import SoftLabels
-    from potstill.models import build, describe
+    from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
     from potstill.student_job import Job, Recipe
     from potstill.training import Precision, Schedule, fit

@@ -39,7 +39,7 @@ from potstill.images.collect import PROCESSES_FROM, collect_images
 from potstill.images.folder import read_folder
 from potstill.inference import BATCH, answers, store_features
 from potstill.machine import decide, environment
-from potstill.models import build, describe
+from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.quick_resize import quick_bicubic
 from potstill.run.folder import Run

@@ -54,7 +54,7 @@ def theirs(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from timm.scheduler import CosineLRScheduler
     from timm.task import LogitDistillationTask
 
-    from potstill.models import build, describe
+    from potstill.models.classifier import build, describe
 
     torch.set_num_threads(2)
     torch.manual_seed(seed)
@@ -152,7 +152,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.inference import plain_answers
     from potstill.job_runner import JobRunner
     from potstill.machine import decide, fastest_precision, fastest_threads
-    from potstill.models import build, describe, load
+    from potstill.models.classifier import build, describe, load
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
     from potstill.student_job import Job, Recipe

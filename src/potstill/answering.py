@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from potstill.fused import fused, same_features
 from potstill.inference import BATCH
 from potstill.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 from potstill.run.folder import read_json, replacing, write_json
 from potstill.training import Precision
 

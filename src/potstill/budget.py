@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from potstill.architectures import construct
 from potstill.config.schema import BudgetConfig, Config
 from potstill.errors import ConfigError
-from potstill.models import Classifier, build, describe, macs_of, milliseconds_of, parameters_of
-from potstill.weights import can_be_had
+from potstill.models.classifier import Classifier, build, describe, macs_of, milliseconds_of, parameters_of
+from potstill.models.weights import can_be_had
+from potstill.models.zoo import construct
 
 LADDER: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("mobilenetv1_025", (96, 128, 160)),

@@ -19,7 +19,7 @@ from potstill.data.soft_labels import ARMS, member_folders
 from potstill.inference import plain_answers
 from potstill.machine import Machine, environment
 from potstill.metrics import Interval
-from potstill.models import Classifier, load, load_info, macs_of, milliseconds_of, parameters_of
+from potstill.models.classifier import Classifier, load, load_info, macs_of, milliseconds_of, parameters_of
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json, replacing, sha256_of, write_json
 from potstill.training import Precision

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.data.resize import ROUND_UP_FROM, shown
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 
 
 class Deployable(nn.Module):

@@ -68,7 +68,7 @@ def devices() -> list[Row]:
 
 def weights(*, offline: bool) -> list[Row]:
     """Where starting weights could come from here."""
-    from potstill.weights import PACKAGES, hub_problem, package_path
+    from potstill.models.weights import PACKAGES, hub_problem, package_path
 
     rows = []
     for base, package in PACKAGES.items():

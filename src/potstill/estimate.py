@@ -8,7 +8,7 @@ from potstill.fused import fused
 from potstill.images.collect import estimated_bytes
 from potstill.images.folder import read_folder
 from potstill.machine import decide, fastest_precision
-from potstill.models import build, describe
+from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
 from potstill.students import epochs_for, parse_students, views_for
 from potstill.training import Precision

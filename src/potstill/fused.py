@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from potstill import metrics
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 from potstill.training import Precision
 
 SAME = 1e-3

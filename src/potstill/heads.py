@@ -12,7 +12,7 @@ from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import unit_hash
-from potstill.models import HEAD_STD, Classifier
+from potstill.models.classifier import HEAD_STD, Classifier
 from potstill.training import Precision, Schedule, fit
 
 PROBE_BATCH = 256

@@ -8,7 +8,7 @@ import torch
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, plain_views
-from potstill.models import Classifier, normalise
+from potstill.models.classifier import Classifier, normalise
 from potstill.training import Precision
 
 Batch = tuple[np.ndarray, np.ndarray]

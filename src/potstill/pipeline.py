@@ -18,7 +18,7 @@ from potstill.estimate import Estimate, estimate
 from potstill.images.collect import collect_images
 from potstill.images.folder import Folder, read_folder
 from potstill.machine import decide, environment
-from potstill.models import describe
+from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.predict import Predictor, load_predictor, student_names

@@ -13,7 +13,7 @@ from potstill.data.soft_labels import ARMS
 from potstill.deploy import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
-from potstill.models import Classifier, load
+from potstill.models.classifier import Classifier, load
 from potstill.run.folder import Run, read_json
 
 Photo = str | Path | Image.Image | np.ndarray

@@ -19,7 +19,7 @@ from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
 from potstill.heads import apply_head, fit_head, fold_of, moments
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
 from potstill.propagation import MOST, Graph, joined
 from potstill.run.folder import replacing

@@ -30,7 +30,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.heads import fold_of, load_fold_heads
 from potstill.inference import BATCH, plain_answers, store_features
 from potstill.machine import Machine
-from potstill.models import load
+from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
 from potstill.training import Precision

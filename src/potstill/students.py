@@ -25,7 +25,7 @@ from potstill.errors import ConfigError
 from potstill.job_runner import JobRunner
 from potstill.losses import check_method
 from potstill.machine import Machine, fastest_precision, fastest_threads
-from potstill.models import ModelInfo, build, describe
+from potstill.models.classifier import ModelInfo, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, read_json, write_json
 from potstill.student_job import Job, Recipe

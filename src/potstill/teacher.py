@@ -27,7 +27,7 @@ from potstill.fused import MIN_AGREEMENT, agreement
 from potstill.heads import apply_head, put_head
 from potstill.inference import plain_answers, store_features
 from potstill.machine import Machine
-from potstill.models import Classifier, build, describe, normalise, save
+from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.probe import Probe
 from potstill.run.folder import Run, check_space, write_json, write_text

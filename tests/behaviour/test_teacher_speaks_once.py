@@ -4,7 +4,7 @@ import pytest
 from tests.support import TINY
 
 import potstill
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

@@ -16,7 +16,7 @@ from potstill.data.pixels import PixelStore
 from potstill.inference import plain_answers
 from potstill.job_runner import JobRunner
 from potstill.machine import Machine
-from potstill.models import load
+from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
 from potstill.student_job import Job, Recipe, train_job

@@ -13,7 +13,7 @@ from potstill.data.pixels import PixelStore
 from potstill.export import export
 from potstill.export.attempts import Tolerance
 from potstill.machine import decide
-from potstill.models import load, load_info, save
+from potstill.models.classifier import load, load_info, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.teacher import train_teacher

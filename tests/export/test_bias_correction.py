@@ -8,7 +8,7 @@ import torch
 
 from potstill.export.correction import correct_biases
 from potstill.export.rounding import layers_of, rounded_weights
-from potstill.models import build, describe, load, normalise, save
+from potstill.models.classifier import build, describe, load, normalise, save
 
 STEPS = 7
 """4-bit weights: an error that nobody can overlook."""

@@ -20,7 +20,7 @@ import potstill
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name, write_timm
 from potstill.export.results import formats_table, read_results
-from potstill.models import load, normalise
+from potstill.models.classifier import load, normalise
 from potstill.predict import best_seed
 from potstill.run.folder import Run, read_json, write_json
 

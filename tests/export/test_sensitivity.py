@@ -9,7 +9,7 @@ from tests.export.conftest import STUDENT
 from potstill.export.ladder import calibration_photos
 from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.export.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
-from potstill.models import load, normalise
+from potstill.models.classifier import load, normalise
 from potstill.run.folder import Run
 
 

@@ -18,7 +18,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.errors import ConfigError
 from potstill.inference import answers, store_features
 from potstill.machine import Machine, decide
-from potstill.models import Classifier, build, describe
+from potstill.models.classifier import Classifier, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
 from potstill.soft_labels import store_soft_labels

@@ -5,7 +5,7 @@ import pytest
 from potstill import budget
 from potstill.config.load import from_mapping
 from potstill.errors import ConfigError
-from potstill.models import build, describe, macs_of, parameters_of
+from potstill.models.classifier import build, describe, macs_of, parameters_of
 
 
 def test_candidates_fit_and_are_different_models() -> None:

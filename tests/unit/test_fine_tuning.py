@@ -13,7 +13,7 @@ from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.machine import Machine
-from potstill.models import build, describe, load
+from potstill.models.classifier import build, describe, load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels

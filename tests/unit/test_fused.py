@@ -7,7 +7,7 @@ from torch import nn
 
 from potstill.fused import HESITATION, agreement, fused
 from potstill.inference import answers
-from potstill.models import Classifier, build, describe
+from potstill.models.classifier import Classifier, build, describe
 from potstill.training import Precision
 
 FLOAT32 = Precision(torch.device("cpu"))

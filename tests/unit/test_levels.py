@@ -11,9 +11,7 @@ import torch
 from tests.support import run_on
 from torch import nn
 
-from potstill import models
 from potstill.answering import graph_form
-from potstill.architectures import construct
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
@@ -21,7 +19,9 @@ from potstill.errors import ModelError
 from potstill.fused import fused, same_features
 from potstill.heads import apply_head, load_fold_heads
 from potstill.machine import Machine
-from potstill.models import Classifier, build, describe, load, load_info, save
+from potstill.models import classifier as models
+from potstill.models.classifier import Classifier, build, describe, load, load_info, save
+from potstill.models.zoo import construct
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json, write_json
 from potstill.soft_labels import store_soft_labels

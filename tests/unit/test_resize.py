@@ -9,7 +9,7 @@ from PIL import Image
 
 from potstill.data.resize import fit, shown
 from potstill.deploy import Deployable
-from potstill.models import build, describe
+from potstill.models.classifier import build, describe
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.875, 0.5])

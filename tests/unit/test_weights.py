@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from tests.support import environment
 
-from potstill import weights as module
 from potstill.errors import ModelError, WeightsError
-from potstill.models import build, describe
-from potstill.weights import PACKAGES, initial_weights, lite_names_to_timm, package_path, read_state
+from potstill.models import weights as module
+from potstill.models.classifier import build, describe
+from potstill.models.weights import PACKAGES, initial_weights, lite_names_to_timm, package_path, read_state
 
 LITE = "tf_efficientnet_lite0"
 SAME = {"channel_multiplier": 0.25, "pad_type": "same"}
@@ -196,7 +196,7 @@ def test_hub_weights_come_through_the_hubs_protocol(hub, tmp_path: Path) -> None
     code = f"""
 import json, torch
 from safetensors.torch import load_file
-from potstill.models import build, describe
+from potstill.models.classifier import build, describe
 model = build(describe({HUB_MODEL!r}, ["a", "b"]), weights="hub")
 served, own = load_file({str(served)!r}), model.net.state_dict()
 assert all(torch.equal(own[n], t) for n, t in served.items() if not n.startswith("classifier")), "other weights"

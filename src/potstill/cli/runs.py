@@ -255,7 +255,7 @@ def models(pattern: str | None = None) -> None:
     pattern
         With * for any text.
     """
-    from potstill.architectures import CLASSICS, PRESETS, matching
+    from potstill.models.zoo import CLASSICS, PRESETS, matching
 
     if pattern:
         print("\n".join(matching(pattern)))

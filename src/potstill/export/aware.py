@@ -19,7 +19,7 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.losses import distill_loss
-from potstill.models import Classifier, load, normalise, save
+from potstill.models.classifier import Classifier, load, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.training import Precision, Schedule, fit

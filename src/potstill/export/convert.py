@@ -48,7 +48,7 @@ def convert(conversion: Conversion, python: str | None = None) -> None:
         _convert_elsewhere(conversion, python)
         return
     from potstill.deploy import Deployable
-    from potstill.models import load
+    from potstill.models.classifier import load
 
     model = load(Path(conversion.student))
     quantization = None

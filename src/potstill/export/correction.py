@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.export.rounding import Layer, rounded_weights
-from potstill.models import Classifier, load, normalise, save
+from potstill.models.classifier import Classifier, load, normalise, save
 
 
 def correct_biases(

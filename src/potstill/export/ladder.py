@@ -8,7 +8,7 @@ import numpy as np
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, plain_views
-from potstill.models import ModelInfo
+from potstill.models.classifier import ModelInfo
 from potstill.run.folder import Run
 
 CALIBRATION_PHOTOS = 128

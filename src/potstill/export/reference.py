@@ -16,7 +16,7 @@ from potstill.data.pixels import PixelStore
 from potstill.deploy import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.images.folder import Split
-from potstill.models import Classifier, load
+from potstill.models.classifier import Classifier, load
 from potstill.run.folder import Run, sha256_of
 
 

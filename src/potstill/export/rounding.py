@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from potstill.models import Classifier
+from potstill.models.classifier import Classifier
 
 Layer = nn.Conv2d | nn.Linear
 

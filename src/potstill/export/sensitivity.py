@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from potstill.export.rounding import RoundedInput, RoundedWeight, layers_of
-from potstill.models import load, normalise
+from potstill.models.classifier import load, normalise
 
 PHOTOS = 32
 """Fewer than for calibration: every layer takes a pass of its own."""

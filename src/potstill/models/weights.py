@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from potstill.architectures import construct
 from potstill.errors import WeightsError
+from potstill.models.zoo import construct
 from potstill.run.folder import sha256_of
 
 HUB_SECONDS = 5.0

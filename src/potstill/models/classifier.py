@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from potstill.architectures import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.errors import ModelError
+from potstill.models.weights import initial_weights
+from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.folder import read_json, replacing, sha256_of, write_json
-from potstill.weights import initial_weights
 
 TIMED_PHOTOS = 30
 
@@ -208,7 +208,7 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
     """A new model with a fresh head.
 
     Args:
-        weights: "auto", "package", "hub", "none", or a file; see `potstill.weights`.
+        weights: "auto", "package", "hub", "none", or a file; see `potstill.models.weights`.
         dropout: before the head's last layer.
         seed: of everything that starts random. The caller's generator is left alone.
     Returns:
