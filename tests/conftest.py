@@ -17,7 +17,7 @@ import torch
 from tests.support import TINY, make_photos
 
 import potstill
-from potstill import machine
+from potstill.compute import machine
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.images.collect import collect_images

@@ -15,10 +15,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from potstill.compute.machine import decide, environment
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.demo import SETTINGS, make_folder
-from potstill.machine import decide, environment
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
 from potstill.run.folder import Run, read_json

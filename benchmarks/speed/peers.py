@@ -42,11 +42,11 @@ ENGINES = {"keras on jax": "jax", "keras on torch": "torch"}
 def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: Any, views: int) -> dict[str, float]:
     """Seconds of stages 1 to 3, in order, and of rendering `views` of every photo at the student's size; `config` is
     that of views."""
+    from potstill.compute.quick_resize import quick_bicubic
     from potstill.config.schema import ImagesConfig
     from potstill.data.soft_labels import SoftLabels
     from potstill.images.collect import collect_images
     from potstill.monitoring.progress import Reporter
-    from potstill.quick_resize import quick_bicubic
     from potstill.soft_labels import store_soft_labels
     from potstill.students import render_views
     from potstill.teacher import train_teacher
@@ -67,9 +67,9 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
 
 def ours(photos: Path, views: int) -> dict[str, Any]:
     """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
+    from potstill.compute.machine import decide, fastest_precision
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.soft_labels import SoftLabels
-    from potstill.machine import decide, fastest_precision
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
 

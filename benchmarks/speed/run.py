@@ -29,7 +29,10 @@ from synthetic import synthetic_run
 from torch import nn
 
 from potstill import student_job
-from potstill.answering import choose_precision, form_for
+from potstill.compute.inference import BATCH, answers, store_features
+from potstill.compute.machine import decide, environment
+from potstill.compute.onnx_backbone import choose_precision, form_for
+from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
@@ -37,11 +40,8 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, draw_views
 from potstill.images.collect import PROCESSES_FROM, collect_images
 from potstill.images.folder import read_folder
-from potstill.inference import BATCH, answers, store_features
-from potstill.machine import decide, environment
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
-from potstill.quick_resize import quick_bicubic
 from potstill.run.folder import Run
 from potstill.student_job import Job, Recipe
 from potstill.training import Precision, Schedule, fit

@@ -147,11 +147,11 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from peers import before_students
 
     from potstill import metrics
+    from potstill.compute.inference import plain_answers
+    from potstill.compute.machine import decide, fastest_precision, fastest_threads
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.pixels import PixelStore
-    from potstill.inference import plain_answers
     from potstill.job_runner import JobRunner
-    from potstill.machine import decide, fastest_precision, fastest_threads
     from potstill.models.classifier import build, describe, load
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from potstill import metrics
+from potstill.compute.inference import plain_answers
+from potstill.compute.machine import Machine, environment
 from potstill.config.schema import Config
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import ARMS, member_folders
-from potstill.inference import plain_answers
-from potstill.machine import Machine, environment
 from potstill.metrics import Interval
 from potstill.models.classifier import Classifier, load, load_info, macs_of, milliseconds_of, parameters_of
 from potstill.monitoring.progress import Reporter

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from potstill.compute.machine import Machine, torch_threads
 from potstill.errors import PotstillError
-from potstill.machine import Machine, torch_threads
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage, write_json
 from potstill.student_job import Job, copy_job, train_job

@@ -12,17 +12,17 @@ from typing import Any
 
 from potstill.budget import candidates, is_set
 from potstill.comparison import compare
+from potstill.compute.machine import decide, environment
+from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
 from potstill.estimate import Estimate, estimate
 from potstill.images.collect import collect_images
 from potstill.images.folder import Folder, read_folder
-from potstill.machine import decide, environment
 from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.predict import Predictor, load_predictor, student_names
-from potstill.quick_resize import quick_bicubic
 from potstill.report.write import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels import store_soft_labels

@@ -21,15 +21,15 @@ import torch
 from torch import nn
 
 from potstill import metrics
-from potstill.answering import FILE, form_for
+from potstill.compute.inference import BATCH, plain_answers, store_features
+from potstill.compute.machine import Machine
+from potstill.compute.onnx_backbone import FILE, form_for
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views
 from potstill.heads import fold_of, load_fold_heads
-from potstill.inference import BATCH, plain_answers, store_features
-from potstill.machine import Machine
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json

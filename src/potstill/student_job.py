@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from potstill import losses, metrics
+from potstill.compute.inference import BATCH, answers, plain_answers
 from potstill.config.schema import Auto
 from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import ARMS, SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
-from potstill.inference import BATCH, answers, plain_answers
 from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.run.folder import Run, Stage, read_json, write_json, write_text
 from potstill.training import Precision, Schedule, fit

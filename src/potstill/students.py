@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from potstill import metrics
-from potstill.compiling import decide_compile
+from potstill.compute.compile import decide_compile
+from potstill.compute.machine import Machine, fastest_precision, fastest_threads
 from potstill.config.schema import Config
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
@@ -24,7 +25,6 @@ from potstill.data.views import Renderer
 from potstill.errors import ConfigError
 from potstill.job_runner import JobRunner
 from potstill.losses import check_method
-from potstill.machine import Machine, fastest_precision, fastest_threads
 from potstill.models.classifier import ModelInfo, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, read_json, write_json

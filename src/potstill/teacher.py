@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from potstill import metrics
-from potstill.answering import advice, choose_precision, form_for, keep_exact
+from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
+from potstill.compute.inference import plain_answers, store_features
+from potstill.compute.machine import Machine
+from potstill.compute.onnx_backbone import advice, choose_precision, form_for, keep_exact
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views
 from potstill.errors import TeacherError
-from potstill.fused import MIN_AGREEMENT, agreement
 from potstill.heads import apply_head, put_head
-from potstill.inference import plain_answers, store_features
-from potstill.machine import Machine
 from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.probe import Probe

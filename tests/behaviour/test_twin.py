@@ -11,11 +11,11 @@ import torch
 
 import potstill
 from potstill import job_runner, metrics, student_job
+from potstill.compute.inference import plain_answers
+from potstill.compute.machine import Machine
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.inference import plain_answers
 from potstill.job_runner import JobRunner
-from potstill.machine import Machine
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
@@ -84,10 +84,10 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
     tiny_run: "potstill.Result", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chain from view to label, end to end: the teacher, asked again, gives what is stored for the batch."""
+    from potstill.compute.inference import answers
     from potstill.data.soft_labels import SoftLabels
     from potstill.data.views import Renderer
     from potstill.heads import fold_of, load_fold_heads
-    from potstill.inference import answers
 
     run = tiny_run.run
     got = captured(run, monkeypatch, job(tmp_path / "a", DISTILLED))

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import comparison, job_runner, machine, pipeline, training
+from potstill import comparison, job_runner, pipeline, training
 from potstill.cli import run
+from potstill.compute import machine
 from potstill.data import arrays
 from potstill.images import collect
 

@@ -8,11 +8,11 @@ import pytest
 from tests.support import TINY, run_on
 
 import potstill
+from potstill.compute.machine import decide
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.export import export
 from potstill.export.attempts import Tolerance
-from potstill.machine import decide
 from potstill.models.classifier import load, load_info, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run

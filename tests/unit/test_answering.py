@@ -8,16 +8,16 @@ import pytest
 import torch
 from tests.support import run_on
 
-from potstill import answering
-from potstill.answering import FILE, choose_precision, form_for, graph_form
+from potstill.compute import onnx_backbone as answering
+from potstill.compute.inference import answers, store_features
+from potstill.compute.machine import Machine, decide
+from potstill.compute.onnx_backbone import FILE, choose_precision, form_for, graph_form
 from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, draw_views
 from potstill.errors import ConfigError
-from potstill.inference import answers, store_features
-from potstill.machine import Machine, decide
 from potstill.models.classifier import Classifier, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
@@ -138,7 +138,7 @@ def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: Pi
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("cpu", 2, 2)
     assert not answering.advice(machine, 10_000)
-    monkeypatch.setattr("potstill.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.machine.find_spec", lambda name: None)
     assert "pip install 'potstill[export]'" in answering.advice(machine, 10_000)
     assert not answering.advice(machine, 10)
     assert not answering.advice(Machine("cuda", 2, 1), 10_000)
@@ -147,6 +147,6 @@ def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float32 only"):
         decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
-    monkeypatch.setattr("potstill.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.machine.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'potstill\[export\]'"):
         decide(MachineConfig(device="cpu", runtime="onnxruntime"))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill import compiling
-from potstill.compiling import LONG_SECONDS, decide_compile
-from potstill.machine import Machine
+from potstill.compute import compile as compiling
+from potstill.compute.compile import LONG_SECONDS, decide_compile
+from potstill.compute.machine import Machine
 from potstill.run.folder import Run, Stage, read_json
 from potstill.student_job import Job, Recipe, train_job
 from potstill.training import Precision

@@ -9,10 +9,10 @@ import torch
 from tests.support import TINY, run_on
 from torch import Tensor
 
+from potstill.compute.machine import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
-from potstill.machine import Machine
 from potstill.models.classifier import build, describe, load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.fused import HESITATION, agreement, fused
-from potstill.inference import answers
+from potstill.compute.fold_batchnorm import HESITATION, agreement, fused
+from potstill.compute.inference import answers
 from potstill.models.classifier import Classifier, build, describe
 from potstill.training import Precision
 

@@ -11,14 +11,14 @@ import torch
 from tests.support import run_on
 from torch import nn
 
-from potstill.answering import graph_form
+from potstill.compute.fold_batchnorm import fused, same_features
+from potstill.compute.machine import Machine
+from potstill.compute.onnx_backbone import graph_form
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import ModelError
-from potstill.fused import fused, same_features
 from potstill.heads import apply_head, load_fold_heads
-from potstill.machine import Machine
 from potstill.models import classifier as models
 from potstill.models.classifier import Classifier, build, describe, load, load_info, save
 from potstill.models.zoo import construct

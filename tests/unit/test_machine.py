@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill import machine
+from potstill.compute import machine
+from potstill.compute.machine import Machine, fastest_precision, fastest_threads, torch_threads
 from potstill.config.schema import Auto
 from potstill.errors import ConfigError
-from potstill.machine import Machine, fastest_precision, fastest_threads, torch_threads
 from potstill.training import Precision
 
 

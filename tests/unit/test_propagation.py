@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tests.support import TINY, make_photos, run_on
 
 from potstill import propagation
+from potstill.compute.machine import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import blended, draw_views, mixed_labels, one_hot
-from potstill.machine import Machine
 from potstill.metrics import softmax
 from potstill.monitoring.progress import Reporter
 from potstill.propagation import Graph, joined

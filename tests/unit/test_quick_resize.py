@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tests.support import environment
 
+from potstill.compute.quick_resize import quick_bicubic
 from potstill.images.decode import bicubic
-from potstill.quick_resize import quick_bicubic
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -41,7 +41,7 @@ def test_far_smaller_pictures_are_pillows_own() -> None:
 CODE = """
 import hashlib
 from tests.unit.test_quick_resize import picture
-from potstill.quick_resize import quick_bicubic
+from potstill.compute.quick_resize import quick_bicubic
 print(hashlib.sha256(quick_bicubic(picture(256, 208), (181, 147)).tobytes()).hexdigest())
 """
 

@@ -15,8 +15,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from potstill.compute.machine import decide, environment
 from potstill.config.schema import MachineConfig
-from potstill.machine import decide, environment
 from potstill.run.folder import Run, read_json, write_json
 
 AWARE = "quantisation-aware"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.machine import CLOSE, WORTH_IT, Machine, photos_per_second
+from potstill.compute.machine import CLOSE, WORTH_IT, Machine, photos_per_second
 from potstill.training import Precision
 
 LONG_SECONDS = 900.0

@@ -3,7 +3,7 @@
 ONNX Runtime takes about half the time of torch for the same float32 features. It is used where the extra `export` is
 installed, timing says that it is faster, and there is enough to answer that writing the graph pays; what the graph
 says is compared with the model before it is used. Else torch answers, folded, in float32 or bfloat16
-(`potstill.fused`).
+(`potstill.compute.fold_batchnorm`).
 """
 
 from dataclasses import replace
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.fused import fused, same_features
-from potstill.inference import BATCH
-from potstill.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
+from potstill.compute.fold_batchnorm import fused, same_features
+from potstill.compute.inference import BATCH
+from potstill.compute.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models.classifier import Classifier
 from potstill.run.folder import read_json, replacing, write_json
 from potstill.training import Precision
