@@ -105,7 +105,7 @@ def train(folder: Path, dtype: str) -> float:
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
     from potstill.student_job import Job, Recipe
-    from potstill.training import Precision, Schedule, fit
+    from potstill.training.loop import Precision, Schedule, fit
 
     torch.set_num_threads(1)
     run = Run(folder)

@@ -44,7 +44,7 @@ from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.student_job import Job, Recipe
-from potstill.training import Precision, Schedule, fit
+from potstill.training.loop import Precision, Schedule, fit
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)

@@ -156,7 +156,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
     from potstill.student_job import Job, Recipe
-    from potstill.training import Precision
+    from potstill.training.loop import Precision
 
     machine = decide(MachineConfig())
     torch.set_num_threads(machine.cores)

@@ -22,7 +22,7 @@ from potstill.metrics import Interval
 from potstill.models.classifier import Classifier, load, load_info, macs_of, milliseconds_of, parameters_of
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json, replacing, sha256_of, write_json
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 
 def compare(config: Config, names: list[str], store: PixelStore, run: Run, machine: Machine, tell: Reporter) -> None:

@@ -11,7 +11,7 @@ from potstill.images.folder import read_folder
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
 from potstill.students import epochs_for, parse_students, views_for
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 START_SECONDS = 6.0
 """Before a model trains or labels: importing, building, timing."""

@@ -13,7 +13,7 @@ from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import unit_hash
 from potstill.models.classifier import HEAD_STD, Classifier
-from potstill.training import Precision, Schedule, fit
+from potstill.training.loop import Precision, Schedule, fit
 
 PROBE_BATCH = 256
 MOMENTS = 40_000_000

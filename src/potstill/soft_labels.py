@@ -33,7 +33,7 @@ from potstill.heads import fold_of, load_fold_heads
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 _BLOCK = 256
 

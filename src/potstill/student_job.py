@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill import losses, metrics
+from potstill import metrics
 from potstill.compute.inference import BATCH, answers, plain_answers
 from potstill.config.schema import Auto
 from potstill.data.arrays import RowReader
@@ -22,7 +22,8 @@ from potstill.data.soft_labels import ARMS, SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
 from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.run.folder import Run, Stage, read_json, write_json, write_text
-from potstill.training import Precision, Schedule, fit
+from potstill.training import losses
+from potstill.training.loop import Precision, Schedule, fit
 
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""

@@ -31,7 +31,7 @@ from potstill.models.classifier import Classifier, build, describe, normalise, s
 from potstill.monitoring.progress import Reporter
 from potstill.probe import Probe
 from potstill.run.folder import Run, check_space, write_json, write_text
-from potstill.training import Precision, Schedule, fit
+from potstill.training.loop import Precision, Schedule, fit
 
 FINETUNE_BATCH = 32
 

@@ -20,7 +20,7 @@ from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
 from potstill.student_job import Job, Recipe, train_job
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")
 DISTILLED = replace(RECIPE, temperature=3.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)

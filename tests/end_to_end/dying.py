@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import comparison, job_runner, pipeline, training
+from potstill import comparison, job_runner, pipeline
 from potstill.cli import run
 from potstill.compute import machine
 from potstill.data import arrays
 from potstill.images import collect
+from potstill.training import loop as training
 
 machine.PROBE_SECONDS = 0.01
 training.CHECKPOINT_SECONDS = 0.0  # every step can be the last one saved

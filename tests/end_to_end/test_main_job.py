@@ -112,7 +112,7 @@ def test_a_finished_run_is_found_again_and_nothing_is_made_twice(
     name = pipeline.new_run_name(photos, "efficientnet_lite0")
     shutil.copytree(tiny_run.path, in_folder / "runs" / name)
     before = {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
-    monkeypatch.setattr("potstill.training.fit", None)
+    monkeypatch.setattr("potstill.training.loop.fit", None)
     again = potstill.distill(photos, settings=TINY, tell=Reporter(quiet=True))
     assert again.path == Path("runs") / name
     assert before == {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}

@@ -23,7 +23,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.teacher import train_teacher
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000

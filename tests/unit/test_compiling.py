@@ -14,7 +14,7 @@ from potstill.compute.compile import LONG_SECONDS, decide_compile
 from potstill.compute.machine import Machine
 from potstill.run.folder import Run, Stage, read_json
 from potstill.student_job import Job, Recipe, train_job
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 FLOAT32 = Precision(torch.device("cpu"))
 LONG = {"batch": 4, "photos": int(LONG_SECONDS * 1000) * 100, "speed": 1000.0}

@@ -26,7 +26,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json, write_json
 from potstill.soft_labels import store_soft_labels
 from potstill.teacher import train_teacher
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 CPU = torch.device("cpu")
 LITE = "efficientnet_lite0"

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from potstill import losses
 from potstill.errors import ConfigError
+from potstill.training import losses
 
 B, C = 7, 6
 

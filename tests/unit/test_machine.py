@@ -10,7 +10,7 @@ from potstill.compute import machine
 from potstill.compute.machine import Machine, fastest_precision, fastest_threads, torch_threads
 from potstill.config.schema import Auto
 from potstill.errors import ConfigError
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 
 class _Slow(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compute.machine import CLOSE, WORTH_IT, Machine, photos_per_second
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 LONG_SECONDS = 900.0
 """A training that takes less is not worth the try: a gain of a tenth would be eaten by compiling."""

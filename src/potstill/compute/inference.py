@@ -9,7 +9,7 @@ from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, plain_views
 from potstill.models.classifier import Classifier, normalise
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 Batch = tuple[np.ndarray, np.ndarray]
 

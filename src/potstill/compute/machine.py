@@ -15,7 +15,7 @@ from torch import nn
 from potstill.config.schema import Auto, MachineConfig
 from potstill.errors import ConfigError
 from potstill.processes.cores import available_cores
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 PROBE_SECONDS = 1.0
 WORTH_IT = 1.1

@@ -19,7 +19,7 @@ from potstill.compute.inference import BATCH
 from potstill.compute.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
 from potstill.models.classifier import Classifier
 from potstill.run.folder import read_json, replacing, write_json
-from potstill.training import Precision
+from potstill.training.loop import Precision
 
 MIN_SECONDS = 20.0
 """Work that torch has done sooner is not worth a graph, which takes some ten seconds to write, nor the timing of

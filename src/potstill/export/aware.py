@@ -18,11 +18,11 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
-from potstill.losses import distill_loss
 from potstill.models.classifier import Classifier, load, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.training import Precision, Schedule, fit
+from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.losses import distill_loss
 
 STEPS = 300
 BATCH = 32
