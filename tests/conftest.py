@@ -20,7 +20,7 @@ import potstill
 from potstill.compute import machine
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
-from potstill.images.collect import collect_images
+from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

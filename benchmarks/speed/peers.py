@@ -45,7 +45,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     from potstill.compute.quick_resize import quick_bicubic
     from potstill.config.schema import ImagesConfig
     from potstill.data.soft_labels import SoftLabels
-    from potstill.images.collect import collect_images
+    from potstill.images.stage import collect_images
     from potstill.monitoring.progress import Reporter
     from potstill.soft_labels import store_soft_labels
     from potstill.students import render_views

@@ -6,8 +6,8 @@ from pathlib import Path
 from potstill.compute.fold_batchnorm import fused
 from potstill.compute.machine import decide, fastest_precision
 from potstill.config.schema import Config
-from potstill.images.collect import estimated_bytes
 from potstill.images.folder import read_folder
+from potstill.images.stage import estimated_bytes
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
 from potstill.students import epochs_for, parse_students, views_for

@@ -17,8 +17,8 @@ from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
 from potstill.estimate import Estimate, estimate
-from potstill.images.collect import collect_images
 from potstill.images.folder import Folder, read_folder
+from potstill.images.stage import collect_images
 from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking

@@ -17,7 +17,7 @@ from potstill import comparison, job_runner, pipeline
 from potstill.cli import run
 from potstill.compute import machine
 from potstill.data import arrays
-from potstill.images import collect
+from potstill.images import stage as collect
 from potstill.training import loop as training
 
 machine.PROBE_SECONDS = 0.01

@@ -13,7 +13,7 @@ import potstill
 
 ROOT = Path(potstill.__file__).parent
 
-STAGES = {"images.collect", "teacher", "soft_labels", "students", "comparison"}
+STAGES = {"images.stage", "teacher", "soft_labels", "students", "comparison"}
 TOP = {"cli", "__main__"}
 ABOVE_THE_PIPELINE = {"curve", "demo"}
 MAY_IMPORT_REPORT = {"cli", "report", "pipeline"}
@@ -117,7 +117,7 @@ def _reachable_at_import(start: str) -> set[str]:
     "code",
     [
         "import potstill",
-        "import potstill.config.load, potstill.run.folder, potstill.errors, potstill.images.collect",
+        "import potstill.config.load, potstill.run.folder, potstill.errors, potstill.images.stage",
         "from potstill.cli import run; run(['--help'])",
         "from potstill.cli import run; run(['distill', '--help'])",
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from potstill.data.pixels import PixelStore
-from potstill.images import collect
+from potstill.images import stage as collect
 from potstill.processes.pools import process_pool
 
 
