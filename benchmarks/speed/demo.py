@@ -24,7 +24,7 @@ from potstill.pipeline import distill
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels
 from potstill.students import views_for
-from potstill.teacher import train_teacher
+from potstill.teacher.stage import train_teacher
 
 STAGES = {
     "1_images": "decode, check and pack 2,624 photos",

@@ -49,7 +49,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     from potstill.monitoring.progress import Reporter
     from potstill.soft_labels import store_soft_labels
     from potstill.students import render_views
-    from potstill.teacher import train_teacher
+    from potstill.teacher.stage import train_teacher
 
     tell = Reporter(quiet=True)
     clock = [time.perf_counter()]

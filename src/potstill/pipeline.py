@@ -27,7 +27,7 @@ from potstill.report.write import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels import store_soft_labels
 from potstill.students import parse_students, train_students, views_for
-from potstill.teacher import train_teacher
+from potstill.teacher.stage import train_teacher
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 

@@ -29,10 +29,10 @@ from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views
-from potstill.heads import fold_of, load_fold_heads
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
+from potstill.teacher.heads import fold_of, load_fold_heads
 from potstill.training.loop import Precision
 
 _BLOCK = 256

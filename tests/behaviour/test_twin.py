@@ -87,7 +87,7 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
     from potstill.compute.inference import answers
     from potstill.data.soft_labels import SoftLabels
     from potstill.data.views import Renderer
-    from potstill.heads import fold_of, load_fold_heads
+    from potstill.teacher.heads import fold_of, load_fold_heads
 
     run = tiny_run.run
     got = captured(run, monkeypatch, job(tmp_path / "a", DISTILLED))

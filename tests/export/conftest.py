@@ -16,7 +16,7 @@ from potstill.export.attempts import Tolerance
 from potstill.models.classifier import load, load_info, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.teacher import train_teacher
+from potstill.teacher.stage import train_teacher
 
 STUDENT = "mobilenetv1_025-32px"
 FORMATS = ("onnx", "torch")

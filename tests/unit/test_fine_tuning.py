@@ -17,7 +17,7 @@ from potstill.models.classifier import build, describe, load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels import store_soft_labels
-from potstill.teacher import train_teacher
+from potstill.teacher.stage import train_teacher
 
 MACHINE = Machine("cpu", 1, 1, "float32")
 NAME = TINY["teacher.model"][0]

@@ -18,14 +18,14 @@ from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import ModelError
-from potstill.heads import apply_head, load_fold_heads
 from potstill.models import classifier as models
 from potstill.models.classifier import Classifier, build, describe, load, load_info, save
 from potstill.models.zoo import construct
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json, write_json
 from potstill.soft_labels import store_soft_labels
-from potstill.teacher import train_teacher
+from potstill.teacher.heads import apply_head, load_fold_heads
+from potstill.teacher.stage import train_teacher
 from potstill.training.loop import Precision
 
 CPU = torch.device("cpu")

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import TINY, make_photos, run_on
 
-from potstill import propagation
 from potstill.compute.machine import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
@@ -16,10 +15,11 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import blended, draw_views, mixed_labels, one_hot
 from potstill.metrics import softmax
 from potstill.monitoring.progress import Reporter
-from potstill.propagation import Graph, joined
 from potstill.run.folder import Run
 from potstill.soft_labels import store_soft_labels
-from potstill.teacher import train_teacher
+from potstill.teacher import propagation
+from potstill.teacher.propagation import Graph, joined
+from potstill.teacher.stage import train_teacher
 
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +127,7 @@ def test_a_teacher_may_ignore_them(few: PixelStore, tmp_path: Path) -> None:
 
 
 def test_a_sample_of_very_many_is_enough(few: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potstill.probe.MOST", 16)
+    monkeypatch.setattr("potstill.teacher.probe.MOST", 16)
     assert propagation.MOST > 1000
     run = run_on(few, tmp_path / "run")
     assert [line for line in teach(few, run) if "photos without labels" in line]

@@ -26,11 +26,11 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views
 from potstill.errors import TeacherError
-from potstill.heads import apply_head, put_head
 from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.monitoring.progress import Reporter
-from potstill.probe import Probe
 from potstill.run.folder import Run, check_space, write_json, write_text
+from potstill.teacher.heads import apply_head, put_head
+from potstill.teacher.probe import Probe
 from potstill.training.loop import Precision, Schedule, fit
 
 FINETUNE_BATCH = 32

@@ -1,7 +1,7 @@
 """The linear probe: heads of a frozen backbone, learned on the stored features of all views.
 
 `learn` uses the labelled photos. Where there are photos without labels, `learn_from_all` goes on from there: they get
-the classes that photos like them have (`potstill.propagation`), and a new head learns from all.
+the classes that photos like them have (`potstill.teacher.propagation`), and a new head learns from all.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
-from potstill.heads import apply_head, fit_head, fold_of, moments
 from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
-from potstill.propagation import MOST, Graph, joined
 from potstill.run.folder import replacing
+from potstill.teacher.heads import apply_head, fit_head, fold_of, moments
+from potstill.teacher.propagation import MOST, Graph, joined
 
 HEADS_FROM_ALL = 2
 MOST_STEPS = 2000
