@@ -22,7 +22,7 @@ from potstill.demo import SETTINGS, make_folder
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
 from potstill.run.folder import Run, read_json
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.students import views_for
 from potstill.teacher.stage import train_teacher
 

@@ -47,7 +47,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     from potstill.data.soft_labels import SoftLabels
     from potstill.images.stage import collect_images
     from potstill.monitoring.progress import Reporter
-    from potstill.soft_labels import store_soft_labels
+    from potstill.soft_labels.stage import store_soft_labels
     from potstill.students import render_views
     from potstill.teacher.stage import train_teacher
 

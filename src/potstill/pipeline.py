@@ -25,7 +25,7 @@ from potstill.monitoring.track import check_tracker, tracking
 from potstill.predict import Predictor, load_predictor, student_names
 from potstill.report.write import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.students import parse_students, train_students, views_for
 from potstill.teacher.stage import train_teacher
 

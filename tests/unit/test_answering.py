@@ -21,7 +21,7 @@ from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
 from potstill.training.loop import Precision
 

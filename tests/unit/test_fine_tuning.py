@@ -16,7 +16,7 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.models.classifier import build, describe, load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, read_json
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
 
 MACHINE = Machine("cpu", 1, 1, "float32")

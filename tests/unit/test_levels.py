@@ -23,7 +23,7 @@ from potstill.models.classifier import Classifier, build, describe, load, load_i
 from potstill.models.zoo import construct
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import read_json, write_json
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.heads import apply_head, load_fold_heads
 from potstill.teacher.stage import train_teacher
 from potstill.training.loop import Precision

@@ -16,7 +16,7 @@ from potstill.data.views import blended, draw_views, mixed_labels, one_hot
 from potstill.metrics import softmax
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.soft_labels import store_soft_labels
+from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher import propagation
 from potstill.teacher.propagation import Graph, joined
 from potstill.teacher.stage import train_teacher
