@@ -23,7 +23,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels.stage import store_soft_labels
-from potstill.students import views_for
+from potstill.students.stage import views_for
 from potstill.teacher.stage import train_teacher
 
 STAGES = {

@@ -48,7 +48,7 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     from potstill.images.stage import collect_images
     from potstill.monitoring.progress import Reporter
     from potstill.soft_labels.stage import store_soft_labels
-    from potstill.students import render_views
+    from potstill.students.stage import render_views
     from potstill.teacher.stage import train_teacher
 
     tell = Reporter(quiet=True)
@@ -99,12 +99,12 @@ def train(folder: Path, dtype: str) -> float:
     """Photos per second of one training on the stored soft labels, in this process, on one thread."""
     import torch
 
-    from potstill import student_job
     from potstill.data.pixels import PixelStore
     from potstill.data.soft_labels import SoftLabels
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
-    from potstill.student_job import Job, Recipe
+    from potstill.students import job as student_job
+    from potstill.students.job import Job, Recipe
     from potstill.training.loop import Precision, Schedule, fit
 
     torch.set_num_threads(1)

@@ -28,7 +28,6 @@ from PIL import Image
 from synthetic import synthetic_run
 from torch import nn
 
-from potstill import student_job
 from potstill.compute.inference import BATCH, answers, store_features
 from potstill.compute.machine import decide, environment
 from potstill.compute.onnx_backbone import choose_precision, form_for
@@ -43,7 +42,8 @@ from potstill.images.stage import PROCESSES_FROM, collect_images
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.student_job import Job, Recipe
+from potstill.students import job as student_job
+from potstill.students.job import Job, Recipe
 from potstill.training.loop import Precision, Schedule, fit
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")

@@ -151,11 +151,11 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.compute.machine import decide, fastest_precision, fastest_threads
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.pixels import PixelStore
-    from potstill.job_runner import JobRunner
     from potstill.models.classifier import build, describe, load
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
-    from potstill.student_job import Job, Recipe
+    from potstill.students.job import Job, Recipe
+    from potstill.students.runner import JobRunner
     from potstill.training.loop import Precision
 
     machine = decide(MachineConfig())

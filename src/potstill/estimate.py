@@ -10,7 +10,7 @@ from potstill.images.folder import read_folder
 from potstill.images.stage import estimated_bytes
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
-from potstill.students import epochs_for, parse_students, views_for
+from potstill.students.stage import epochs_for, parse_students, views_for
 from potstill.training.loop import Precision
 
 START_SECONDS = 6.0

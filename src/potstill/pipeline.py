@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from potstill.budget import candidates, is_set
 from potstill.comparison import compare
 from potstill.compute.machine import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
@@ -26,7 +25,8 @@ from potstill.predict import Predictor, load_predictor, student_names
 from potstill.report.write import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels.stage import store_soft_labels
-from potstill.students import parse_students, train_students, views_for
+from potstill.students.budget import candidates, is_set
+from potstill.students.stage import parse_students, train_students, views_for
 from potstill.teacher.stage import train_teacher
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"

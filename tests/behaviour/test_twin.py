@@ -10,16 +10,18 @@ import pytest
 import torch
 
 import potstill
-from potstill import job_runner, metrics, student_job
+from potstill import metrics
 from potstill.compute.inference import plain_answers
 from potstill.compute.machine import Machine
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.job_runner import JobRunner
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
-from potstill.student_job import Job, Recipe, train_job
+from potstill.students import job as student_job
+from potstill.students import runner as job_runner
+from potstill.students.job import Job, Recipe, train_job
+from potstill.students.runner import JobRunner
 from potstill.training.loop import Precision
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")

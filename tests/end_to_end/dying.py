@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import comparison, job_runner, pipeline
+from potstill import comparison, pipeline
 from potstill.cli import run
 from potstill.compute import machine
 from potstill.data import arrays
 from potstill.images import stage as collect
+from potstill.students import runner as job_runner
 from potstill.training import loop as training
 
 machine.PROBE_SECONDS = 0.01

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from potstill import student_job
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import mixed_labels
 from potstill.run.folder import Run, Stage
-from potstill.student_job import Job, Recipe, train_job
+from potstill.students import job as student_job
+from potstill.students.job import Job, Recipe, train_job
 
 EXPECTED = Path(__file__).with_name("losses.txt")
 COMMAND = "python -m pytest tests/golden --update-golden"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from potstill import budget
 from potstill.config.load import from_mapping
 from potstill.errors import ConfigError
 from potstill.models.classifier import build, describe, macs_of, parameters_of
+from potstill.students import budget
 
 
 def test_candidates_fit_and_are_different_models() -> None:

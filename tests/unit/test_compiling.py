@@ -13,7 +13,7 @@ from potstill.compute import compile as compiling
 from potstill.compute.compile import LONG_SECONDS, decide_compile
 from potstill.compute.machine import Machine
 from potstill.run.folder import Run, Stage, read_json
-from potstill.student_job import Job, Recipe, train_job
+from potstill.students.job import Job, Recipe, train_job
 from potstill.training.loop import Precision
 
 FLOAT32 = Precision(torch.device("cpu"))

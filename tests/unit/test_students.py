@@ -8,8 +8,8 @@ import pytest
 
 from potstill.config.load import from_mapping
 from potstill.monitoring.progress import Reporter
-from potstill.student_job import Job, Recipe
-from potstill.students import _batch_size, _choose, epochs_for, parse_students, views_for
+from potstill.students.job import Job, Recipe
+from potstill.students.stage import _batch_size, _choose, epochs_for, parse_students, views_for
 
 
 @pytest.mark.parametrize(

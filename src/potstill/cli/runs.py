@@ -63,8 +63,8 @@ def distill(
         Print what the run would take, and stop.
     """
     from potstill import pipeline
-    from potstill.budget import UNITS, parse_amount
     from potstill.cli.settings import combined
+    from potstill.students.budget import UNITS, parse_amount
 
     short: dict[str, str | None] = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
     limits = {"budget.max_megabytes": max_size, "budget.max_mmacs": max_macs, "budget.max_milliseconds": max_latency}

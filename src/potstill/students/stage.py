@@ -23,11 +23,11 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import ARMS, SoftLabels
 from potstill.data.views import Renderer
 from potstill.errors import ConfigError
-from potstill.job_runner import JobRunner
 from potstill.models.classifier import ModelInfo, build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, check_space, read_json, write_json
-from potstill.student_job import Job, Recipe
+from potstill.students.job import Job, Recipe
+from potstill.students.runner import JobRunner
 from potstill.training.losses import check_method
 
 VIEWS_SEEN = 60_000

@@ -1,4 +1,4 @@
-"""`python -m potstill.student_process RUN JOB PARENT THREADS`: one training in its own process.
+"""`python -m potstill.students.worker RUN JOB PARENT THREADS`: one training in its own process.
 
 It dies with its parent. Only the standard library is imported before the watch begins: a parent that is killed while
 torch is being imported must not leave a child that trains on, beside the next command in the same folder.
@@ -22,7 +22,7 @@ def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
 
     from potstill.errors import PotstillError
     from potstill.run.folder import Run
-    from potstill.student_job import Job, train_job
+    from potstill.students.job import Job, train_job
 
     torch.set_num_threads(int(threads))
     job = Job.read(Path(job_folder))

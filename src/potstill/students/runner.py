@@ -13,8 +13,8 @@ from potstill.compute.machine import Machine, torch_threads
 from potstill.errors import PotstillError
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage, write_json
-from potstill.student_job import Job, copy_job, train_job
-from potstill.student_process import TOLD
+from potstill.students.job import Job, copy_job, train_job
+from potstill.students.worker import TOLD
 
 _POLL_SECONDS = 0.5
 
@@ -77,7 +77,7 @@ class JobRunner:
                     command = [
                         sys.executable,
                         "-m",
-                        "potstill.student_process",
+                        "potstill.students.worker",
                         *folders,
                         str(os.getpid()),
                         str(threads),
