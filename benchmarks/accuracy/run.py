@@ -82,7 +82,7 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
     import numpy as np
 
     from potstill import metrics
-    from potstill.comparison import model_folder
+    from potstill.comparison.stage import model_folder
     from potstill.models.classifier import load_info
     from potstill.run.folder import read_json
 

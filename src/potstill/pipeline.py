@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from potstill.comparison import compare
+from potstill.comparison.stage import compare
 from potstill.compute.machine import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml

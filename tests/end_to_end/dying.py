@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from potstill import comparison, pipeline
+from potstill import pipeline
 from potstill.cli import run
+from potstill.comparison import stage as comparison
 from potstill.compute import machine
 from potstill.data import arrays
 from potstill.images import stage as collect

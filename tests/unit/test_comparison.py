@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.comparison import beside_teacher, choose, verdict
+from potstill.comparison.stage import beside_teacher, choose, verdict
 from potstill.metrics import Interval
 from potstill.run.folder import Run, write_json
 

@@ -13,7 +13,7 @@ import potstill
 
 ROOT = Path(potstill.__file__).parent
 
-STAGES = {"images.stage", "teacher.stage", "soft_labels.stage", "students.stage", "comparison"}
+STAGES = {"images.stage", "teacher.stage", "soft_labels.stage", "students.stage", "comparison.stage"}
 TOP = {"cli", "__main__"}
 ABOVE_THE_PIPELINE = {"curve", "demo"}
 MAY_IMPORT_REPORT = {"cli", "report", "pipeline"}
