@@ -45,7 +45,7 @@ TIMED_PHOTOS = 200
 
 def main() -> None:
     """Export all students of the run, and write both tables."""
-    from potstill.export.formats import FORMATS, PRECISIONS
+    from potstill.export.formats.registry import FORMATS, PRECISIONS
     from potstill.predict import student_names
     from potstill.run.folder import Run
 
@@ -75,7 +75,7 @@ def _export(run: Any, name: str, formats: list[str], precisions: list[str]) -> N
 
 def write_rows(run: Any, out: Path) -> None:
     """All that the run's export.json knows, in the order of students, formats and precisions."""
-    from potstill.export.formats import FORMATS, PRECISIONS
+    from potstill.export.formats.registry import FORMATS, PRECISIONS
     from potstill.export.results import read_results
 
     order = [(form, precision) for form in FORMATS for precision in PRECISIONS]
@@ -107,7 +107,7 @@ def write_speed(run: Any, out: Path) -> None:
 
     from potstill.data.pixels import PixelStore
     from potstill.deploy import Deployable
-    from potstill.export.onnx import export_onnx, open_onnx
+    from potstill.export.formats.onnx import export_onnx, open_onnx
     from potstill.export.results import read_results
     from potstill.models.classifier import load
 

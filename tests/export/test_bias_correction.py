@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.export.correction import correct_biases
-from potstill.export.rounding import layers_of, rounded_weights
+from potstill.export.int8.correction import correct_biases
+from potstill.export.int8.rounding import layers_of, rounded_weights
 from potstill.models.classifier import build, describe, load, normalise, save
 
 STEPS = 7

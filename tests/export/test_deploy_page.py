@@ -14,8 +14,8 @@ from tests.support import draw_photo
 
 from potstill.data.resize import ROUND_UP_FROM
 from potstill.export.attempts import MAX_LOSS, MIN_AGREEMENT
-from potstill.export.formats import FORMATS
-from potstill.export.ladder import CALIBRATION_PHOTOS, LADDER
+from potstill.export.formats.registry import FORMATS
+from potstill.export.int8.ladder import CALIBRATION_PHOTOS, LADDER
 from potstill.predict import load_predictor
 from potstill.run.folder import Run
 

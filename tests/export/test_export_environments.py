@@ -11,7 +11,7 @@ from tests.export.conftest import quiet
 from potstill.errors import ExportError
 from potstill.export import environments
 from potstill.export.environments import environment_folder, install_command, python_for, requirements
-from potstill.export.formats import FORMATS
+from potstill.export.formats.registry import FORMATS
 
 LOOK = "import fake_tool, markupsafe, numpy, potstill; print(fake_tool.NAME, markupsafe.OLD, potstill.__file__)"
 FAKE = dataclasses.replace(FORMATS["litert"], extra="export-fake", modules=("fake_tool",), packages=("fake-tool",))

@@ -8,8 +8,8 @@ from tests.export.conftest import FORMATS, STUDENT
 
 from potstill.data.pixels import PixelStore
 from potstill.export import load_exported
-from potstill.export.formats import FORMATS as ALL
-from potstill.export.ladder import LADDER
+from potstill.export.formats.registry import FORMATS as ALL
+from potstill.export.int8.ladder import LADDER
 from potstill.export.reference import Reference
 from potstill.export.results import formats_table, read_results
 from potstill.predict import best_seed, load_predictor

@@ -12,11 +12,12 @@ from tests.export.conftest import STUDENT, quiet
 from tests.support import potstill as command
 
 from potstill.errors import ExportError
-from potstill.export import Tolerance, export, flow, load_exported, push, verify
-from potstill.export import formats as formats_module
+from potstill.export import Tolerance, export, load_exported, push, verify
+from potstill.export import stage as flow
 from potstill.export.attempts import are_probabilities
-from potstill.export.formats import FORMATS, find_formats
-from potstill.export.ladder import LADDER
+from potstill.export.formats import registry as formats_module
+from potstill.export.formats.registry import FORMATS, find_formats
+from potstill.export.int8.ladder import LADDER
 from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 FILES = ["student.onnx", "student.pt2", "student-int8.onnx"]

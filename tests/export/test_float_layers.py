@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from potstill.export.litert import scope_pattern
-from potstill.export.quantization import Quantization
+from potstill.export.formats.litert import scope_pattern
+from potstill.export.int8.quantization import Quantization
 
 LAYERS = ("conv_stem", "blocks.2.1.conv_pw", "classifier")
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from tests.export.conftest import STUDENT
 
-from potstill.export.ladder import calibration_photos
-from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
-from potstill.export.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
+from potstill.export.int8.ladder import calibration_photos
+from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
+from potstill.export.int8.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
 from potstill.models.classifier import load, normalise
 from potstill.run.folder import Run
 

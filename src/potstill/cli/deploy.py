@@ -47,7 +47,7 @@ def export(
     """
     from potstill.export import Tolerance
     from potstill.export import export as export_files
-    from potstill.export.formats import PRECISIONS
+    from potstill.export.formats.registry import PRECISIONS
     from potstill.export.results import formats_table
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from potstill.export.attempts import Tolerance
-    from potstill.export.flow import export
     from potstill.export.hub import push
     from potstill.export.load import load_exported, verify
+    from potstill.export.stage import export
 
-_WHERE = {"export": "flow", "Tolerance": "attempts", "push": "hub", "load_exported": "load", "verify": "load"}
+_WHERE = {"export": "stage", "Tolerance": "attempts", "push": "hub", "load_exported": "load", "verify": "load"}
 
 __all__ = ["Tolerance", "export", "load_exported", "push", "verify"]
 

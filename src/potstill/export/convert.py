@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from potstill.errors import ExportError
-from potstill.export.formats import FORMATS
-from potstill.export.quantization import Quantization
+from potstill.export.formats.registry import FORMATS
+from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import read_json, write_json
 
 

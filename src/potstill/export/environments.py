@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from potstill.errors import ExportError
-from potstill.export.formats import Format
+from potstill.export.formats.registry import Format
 from potstill.images.large_files import cache_folder
 from potstill.monitoring.progress import Reporter
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.export.attempts import Tolerance
-from potstill.export.flow import export
 from potstill.export.results import read_results
+from potstill.export.stage import export
 from potstill.export.web.runtime import FILES, LICENCES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.predict import chosen_student

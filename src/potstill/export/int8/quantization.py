@@ -14,7 +14,7 @@ class Quantization:
     percentile: bool = False
     """Take the 99.999th percentile as the end of a range, where the tool can, not the most extreme value."""
     float_layers: tuple[str, ...] = ()
-    """Names of layers within the network that stay in float (`potstill.export.sensitivity`)."""
+    """Names of layers within the network that stay in float (`potstill.export.int8.sensitivity`)."""
 
     def keeps(self, weight: str) -> bool:
         """Whether the layer with the weight of this name, as torch's exporters write it, stays in float."""

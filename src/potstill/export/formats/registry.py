@@ -41,7 +41,7 @@ class Format:
     weight_steps: int = 127
     """int8: steps of the weights on either side of 0, as its tool rounds them."""
     corrects_biases: bool = False
-    """int8: its tool does what `potstill.export.correction` does."""
+    """int8: its tool does what `potstill.export.int8.correction` does."""
     module: str = ""
     """Name of the module here, where it differs from the name."""
 
@@ -86,7 +86,7 @@ class Format:
         return getattr(self._import(), f"read_{self.name}_metadata")(path)
 
     def _import(self) -> Any:
-        return importlib.import_module(f"potstill.export.{self.module or self.name}")
+        return importlib.import_module(f"potstill.export.formats.{self.module or self.name}")
 
 
 FORMATS: dict[str, Format] = {

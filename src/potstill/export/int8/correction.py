@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.export.rounding import Layer, rounded_weights
+from potstill.export.int8.rounding import Layer, rounded_weights
 from potstill.models.classifier import Classifier, load, normalise, save
 
 

@@ -15,19 +15,19 @@ from pathlib import Path
 from potstill import metrics
 from potstill.errors import ExportError
 from potstill.export.attempts import Attempt, Comparison, Tolerance, compare
-from potstill.export.aware import distill_rounded
 from potstill.export.card import write_card
 from potstill.export.convert import Conversion, convert
-from potstill.export.correction import correct_biases
 from potstill.export.environments import python_for
-from potstill.export.formats import PRECISIONS, Format, find_formats
-from potstill.export.ladder import LADDER, Rung, calibration_photos, write_calibration
+from potstill.export.formats.registry import PRECISIONS, Format, find_formats
+from potstill.export.int8.aware import distill_rounded
+from potstill.export.int8.correction import correct_biases
+from potstill.export.int8.ladder import LADDER, Rung, calibration_photos, write_calibration
+from potstill.export.int8.sensitivity import PHOTOS as SENSITIVITY_PHOTOS
+from potstill.export.int8.sensitivity import sensitive_layers
 from potstill.export.load import write_manifest
 from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
 from potstill.export.score import Answers, Scoring, score
-from potstill.export.sensitivity import PHOTOS as SENSITIVITY_PHOTOS
-from potstill.export.sensitivity import sensitive_layers
 from potstill.images.folder import Split
 from potstill.monitoring.progress import Reporter
 from potstill.predict import best_seed, chosen_student
@@ -48,7 +48,7 @@ def export(
     """Write a student as files to deploy, and keep those that are still right.
 
     Args:
-        formats: names in `potstill.export.formats.FORMATS`.
+        formats: names in `potstill.export.formats.registry.FORMATS`.
         precisions: of "float32", "float16", "int8".
         student: the one that the comparison chose on val when None, as for `predict`.
         seed: the best on val when None.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from potstill.deploy import Deployable
-from potstill.export.onnx import LARGEST, SMALLEST
-from potstill.export.quantization import Quantization
+from potstill.export.formats.onnx import LARGEST, SMALLEST
+from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing
 
 METADATA = "potstill.json"

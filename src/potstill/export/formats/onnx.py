@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from potstill.deploy import Deployable
-from potstill.export.quantization import Quantization
+from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing
 
 SMALLEST, LARGEST = 16, 8192

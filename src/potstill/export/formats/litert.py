@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from potstill.deploy import Deployable, FixedSize
-from potstill.export.quantization import Quantization
+from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing
 
 METADATA_FILE = "potstill.json"

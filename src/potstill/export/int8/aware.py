@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
-from potstill.export.rounding import RoundedInput, layers_of, rounded_weights
+from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.models.classifier import Classifier, load, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from potstill.deploy import Deployable, FixedSize
-from potstill.export.quantization import Quantization
+from potstill.export.int8.quantization import Quantization
 
 METADATA = ["potstill", "texts"]
 """Where in the .xml the texts are, as one JSON value."""

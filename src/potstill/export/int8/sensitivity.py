@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from potstill.export.rounding import RoundedInput, RoundedWeight, layers_of
+from potstill.export.int8.rounding import RoundedInput, RoundedWeight, layers_of
 from potstill.models.classifier import load, normalise
 
 PHOTOS = 32

@@ -11,7 +11,7 @@ import numpy as np
 
 from potstill.deploy import Deployable
 from potstill.errors import ExportError
-from potstill.export.quantization import Quantization
+from potstill.export.int8.quantization import Quantization
 
 
 def export_coreml(
