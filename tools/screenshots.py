@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 from potstill.data.pixels import PixelStore
 from potstill.export.web import export_web
-from potstill.report.write import write_report
+from potstill.report.stage import write_report
 from potstill.run.folder import Run
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"

@@ -22,7 +22,7 @@ from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.predict import Predictor, load_predictor, student_names
-from potstill.report.write import write_report
+from potstill.report.stage import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.budget import candidates, is_set

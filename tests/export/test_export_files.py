@@ -13,7 +13,7 @@ from potstill.export.int8.ladder import LADDER
 from potstill.export.reference import Reference
 from potstill.export.results import formats_table, read_results
 from potstill.predict import best_seed, load_predictor
-from potstill.report.write import write_report
+from potstill.report.stage import write_report
 from potstill.run.folder import Run, read_json, sha256_of
 
 FILES = {

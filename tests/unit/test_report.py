@@ -14,7 +14,7 @@ from potstill.errors import PotstillError
 from potstill.report.page import headline, render
 from potstill.report.photos import choose, wrong_labels
 from potstill.report.read import RunFiles, answers, reliability
-from potstill.report.write import write_report
+from potstill.report.stage import write_report
 from potstill.run.folder import Run, read_json, write_json
 
 LIMIT = 5_000_000
@@ -228,7 +228,7 @@ def test_the_page_needs_neither_torch_nor_the_photo_folder() -> None:
 
     from tests.support import environment
 
-    code = "import potstill.report.write, sys; sys.exit('torch' in sys.modules)"
+    code = "import potstill.report.stage, sys; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 

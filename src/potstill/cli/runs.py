@@ -194,7 +194,7 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
     open_it
         Show it in the browser.
     """
-    from potstill.report.write import write_report
+    from potstill.report.stage import write_report
     from potstill.run.folder import Run
 
     path = write_report(Run.open(run))
