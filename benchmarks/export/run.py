@@ -45,8 +45,8 @@ TIMED_PHOTOS = 200
 
 def main() -> None:
     """Export all students of the run, and write both tables."""
+    from potstill.deploy.predictor import student_names
     from potstill.export.formats.registry import FORMATS, PRECISIONS
-    from potstill.predict import student_names
     from potstill.run.folder import Run
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,7 +106,7 @@ def write_speed(run: Any, out: Path) -> None:
     import torch
 
     from potstill.data.pixels import PixelStore
-    from potstill.deploy import Deployable
+    from potstill.deploy.deployable import Deployable
     from potstill.export.formats.onnx import export_onnx, open_onnx
     from potstill.export.results import read_results
     from potstill.models.classifier import load

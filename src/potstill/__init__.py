@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from potstill.config.schema import Config
+    from potstill.deploy.predictor import Prediction, Predictor
+    from potstill.deploy.predictor import load_predictor as load
     from potstill.errors import PotstillError
     from potstill.pipeline import Result, distill
-    from potstill.predict import Prediction, Predictor
-    from potstill.predict import load_predictor as load
 
 _WHERE = {
     "Config": ("potstill.config.schema", "Config"),
     "PotstillError": ("potstill.errors", "PotstillError"),
-    "Prediction": ("potstill.predict", "Prediction"),
-    "Predictor": ("potstill.predict", "Predictor"),
+    "Prediction": ("potstill.deploy.predictor", "Prediction"),
+    "Predictor": ("potstill.deploy.predictor", "Predictor"),
     "Result": ("potstill.pipeline", "Result"),
     "distill": ("potstill.pipeline", "distill"),
-    "load": ("potstill.predict", "load_predictor"),
+    "load": ("potstill.deploy.predictor", "load_predictor"),
 }
 
 __all__ = ["Config", "PotstillError", "Prediction", "Predictor", "Result", "distill", "load"]

@@ -15,13 +15,13 @@ from potstill.compute.machine import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
+from potstill.deploy.predictor import Predictor, load_predictor, student_names
 from potstill.estimate import Estimate, estimate
 from potstill.images.folder import Folder, read_folder
 from potstill.images.stage import collect_images
 from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
-from potstill.predict import Predictor, load_predictor, student_names
 from potstill.report.stage import write_report
 from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
 from potstill.soft_labels.stage import store_soft_labels

@@ -12,9 +12,9 @@ import pytest
 from tests.browser.conftest import Watched
 from tests.support import command, draw_photo, environment
 
-from potstill.predict import load_predictor
+from potstill.deploy.predictor import load_predictor
+from potstill.deploy.serve import MAX_MEGABYTES
 from potstill.run.folder import Run
-from potstill.serve import MAX_MEGABYTES
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.browser.conftest import Watched
 from tests.support import draw_photo
 
+from potstill.deploy.predictor import load_predictor
 from potstill.export.web import export_web
 from potstill.monitoring.progress import Reporter
-from potstill.predict import load_predictor
 from potstill.run.folder import Run
 
 

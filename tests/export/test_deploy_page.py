@@ -13,10 +13,10 @@ from tests.export.conftest import STUDENT
 from tests.support import draw_photo
 
 from potstill.data.resize import ROUND_UP_FROM
+from potstill.deploy.predictor import load_predictor
 from potstill.export.attempts import MAX_LOSS, MIN_AGREEMENT
 from potstill.export.formats.registry import FORMATS
 from potstill.export.int8.ladder import CALIBRATION_PHOTOS, LADDER
-from potstill.predict import load_predictor
 from potstill.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]

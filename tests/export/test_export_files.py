@@ -7,12 +7,12 @@ import pytest
 from tests.export.conftest import FORMATS, STUDENT
 
 from potstill.data.pixels import PixelStore
+from potstill.deploy.predictor import best_seed, load_predictor
 from potstill.export import load_exported
 from potstill.export.formats.registry import FORMATS as ALL
 from potstill.export.int8.ladder import LADDER
 from potstill.export.reference import Reference
 from potstill.export.results import formats_table, read_results
-from potstill.predict import best_seed, load_predictor
 from potstill.report.stage import write_report
 from potstill.run.folder import Run, read_json, sha256_of
 

@@ -17,11 +17,11 @@ from tests.support import environment
 from tests.support import potstill as command
 
 import potstill
+from potstill.deploy.predictor import best_seed
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name, write_timm
 from potstill.export.results import formats_table, read_results
 from potstill.models.classifier import load, normalise
-from potstill.predict import best_seed
 from potstill.run.folder import Run, read_json, write_json
 
 FROM_HUB = """

@@ -10,7 +10,7 @@ from potstill.export.int8.quantization import Quantization
 
 LAYERS = ("conv_stem", "blocks.2.1.conv_pw", "classifier")
 
-NET = "potstill.deploy.FixedSize/timm.models.efficientnet.EfficientNet_net"
+NET = "potstill.deploy.deployable.FixedSize/timm.models.efficientnet.EfficientNet_net"
 BLOCKS = f"{NET}/torch.nn.modules.container.Sequential_blocks/torch.nn.modules.container"
 BLOCK = "timm.models._efficientnet_blocks.InvertedResidual"
 

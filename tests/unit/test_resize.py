@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from potstill.data.resize import fit, shown
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.models.classifier import build, describe
 
 

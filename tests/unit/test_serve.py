@@ -11,11 +11,11 @@ from PIL import Image
 from tests.support import draw_photo
 
 import potstill
-from potstill import serve as serving
+from potstill.deploy import serve as serving
+from potstill.deploy.predictor import load_predictor
+from potstill.deploy.serve import Answer, Served, answer_page, load_models, serve
 from potstill.errors import ModelError, PotstillError
-from potstill.predict import load_predictor
 from potstill.run.folder import Run
-from potstill.serve import Answer, Served, answer_page, load_models, serve
 
 
 @pytest.fixture(scope="module")

@@ -161,8 +161,8 @@ def predict(
     as_json
         Print one JSON object per photo, with the probability of every class.
     """
+    from potstill.deploy.predictor import load_predictor
     from potstill.errors import DataError
-    from potstill.predict import load_predictor
 
     predictor = load_predictor(run, student=student, arm=arm, seed=seed)
     failed = 0
@@ -237,7 +237,7 @@ def serve(run: Path, *, student: str | None = None, host: str = "127.0.0.1", por
     port
         The port to serve on.
     """
-    from potstill.serve import serve as start
+    from potstill.deploy.serve import serve as start
 
     page, url = start(run, student=student, host=host, port=port, block=False)
     print(f"{url}   (stop with Ctrl-C)", flush=True)

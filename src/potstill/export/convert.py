@@ -47,7 +47,7 @@ def convert(conversion: Conversion, python: str | None = None) -> None:
     if python is not None:
         _convert_elsewhere(conversion, python)
         return
-    from potstill.deploy import Deployable
+    from potstill.deploy.deployable import Deployable
     from potstill.models.classifier import load
 
     model = load(Path(conversion.student))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from potstill.data.resize import fit
+from potstill.deploy.predictor import Photo, Prediction, to_pixels
 from potstill.errors import ExportError
 from potstill.export.formats.registry import FORMATS, Format, Runner, format_of
 from potstill.export.results import read_results
-from potstill.predict import Photo, Prediction, to_pixels
 from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 MANIFEST = "manifest.json"

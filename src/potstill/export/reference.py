@@ -13,7 +13,7 @@ import torch
 
 from potstill import metrics
 from potstill.data.pixels import PixelStore
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.images.folder import Split
 from potstill.models.classifier import Classifier, load

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from potstill import metrics
+from potstill.deploy.predictor import best_seed, chosen_student
 from potstill.errors import ExportError
 from potstill.export.attempts import Attempt, Comparison, Tolerance, compare
 from potstill.export.card import write_card
@@ -30,7 +31,6 @@ from potstill.export.results import AWARE, FileResult, open_results, read_result
 from potstill.export.score import Answers, Scoring, score
 from potstill.images.folder import Split
 from potstill.monitoring.progress import Reporter
-from potstill.predict import best_seed, chosen_student
 from potstill.run.folder import Run, read_json, sha256_of, write_json
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.errors import ExportError
 from potstill.export.int8.quantization import Quantization
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.deploy import Deployable, FixedSize
+from potstill.deploy.deployable import Deployable, FixedSize
 from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing
 

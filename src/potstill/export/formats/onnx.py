@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing
 

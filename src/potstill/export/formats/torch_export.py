@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.export.formats.onnx import LARGEST, SMALLEST
 from potstill.export.int8.quantization import Quantization
 from potstill.run.folder import replacing

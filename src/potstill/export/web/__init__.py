@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from potstill.deploy.predictor import chosen_student
 from potstill.export.attempts import Tolerance
 from potstill.export.results import read_results
 from potstill.export.stage import export
 from potstill.export.web.runtime import FILES, LICENCES, get_runtime
 from potstill.monitoring.progress import Reporter
-from potstill.predict import chosen_student
 from potstill.run.folder import Run, read_json, write_bytes, write_json, write_text
 
 PAGE = Path(__file__).parent / "page"

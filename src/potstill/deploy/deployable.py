@@ -2,7 +2,7 @@
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
 centre square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to
-whole grey levels (see `potstill.data.resize`), normalised, softmax of the logits divided by the temperature that was fitted
+whole grey levels (`potstill.data.resize`), normalised, softmax of the logits divided by the temperature that was fitted
 on val.
 """
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from potstill.data.soft_labels import ARMS
-from potstill.deploy import Deployable
+from potstill.deploy.deployable import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models.classifier import Classifier, load

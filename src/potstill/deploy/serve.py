@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from potstill.deploy.predictor import Predictor, chosen_student, load_predictor
 from potstill.errors import PotstillError
 from potstill.images.decode import BadPhotoError, decode_file
-from potstill.predict import Predictor, chosen_student, load_predictor
 from potstill.run.folder import Run
 
 MAX_MEGABYTES = 20
