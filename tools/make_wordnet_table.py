@@ -1,4 +1,4 @@
-"""Makes `src/potstill/images/wordnet.tsv` from WordNet 3.0 and timm's lists of ImageNet classes.
+"""Makes `src/potstill/get/wordnet.tsv` from WordNet 3.0 and timm's lists of ImageNet classes.
 
     apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb wordnet     # WordNet 3.0 as Princeton made it
     python tools/make_wordnet_table.py wordnet/usr/share/wordnet SITE-PACKAGES/timm/data/_info
@@ -9,7 +9,7 @@ A line: wnid, parents, index in ImageNet-1k, words with the rank of this meaning
 import sys
 from pathlib import Path
 
-OUT = Path(__file__).parents[1] / "src/potstill/images/wordnet.tsv"
+OUT = Path(__file__).parents[1] / "src/potstill/get/wordnet.tsv"
 
 
 def main(wordnet: Path, info: Path) -> None:

@@ -23,8 +23,8 @@ from aiohttp import web
 from get_throughput import picture
 from results import save
 
-from potstill.images.get import GetRequest, get
-from potstill.images.limits import Limits
+from potstill.get.limits import Limits
+from potstill.get.run import GetRequest, get
 from potstill.monitoring.progress import Reporter
 
 

@@ -25,8 +25,8 @@ from aiohttp import web
 from PIL import Image
 from results import save
 
-from potstill.images.get import GetRequest, get
-from potstill.images.limits import Limits
+from potstill.get.limits import Limits
+from potstill.get.run import GetRequest, get
 from potstill.monitoring.progress import Reporter
 
 PER_HOST = 16

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import PotstillError
-from potstill.images.client import Client, FetchError
-from potstill.images.large_files import cache_folder
-from potstill.images.limits import Limits
-from potstill.images.sources.choose import PUBLIC, Opened, SourceOptions
+from potstill.get.client import Client, FetchError
+from potstill.get.large_files import cache_folder
+from potstill.get.limits import Limits
+from potstill.get.sources.choose import PUBLIC, Opened, SourceOptions
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 

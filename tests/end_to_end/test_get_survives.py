@@ -15,14 +15,14 @@ from tests.servers.helpers import assert_sound, open_images, photos
 from tests.servers.loopback import Server
 from tests.servers.openimages import World
 
-from potstill.images import provenance
+from potstill.get import provenance
 from potstill.images.reasons import REASONS, action
 
 DRIVER = """
 import sys
 from pathlib import Path
-from potstill.images.get import GetRequest, get
-from potstill.images.limits import Limits
+from potstill.get.run import GetRequest, get
+from potstill.get.limits import Limits
 from potstill.monitoring.progress import Reporter
 
 into, address, train, test = sys.argv[1:]

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.images.ledger import Ledger, Row
+from potstill.get.ledger import Ledger, Row
 
 ROWS = st.lists(
     st.builds(

@@ -11,9 +11,9 @@ from PIL import Image
 from tests.servers import openimages
 from tests.servers.loopback import Server, serve
 
-from potstill.images import provenance
-from potstill.images.get import GetRequest, GetResult, get
-from potstill.images.limits import Limits
+from potstill.get import provenance
+from potstill.get.limits import Limits
+from potstill.get.run import GetRequest, GetResult, get
 from potstill.images.reasons import REASONS
 from potstill.monitoring.progress import Reporter
 

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from potstill.images.addresses import AddressRefusedError, GuardedConnector, check_url, is_public, next_hop
+from potstill.get.addresses import AddressRefusedError, GuardedConnector, check_url, is_public, next_hop
 
 PRIVATE = [
     "127.0.0.1",

@@ -12,11 +12,11 @@ from tests.servers.helpers import QUICK
 from tests.servers.loopback import serve
 
 from potstill.errors import DataError, SourceError
-from potstill.images import provenance
-from potstill.images.client import Client, FetchError, retry_after
-from potstill.images.hosts import Host
-from potstill.images.licenses import family, is_allowed, license_id
-from potstill.images.limits import HostRule, Limits, rule_for
+from potstill.get import provenance
+from potstill.get.client import Client, FetchError, retry_after
+from potstill.get.hosts import Host
+from potstill.get.licenses import family, is_allowed, license_id
+from potstill.get.limits import HostRule, Limits, rule_for
 
 
 def test_retry_after_in_both_forms() -> None:
@@ -159,7 +159,7 @@ def test_licences_in_their_many_spellings(text: str, expected: str) -> None:
 
 
 def test_the_default_filter() -> None:
-    from potstill.images.licenses import OPEN
+    from potstill.get.licenses import OPEN
 
     assert [is_allowed(license, OPEN) for license in ("CC-BY-4.0", "CC0", "PD", "CC-BY-SA-3.0")] == [True] * 4
     assert [is_allowed(license, OPEN) for license in ("CC-BY-NC-4.0", "CC-BY-ND-2.0", "")] == [False] * 3

@@ -10,7 +10,7 @@ from tests.servers.helpers import assert_sound, open_images, photos, run_get
 from tests.servers.openimages import World
 
 from potstill.errors import DataError, SourceError
-from potstill.images import provenance
+from potstill.get import provenance
 
 
 def test_get_fills_both_splits_with_licences_and_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

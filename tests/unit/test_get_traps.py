@@ -16,14 +16,14 @@ from tests.servers.pictures import jpeg
 
 from potstill.cli import run as command
 from potstill.errors import DataError, SourceError
+from potstill.get.client import Client, FetchError
+from potstill.get.hosts import Host
+from potstill.get.large_files import fetch_file
+from potstill.get.limits import HostRule, Limits
+from potstill.get.sources import Candidate
+from potstill.get.tars import unzipped
 from potstill.images.check import apply, check
-from potstill.images.client import Client, FetchError
-from potstill.images.hosts import Host
-from potstill.images.large_files import fetch_file
-from potstill.images.limits import HostRule, Limits
 from potstill.images.quarantine import Quarantine
-from potstill.images.sources import Candidate
-from potstill.images.tars import unzipped
 from potstill.monitoring.progress import Reporter
 
 NOBODY = Server(1)
@@ -209,7 +209,7 @@ def test_a_list_that_changed_meanwhile_is_begun_anew(tmp_path: Path) -> None:
 def test_a_word_that_open_images_lacks_is_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_images(World({}), monkeypatch, tmp_path / "cache") as server, serve(Nature().app()) as nature:
         monkeypatch.setenv("POTSTILL_INATURALIST_BASE", nature.url)
-        monkeypatch.setattr("potstill.images.sources.inaturalist.PAGE", 200)
+        monkeypatch.setattr("potstill.get.sources.inaturalist.PAGE", 200)
         allowed = (server.address, nature.address)
         result = run_get_of(tmp_path / "a", allowed, "Felis catus", train=3, test=1)
         assert result == ("inaturalist", "118552")
@@ -225,7 +225,7 @@ def test_a_word_that_open_images_lacks_is_looked_for_elsewhere(tmp_path: Path, m
 
 def run_get_of(into: Path, allowed: tuple[str, ...], word: str, **settings: int) -> tuple[str, str]:
     """Source and id that were chosen for a word by "auto"."""
-    from potstill.images.get import GetRequest, get
+    from potstill.get.run import GetRequest, get
 
     request = GetRequest(classes=(word,), into=into, allow_private=allowed, limits=QUICK, **settings)
     (stream,) = get(request, QUIET).streams

@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.images.names import imagenet_classes, near_matches, singulars, wordnet
+from potstill.get.names import imagenet_classes, near_matches, singulars, wordnet
 
 
 @pytest.mark.parametrize(

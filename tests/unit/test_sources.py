@@ -16,7 +16,7 @@ from tests.servers.loopback import Server, serve
 from tests.servers.pictures import jpeg
 
 from potstill.errors import SourceError
-from potstill.images.sources import archives
+from potstill.get.sources import archives
 
 NOBODY = Server(1)
 """For sources that ask nobody."""

@@ -82,9 +82,9 @@ def get(
     allow_private
         HOST:PORT that may be a private address: a mirror of your own.
     """
-    from potstill.images.get import GetRequest, get, preview
-    from potstill.images.get_report import shortages, table
-    from potstill.images.licenses import NON_COMMERCIAL, OPEN
+    from potstill.get.licenses import NON_COMMERCIAL, OPEN
+    from potstill.get.run import GetRequest, get, preview
+    from potstill.get.summary import shortages, table
     from potstill.monitoring.progress import Reporter
 
     request = GetRequest(

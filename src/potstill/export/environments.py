@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from potstill.errors import ExportError
 from potstill.export.formats.registry import Format
-from potstill.images.large_files import cache_folder
+from potstill.get.large_files import cache_folder
 from potstill.monitoring.progress import Reporter
 
 READY = "ready.txt"

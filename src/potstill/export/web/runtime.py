@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from potstill.errors import ExportError
-from potstill.images.large_files import cache_folder
+from potstill.get.large_files import cache_folder
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import write_bytes
 

@@ -19,14 +19,14 @@ from typing import Any
 
 from potstill.data.splits import in_share
 from potstill.errors import PotstillError, SpaceError
-from potstill.images.client import Client, Fetched, FetchError
+from potstill.get.client import Client, Fetched, FetchError
+from potstill.get.ledger import Ledger, Row, Verdict
+from potstill.get.licenses import is_allowed
+from potstill.get.provenance import Status, Writer
+from potstill.get.sources import Candidate, Concept, Source
+from potstill.get.verify import Photo, verify
 from potstill.images.decode import BadPhotoError
-from potstill.images.ledger import Ledger, Row, Verdict
-from potstill.images.licenses import is_allowed
-from potstill.images.provenance import Status, Writer
 from potstill.images.reasons import action
-from potstill.images.sources import Candidate, Concept, Source
-from potstill.images.verify import Photo, verify
 from potstill.processes.cores import available_cores
 from potstill.run import folder as files
 

@@ -73,7 +73,7 @@ def wordnet() -> WordNet:
     ranked: dict[str, list[tuple[int, str]]] = {}
     irregular: dict[str, str] = {}
     imagenet: dict[int, str] = {}
-    text = resources.files("potstill.images").joinpath("wordnet.tsv").read_text("utf-8")
+    text = resources.files("potstill.get").joinpath("wordnet.tsv").read_text("utf-8")
     for line in text.splitlines():
         if line.startswith("#"):
             continue

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.names import wordnet
-from potstill.images.sources import Concept, Source
-from potstill.images.sources.archives import FixedArchive
-from potstill.images.sources.bring import Bring
-from potstill.images.sources.commons import Commons
-from potstill.images.sources.huggingface import HuggingFace
-from potstill.images.sources.imagenet import ImageNet
-from potstill.images.sources.inaturalist import INaturalist
-from potstill.images.sources.openimages import OpenImages
-from potstill.images.sources.shards import expand
+from potstill.get.client import Client
+from potstill.get.names import wordnet
+from potstill.get.sources import Concept, Source
+from potstill.get.sources.archives import FixedArchive
+from potstill.get.sources.bring import Bring
+from potstill.get.sources.commons import Commons
+from potstill.get.sources.huggingface import HuggingFace
+from potstill.get.sources.imagenet import ImageNet
+from potstill.get.sources.inaturalist import INaturalist
+from potstill.get.sources.openimages import OpenImages
+from potstill.get.sources.shards import expand
 from potstill.monitoring.progress import Reporter
 
 PINS = (

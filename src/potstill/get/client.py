@@ -22,9 +22,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from yarl import URL
 
 from potstill.errors import SourceError
-from potstill.images.addresses import PORTS, AddressRefusedError, GuardedConnector, check_url, next_hop
-from potstill.images.hosts import Host, Hosts
-from potstill.images.limits import Limits
+from potstill.get.addresses import PORTS, AddressRefusedError, GuardedConnector, check_url, next_hop
+from potstill.get.hosts import Host, Hosts
+from potstill.get.limits import Limits
 
 _RETRY = {408, 425, 429, 500, 502, 503, 504}
 _GONE = {404, 410}

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from potstill.images.limits import HostRule, Limits, rule_for
+from potstill.get.limits import HostRule, Limits, rule_for
 
 
 class Host:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.licenses import license_id
-from potstill.images.sources import Candidate
+from potstill.get.licenses import license_id
+from potstill.get.sources import Candidate
 
 SUFFIXES = {".txt", ".csv", ".tsv", ".jsonl", ".parquet"}
 

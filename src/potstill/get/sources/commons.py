@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.licenses import license_id
-from potstill.images.names import singulars
-from potstill.images.sources import Candidate, Concept
+from potstill.get.client import Client
+from potstill.get.licenses import license_id
+from potstill.get.names import singulars
+from potstill.get.sources import Candidate, Concept
 
 WIDTH = 960
 """One of the widths that Commons makes: 20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840."""

@@ -18,11 +18,11 @@ from typing import Any
 
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.large_files import cache_folder, fetch_file
-from potstill.images.licenses import license_id
-from potstill.images.names import near_matches, singulars
-from potstill.images.sources import Candidate, Concept
+from potstill.get.client import Client
+from potstill.get.large_files import cache_folder, fetch_file
+from potstill.get.licenses import license_id
+from potstill.get.names import near_matches, singulars
+from potstill.get.sources import Candidate, Concept
 from potstill.monitoring.progress import Reporter
 
 NAMES = "v7/oidv7-class-descriptions.csv"

@@ -11,16 +11,16 @@ from typing import Any
 from rich.table import Table
 
 from potstill.errors import ConfigError, DataError
-from potstill.images import provenance
-from potstill.images.client import Client
-from potstill.images.download import Download, Rules, Side, Stream, remove_leftovers, split_of
+from potstill.get import provenance
+from potstill.get.client import Client
+from potstill.get.download import Download, Rules, Side, Stream, remove_leftovers, split_of
+from potstill.get.ledger import Ledger
+from potstill.get.licenses import OPEN, is_allowed
+from potstill.get.limits import Limits
+from potstill.get.sources import Concept, Source
+from potstill.get.sources.choose import SourceOptions, resolve
+from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
-from potstill.images.get_report import bars
-from potstill.images.ledger import Ledger
-from potstill.images.licenses import OPEN, is_allowed
-from potstill.images.limits import Limits
-from potstill.images.sources import Concept, Source
-from potstill.images.sources.choose import SourceOptions, resolve
 from potstill.monitoring.progress import Reporter
 from potstill.run import folder as files
 

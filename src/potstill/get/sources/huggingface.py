@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.names import near_matches, singulars
-from potstill.images.sources import Candidate, Concept
+from potstill.get.client import Client
+from potstill.get.names import near_matches, singulars
+from potstill.get.sources import Candidate, Concept
 from potstill.monitoring.progress import Reporter
 
 PAGE = 100

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.licenses import license_id
-from potstill.images.sources import Candidate
-from potstill.images.tars import Member, members
+from potstill.get.licenses import license_id
+from potstill.get.sources import Candidate
+from potstill.get.tars import Member, members
 
 PHOTOS = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm"}
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.licenses import license_id
-from potstill.images.names import near_matches, singulars
-from potstill.images.sources import Candidate, Concept
+from potstill.get.client import Client
+from potstill.get.licenses import license_id
+from potstill.get.names import near_matches, singulars
+from potstill.get.sources import Candidate, Concept
 
 PAGE = 200
 PER_OBSERVATION = 3

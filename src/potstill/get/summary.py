@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from potstill.images.download import Stream
+from potstill.get.download import Stream
 from potstill.images.reasons import meaning
 from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
 

@@ -17,12 +17,12 @@ from PIL import Image
 
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
-from potstill.images.client import Client
-from potstill.images.large_files import cache_folder, fetch_file
-from potstill.images.names import near_matches, singulars, wordnet
-from potstill.images.sources import Candidate, Concept
-from potstill.images.sources.imagenet import resolve_synsets
-from potstill.images.tars import Member, members, unzipped
+from potstill.get.client import Client
+from potstill.get.large_files import cache_folder, fetch_file
+from potstill.get.names import near_matches, singulars, wordnet
+from potstill.get.sources import Candidate, Concept
+from potstill.get.sources.imagenet import resolve_synsets
+from potstill.get.tars import Member, members, unzipped
 from potstill.monitoring.progress import Reporter
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"

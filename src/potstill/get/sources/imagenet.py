@@ -11,9 +11,9 @@ from typing import Any
 
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
-from potstill.images.names import wordnet
-from potstill.images.sources import Candidate, Concept
-from potstill.images.tars import members
+from potstill.get.names import wordnet
+from potstill.get.sources import Candidate, Concept
+from potstill.get.tars import members
 
 _WNID = re.compile(r"n\d{8}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import SourceError
-from potstill.images.client import Client, FetchError
+from potstill.get.client import Client, FetchError
 from potstill.monitoring.progress import Reporter
 from potstill.run import folder as files
 
