@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 from results import save
 
-from potstill.images.inspect import inspect
+from potstill.check.inspect import inspect
 
 CHUNK = 32
 

@@ -13,12 +13,12 @@ from PIL import Image
 from tests.servers.pictures import jpeg
 
 import potstill
+from potstill.check.quarantine import Quarantine
+from potstill.check.run import apply, check
 from potstill.cli import run as command
 from potstill.data.label_errors import check_labels, suspects
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
-from potstill.images.check import apply, check
-from potstill.images.quarantine import Quarantine
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

@@ -14,6 +14,8 @@ from tests.servers.loopback import Server, serve, trusting
 from tests.servers.openimages import World
 from tests.servers.pictures import jpeg
 
+from potstill.check.quarantine import Quarantine
+from potstill.check.run import apply, check
 from potstill.cli import run as command
 from potstill.errors import DataError, SourceError
 from potstill.get.client import Client, FetchError
@@ -22,8 +24,6 @@ from potstill.get.large_files import fetch_file
 from potstill.get.limits import HostRule, Limits
 from potstill.get.sources import Candidate
 from potstill.get.tars import unzipped
-from potstill.images.check import apply, check
-from potstill.images.quarantine import Quarantine
 from potstill.monitoring.progress import Reporter
 
 NOBODY = Server(1)

@@ -153,10 +153,10 @@ def check(
     near_bits
         Bits of 64 by which the picture hashes of copies may differ; thumbnails confirm.
     """
-    from potstill.images.check import apply, check
-    from potstill.images.check_page import write_page
-    from potstill.images.check_report import summary
-    from potstill.images.quarantine import Quarantine
+    from potstill.check.page import write_page
+    from potstill.check.quarantine import Quarantine
+    from potstill.check.run import apply, check
+    from potstill.check.summary import summary
     from potstill.monitoring.progress import Reporter
 
     reporter = Reporter()
@@ -195,8 +195,8 @@ def count(data: Path, *, json: bool = False) -> None:
     """
     from rich.console import Console
 
-    from potstill.images.check_report import count_table
-    from potstill.images.count import count
+    from potstill.check.count import count
+    from potstill.check.summary import count_table
 
     counts = count(data)
     if json:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from potstill.images.check import PAGE, REPORT, CheckResult, Finding
+from potstill.check.run import PAGE, REPORT, CheckResult, Finding
 from potstill.images.decode import BadPhotoError, decode_file
 from potstill.images.folder import plain_name
 from potstill.images.reasons import action, meaning

@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from potstill.images.check import PAGE, CheckResult
-from potstill.images.count import Counts
+from potstill.check.count import Counts
+from potstill.check.run import PAGE, CheckResult
 from potstill.images.reasons import action, meaning
 
 

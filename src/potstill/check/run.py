@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.check.inspect import Inspected, inspect_all
+from potstill.check.quarantine import Quarantine
 from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
 from potstill.images.folder import Folder, plain_name, read_folder
-from potstill.images.inspect import Inspected, inspect_all
-from potstill.images.quarantine import Quarantine
 from potstill.images.reasons import action
 from potstill.monitoring.progress import Reporter
 

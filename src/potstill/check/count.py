@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.check.quarantine import Quarantine
 from potstill.errors import DataError
 from potstill.images.folder import SPLITS, list_photos
-from potstill.images.quarantine import Quarantine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
