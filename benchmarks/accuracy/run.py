@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _solar(runs: Path) -> Path:
-    from potstill.demo import make_folder
+    from potstill.tools.demo import make_folder
 
     return make_folder(runs / "solar-photos")
 

@@ -18,13 +18,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from potstill.compute.machine import decide, environment
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
-from potstill.demo import SETTINGS, make_folder
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
 from potstill.run.folder import Run, read_json
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.stage import views_for
 from potstill.teacher.stage import train_teacher
+from potstill.tools.demo import SETTINGS, make_folder
 
 STAGES = {
     "1_images": "decode, check and pack 2,624 photos",

@@ -10,7 +10,7 @@ from tests.servers.loopback import serve
 from tests.servers.openimages import World
 
 from potstill.cli import run as command
-from potstill.doctor import photo_sources
+from potstill.tools.doctor import photo_sources
 
 
 def test_sources_that_answer_and_sources_that_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

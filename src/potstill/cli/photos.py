@@ -230,7 +230,7 @@ def doctor(
 
     from rich.console import Console
 
-    from potstill.doctor import diagnose
+    from potstill.tools.doctor import diagnose
 
     sections = diagnose(contact=contact, allow_private=allow_private, offline=offline)
     if json:

@@ -109,8 +109,8 @@ def curve(
         A TOML file of settings. Flags win over it.
     """
     from potstill.cli.settings import combined
-    from potstill.curve import curve_table, learning_curve
     from potstill.monitoring.progress import Reporter
+    from potstill.tools.curve import curve_table, learning_curve
 
     short = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
     settings = combined(config, words.get(), recipe, {name: _list(value) for name, value in short.items() if value}, {})
@@ -127,7 +127,7 @@ def demo(*, quick: bool = False) -> None:
     quick
         In about two minutes. The numbers mean little.
     """
-    from potstill.demo import beside_published, run_demo
+    from potstill.tools.demo import beside_published, run_demo
 
     result = run_demo(quick=quick)
     _print_result(result)
