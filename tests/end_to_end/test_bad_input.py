@@ -13,6 +13,7 @@ from tests.support import CLASSES, TINY, draw_photo, flags, make_photos, weight_
 import potstill
 from potstill.cli import run
 from potstill.data.arrays import RowWriter
+from potstill.run.folder import Run
 
 SCREEN = 24
 """Lines of an ordinary terminal."""
