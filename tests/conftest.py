@@ -17,7 +17,7 @@ import torch
 from tests.support import TINY, make_photos
 
 import potstill
-from potstill.compute import machine
+from potstill.compute import timing
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.images.stage import collect_images
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_and_short_timings() -> None:
     torch.set_num_threads(1)
-    machine.PROBE_SECONDS = 0.01  # how fast a model is on this machine matters to no test
+    timing.PROBE_SECONDS = 0.01  # how fast a model is on this machine matters to no test
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from potstill.images.folder import SPLITS
-from potstill.run.folder import Run, read_json, write_json
+from potstill.data.splits import SPLITS
+from potstill.run.files import read_json, write_json
+from potstill.run.folder import Run
 
 BIG = ("*.safetensors", "features.npy", "logits.npy", "views.npy", "7_report")
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from potstill.data.pixels import PixelStore
-from potstill.run.folder import Run, sha256_of
+from potstill.run.files import sha256_of
+from potstill.run.folder import Run
 
 CLASSES = ("disc", "frame", "stripes")
 

@@ -82,9 +82,9 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
     import numpy as np
 
     from potstill import metrics
-    from potstill.comparison.stage import model_folder
     from potstill.models.classifier import load_info
-    from potstill.run.folder import read_json
+    from potstill.run.files import read_json
+    from potstill.run.layout import model_folder
 
     known: set[tuple[str, ...]] = set()
     if out.is_file():

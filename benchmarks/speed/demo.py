@@ -15,12 +15,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from potstill.compute.machine import decide, environment
+from potstill.compute.device import decide, environment
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
-from potstill.run.folder import Run, read_json
+from potstill.run.files import read_json
+from potstill.run.folder import Run
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.stage import views_for
 from potstill.teacher.stage import train_teacher

@@ -67,7 +67,8 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
 
 def ours(photos: Path, views: int) -> dict[str, Any]:
     """Stages 1 to 3 with their times, then two trainings side by side, one thread each, as a run trains them."""
-    from potstill.compute.machine import decide, fastest_precision
+    from potstill.compute.device import decide
+    from potstill.compute.selection import fastest_precision
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.soft_labels import SoftLabels
     from potstill.models.classifier import build, describe
@@ -99,13 +100,14 @@ def train(folder: Path, dtype: str) -> float:
     """Photos per second of one training on the stored soft labels, in this process, on one thread."""
     import torch
 
+    from potstill.compute.precision import Precision
     from potstill.data.pixels import PixelStore
     from potstill.data.soft_labels import SoftLabels
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
     from potstill.students import job as student_job
     from potstill.students.job import Job, Recipe
-    from potstill.training.loop import Precision, Schedule, fit
+    from potstill.training.loop import Schedule, fit
 
     torch.set_num_threads(1)
     run = Run(folder)

@@ -28,9 +28,10 @@ from PIL import Image
 from synthetic import synthetic_run
 from torch import nn
 
+from potstill.compute.device import decide, environment
 from potstill.compute.inference import BATCH, answers, store_features
-from potstill.compute.machine import decide, environment
 from potstill.compute.onnx_backbone import choose_precision, form_for
+from potstill.compute.precision import Precision
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
@@ -44,7 +45,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.students import job as student_job
 from potstill.students.job import Job, Recipe
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)

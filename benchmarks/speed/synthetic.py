@@ -6,9 +6,10 @@ import numpy as np
 
 from potstill.config.schema import ViewsConfig
 from potstill.data.pixels import PHOTO, PixelStore
+from potstill.data.splits import SPLITS
 from potstill.data.views import draw_views
-from potstill.images.folder import SPLITS
-from potstill.run.folder import Run, write_json
+from potstill.run.files import write_json
+from potstill.run.folder import Run
 
 CLASSES = ("cat", "dog", "bird")
 VAL = 96

@@ -147,8 +147,10 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from peers import before_students
 
     from potstill import metrics
+    from potstill.compute.device import decide
     from potstill.compute.inference import plain_answers
-    from potstill.compute.machine import decide, fastest_precision, fastest_threads
+    from potstill.compute.precision import Precision
+    from potstill.compute.selection import fastest_precision, fastest_threads
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.pixels import PixelStore
     from potstill.models.classifier import build, describe, load
@@ -156,7 +158,6 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.run.folder import Run
     from potstill.students.job import Job, Recipe
     from potstill.students.runner import JobRunner
-    from potstill.training.loop import Precision
 
     machine = decide(MachineConfig())
     torch.set_num_threads(machine.cores)

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.compute.device import decide
 from potstill.compute.fold_batchnorm import fused
-from potstill.compute.machine import decide, fastest_precision
+from potstill.compute.precision import Precision
+from potstill.compute.selection import fastest_precision
 from potstill.config.schema import Config
 from potstill.images.folder import read_folder
 from potstill.images.stage import estimated_bytes
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
 from potstill.students.stage import epochs_for, parse_students, views_for
-from potstill.training.loop import Precision
 
 START_SECONDS = 6.0
 """Before a model trains or labels: importing, building, timing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.comparison.stage import compare
-from potstill.compute.machine import decide, environment
+from potstill.compute.device import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
@@ -23,7 +23,8 @@ from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.report.stage import write_report
-from potstill.run.folder import Run, check_space, new_run_name, read_json, write_json, write_text
+from potstill.run.files import check_space, read_json, write_json, write_text
+from potstill.run.folder import Run, new_run_name
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.budget import candidates, is_set
 from potstill.students.stage import parse_students, train_students, views_for

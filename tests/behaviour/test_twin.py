@@ -11,8 +11,9 @@ import torch
 
 import potstill
 from potstill import metrics
+from potstill.compute.device import Machine
 from potstill.compute.inference import plain_answers
-from potstill.compute.machine import Machine
+from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.models.classifier import load
@@ -22,7 +23,6 @@ from potstill.students import job as student_job
 from potstill.students import runner as job_runner
 from potstill.students.job import Job, Recipe, train_job
 from potstill.students.runner import JobRunner
-from potstill.training.loop import Precision
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")
 DISTILLED = replace(RECIPE, temperature=3.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
@@ -87,9 +87,10 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
 ) -> None:
     """The chain from view to label, end to end: the teacher, asked again, gives what is stored for the batch."""
     from potstill.compute.inference import answers
+    from potstill.data.folds import fold_of
     from potstill.data.soft_labels import SoftLabels
     from potstill.data.views import Renderer
-    from potstill.teacher.heads import fold_of, load_fold_heads
+    from potstill.models.fold_heads import load_fold_heads
 
     run = tiny_run.run
     got = captured(run, monkeypatch, job(tmp_path / "a", DISTILLED))

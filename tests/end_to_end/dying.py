@@ -16,13 +16,13 @@ from typing import Any
 from potstill import pipeline
 from potstill.cli import run
 from potstill.comparison import stage as comparison
-from potstill.compute import machine
+from potstill.compute import timing
 from potstill.data import arrays
 from potstill.images import stage as collect
 from potstill.students import runner as job_runner
 from potstill.training import loop as training
 
-machine.PROBE_SECONDS = 0.01
+timing.PROBE_SECONDS = 0.01
 training.CHECKPOINT_SECONDS = 0.0  # every step can be the last one saved
 collect._JOURNAL_EVERY = 8
 

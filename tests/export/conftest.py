@@ -8,7 +8,7 @@ import pytest
 from tests.support import TINY, run_on
 
 import potstill
-from potstill.compute.machine import decide
+from potstill.compute.device import decide
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.export import export

@@ -14,7 +14,8 @@ from potstill.export.int8.ladder import LADDER
 from potstill.export.reference import Reference
 from potstill.export.results import formats_table, read_results
 from potstill.report.stage import write_report
-from potstill.run.folder import Run, read_json, sha256_of
+from potstill.run.files import read_json, sha256_of
+from potstill.run.folder import Run
 
 FILES = {
     "onnx": ("student.onnx", "student-float16.onnx", "student-int8.onnx"),

@@ -22,7 +22,8 @@ from potstill.errors import ExportError
 from potstill.export.hub import timm_name, write_timm
 from potstill.export.results import formats_table, read_results
 from potstill.models.classifier import load, normalise
-from potstill.run.folder import Run, read_json, write_json
+from potstill.run.files import read_json, write_json
+from potstill.run.folder import Run
 
 FROM_HUB = """
 import sys, timm, torch

@@ -18,7 +18,8 @@ from potstill.export.attempts import are_probabilities
 from potstill.export.formats import registry as formats_module
 from potstill.export.formats.registry import FORMATS, find_formats
 from potstill.export.int8.ladder import LADDER
-from potstill.run.folder import Run, read_json, sha256_of, write_json
+from potstill.run.files import read_json, sha256_of, write_json
+from potstill.run.folder import Run
 
 FILES = ["student.onnx", "student.pt2", "student-int8.onnx"]
 

@@ -9,9 +9,10 @@ import torch
 from tests.support import run_on
 
 from potstill.compute import onnx_backbone as answering
+from potstill.compute.device import Machine, decide
 from potstill.compute.inference import answers, store_features
-from potstill.compute.machine import Machine, decide
 from potstill.compute.onnx_backbone import FILE, choose_precision, form_for, graph_form
+from potstill.compute.precision import Precision
 from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
@@ -20,10 +21,9 @@ from potstill.data.views import Renderer, draw_views
 from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import read_json
+from potstill.run.files import read_json
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
-from potstill.training.loop import Precision
 
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000
@@ -138,7 +138,7 @@ def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: Pi
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("cpu", 2, 2)
     assert not answering.advice(machine, 10_000)
-    monkeypatch.setattr("potstill.compute.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
     assert "pip install 'potstill[export]'" in answering.advice(machine, 10_000)
     assert not answering.advice(machine, 10)
     assert not answering.advice(Machine("cuda", 2, 1), 10_000)
@@ -147,6 +147,6 @@ def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float32 only"):
         decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
-    monkeypatch.setattr("potstill.compute.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'potstill\[export\]'"):
         decide(MachineConfig(device="cpu", runtime="onnxruntime"))

@@ -4,7 +4,8 @@ import pytest
 
 from potstill.config.load import from_mapping
 from potstill.errors import ConfigError
-from potstill.models.classifier import build, describe, macs_of, parameters_of
+from potstill.models.classifier import build, describe
+from potstill.models.costs import macs_of, parameters_of
 from potstill.students import budget
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from potstill.comparison.stage import beside_teacher, choose, verdict
 from potstill.metrics import Interval
-from potstill.run.folder import Run, write_json
+from potstill.run.files import write_json
+from potstill.run.folder import Run
 
 
 @pytest.mark.parametrize(

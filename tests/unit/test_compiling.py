@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from potstill.compute import compile as compiling
 from potstill.compute.compile import LONG_SECONDS, decide_compile
-from potstill.compute.machine import Machine
-from potstill.run.folder import Run, Stage, read_json
+from potstill.compute.device import Machine
+from potstill.compute.precision import Precision
+from potstill.run.files import read_json
+from potstill.run.folder import Run, Stage
 from potstill.students.job import Job, Recipe, train_job
-from potstill.training.loop import Precision
 
 FLOAT32 = Precision(torch.device("cpu"))
 LONG = {"batch": 4, "photos": int(LONG_SECONDS * 1000) * 100, "speed": 1000.0}

@@ -9,13 +9,14 @@ import torch
 from tests.support import TINY, run_on
 from torch import Tensor
 
-from potstill.compute.machine import Machine
+from potstill.compute.device import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.models.classifier import build, describe, load
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, read_json
+from potstill.run.files import read_json
+from potstill.run.folder import Run
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from potstill.compute.fold_batchnorm import HESITATION, agreement, fused
 from potstill.compute.inference import answers
+from potstill.compute.precision import Precision
 from potstill.models.classifier import Classifier, build, describe
-from potstill.training.loop import Precision
 
 FLOAT32 = Precision(torch.device("cpu"))
 BFLOAT16 = Precision(torch.device("cpu"), torch.bfloat16)

@@ -11,22 +11,23 @@ import torch
 from tests.support import run_on
 from torch import nn
 
+from potstill.compute.device import Machine
 from potstill.compute.fold_batchnorm import fused, same_features
-from potstill.compute.machine import Machine
 from potstill.compute.onnx_backbone import graph_form
+from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import ModelError
 from potstill.models import classifier as models
 from potstill.models.classifier import Classifier, build, describe, load, load_info, save
+from potstill.models.fold_heads import load_fold_heads
 from potstill.models.zoo import construct
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import read_json, write_json
+from potstill.run.files import read_json, write_json
 from potstill.soft_labels.stage import store_soft_labels
-from potstill.teacher.heads import apply_head, load_fold_heads
+from potstill.teacher.heads import apply_head
 from potstill.teacher.stage import train_teacher
-from potstill.training.loop import Precision
 
 CPU = torch.device("cpu")
 LITE = "efficientnet_lite0"

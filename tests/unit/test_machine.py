@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill.compute import machine
-from potstill.compute.machine import Machine, fastest_precision, fastest_threads, torch_threads
+from potstill.compute import selection, timing
+from potstill.compute.device import Machine
+from potstill.compute.precision import Precision
+from potstill.compute.selection import fastest_precision, fastest_threads
+from potstill.compute.timing import torch_threads
 from potstill.config.schema import Auto
 from potstill.errors import ConfigError
-from potstill.training.loop import Precision
 
 
 class _Slow(nn.Module):
@@ -32,7 +34,7 @@ class _Slow(nn.Module):
 
 @pytest.fixture(autouse=True)
 def short() -> None:
-    with patch.object(machine, "PROBE_SECONDS", 0.05):
+    with patch.object(timing, "PROBE_SECONDS", 0.05):
         yield
 
 
@@ -83,7 +85,7 @@ def test_a_training_is_timed_on_its_own_threads_and_the_teacher_on_all(
         seen.append(torch.get_num_threads())
         return 1.0, 1.0
 
-    with torch_threads(5), patch.object(machine, "photos_per_second", timed):
+    with torch_threads(5), patch.object(selection, "photos_per_second", timed):
         fastest_precision(_Slow(1.0), 8, Machine("cpu", 5, 5, threads=asked), training=training)
         assert torch.get_num_threads() == 5
     assert seen == [timed_on, timed_on]
@@ -113,7 +115,7 @@ def test_idle_cores_become_threads_where_that_pays(
     cores: int, jobs: int, trainings: int, speeds: dict[int, float], chosen: int
 ) -> None:
     before = torch.get_num_threads()
-    with patch.object(machine, "photos_per_second", lambda *a, **k: (speeds[torch.get_num_threads()], 0.0)):
+    with patch.object(selection, "photos_per_second", lambda *a, **k: (speeds[torch.get_num_threads()], 0.0)):
         found = fastest_threads(
             _Slow(1.0),
             8,

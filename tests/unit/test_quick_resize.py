@@ -11,7 +11,7 @@ from PIL import Image
 from tests.support import environment
 
 from potstill.compute.quick_resize import quick_bicubic
-from potstill.images.decode import bicubic
+from potstill.data.resize import bicubic
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -15,7 +15,8 @@ from potstill.report.page import headline, render
 from potstill.report.photos import choose, wrong_labels
 from potstill.report.read import RunFiles, answers, reliability
 from potstill.report.stage import write_report
-from potstill.run.folder import Run, read_json, write_json
+from potstill.run.files import read_json, write_json
+from potstill.run.folder import Run
 
 LIMIT = 5_000_000
 """Bytes of a page that is quick to open."""

@@ -9,16 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from potstill.errors import PotstillError, SpaceError, StaleError
-from potstill.run.folder import (
-    Run,
-    check_space,
-    differences,
-    new_run_name,
-    read_json,
-    replacing,
-    write_json,
-    write_text,
-)
+from potstill.run.files import check_space, read_json, replacing, write_json, write_text
+from potstill.run.folder import Run, differences, new_run_name
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

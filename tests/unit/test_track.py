@@ -15,7 +15,8 @@ from potstill.errors import ConfigError
 from potstill.monitoring import track
 from potstill.monitoring.progress import Reporter
 from potstill.monitoring.track import PACKAGES, check_tracker, tracking
-from potstill.run.folder import Run, read_json
+from potstill.run.files import read_json
+from potstill.run.folder import Run
 
 
 class Words(Reporter):

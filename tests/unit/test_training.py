@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from potstill.compute.precision import Precision
 from potstill.errors import PotstillError
 from potstill.training import loop as training
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 
 STEPS = 6
 SCHEDULE = Schedule(steps=STEPS, lr=1e-2, weight_decay=0.1, ema=0.9)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from potstill.check.quarantine import Quarantine
+from potstill.data.splits import SPLITS
 from potstill.errors import DataError
-from potstill.images.folder import SPLITS, list_photos
+from potstill.images.folder import list_photos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from potstill.check.run import PAGE, REPORT, CheckResult, Finding
 from potstill.images.decode import BadPhotoError, decode_file
 from potstill.images.folder import plain_name
 from potstill.images.reasons import action, meaning
-from potstill.run import folder as files
+from potstill.run import files
 
 PER_REASON = 60
 """Thumbnails shown per reason; the rest is in check.json."""

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 
 from potstill import metrics
+from potstill.compute.device import Machine, environment
 from potstill.compute.inference import plain_answers
-from potstill.compute.machine import Machine, environment
+from potstill.compute.precision import Precision
 from potstill.config.schema import Config
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import ARMS, member_folders
 from potstill.metrics import Interval
-from potstill.models.classifier import Classifier, load, load_info, macs_of, milliseconds_of, parameters_of
+from potstill.models.classifier import Classifier, load, load_info
+from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, read_json, replacing, sha256_of, write_json
-from potstill.training.loop import Precision
+from potstill.run.files import read_json, replacing, sha256_of, write_json
+from potstill.run.folder import Run
+from potstill.run.layout import ARMS, member_folders, model_folder
 
 
 def compare(config: Config, names: list[str], store: PixelStore, run: Run, machine: Machine, tell: Reporter) -> None:
@@ -90,11 +92,6 @@ def _known_answers(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]
         same.add("teacher")
     with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
         return {key: stored[key] for key in same if key in stored}
-
-
-def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
-    """Where a trained student or twin is stored."""
-    return run.students / name / f"seed-{seed}" / arm
 
 
 def _digest(run: Run, name: str, seed: int, arm: str) -> str:

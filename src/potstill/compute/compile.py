@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.compute.machine import CLOSE, WORTH_IT, Machine, photos_per_second
-from potstill.training.loop import Precision
+from potstill.compute.device import Machine
+from potstill.compute.precision import Precision
+from potstill.compute.selection import CLOSE, WORTH_IT
+from potstill.compute.timing import photos_per_second
 
 LONG_SECONDS = 900.0
 """A training that takes less is not worth the try: a gain of a tenth would be eaten by compiling."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from potstill import metrics
+from potstill.compute.precision import Precision
 from potstill.models.classifier import Classifier
-from potstill.training.loop import Precision
 
 SAME = 1e-3
 """Largest difference of features, relative to their standard deviation, that is still rounding."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, plain_views
 from potstill.models.classifier import Classifier, normalise
-from potstill.training.loop import Precision
 
 Batch = tuple[np.ndarray, np.ndarray]
 

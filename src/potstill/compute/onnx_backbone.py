@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from potstill.compute.device import Machine, has_onnxruntime
 from potstill.compute.fold_batchnorm import fused, same_features
 from potstill.compute.inference import BATCH
-from potstill.compute.machine import WORTH_IT, Machine, fastest_precision, has_onnxruntime, photos_per_second
+from potstill.compute.precision import Precision
+from potstill.compute.selection import WORTH_IT, fastest_precision
+from potstill.compute.timing import photos_per_second
 from potstill.models.classifier import Classifier
-from potstill.run.folder import read_json, replacing, write_json
-from potstill.training.loop import Precision
+from potstill.run.files import read_json, replacing, write_json
 
 MIN_SECONDS = 20.0
 """Work that torch has done sooner is not worth a graph, which takes some ten seconds to write, nor the timing of

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from potstill.images.decode import bicubic
+from potstill.data.resize import bicubic
 
 _REDUCED_FROM = 6
 """From this factor on Pillow averages whole pixels first, which is faster still."""

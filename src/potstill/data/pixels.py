@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from potstill.data.splits import SPLITS, Split
 from potstill.errors import StaleError
-from potstill.images.folder import SPLITS, Split
 
 PHOTO = np.dtype(
     [

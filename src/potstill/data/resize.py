@@ -30,3 +30,8 @@ def fit(image: Image.Image, size: int, crop: float = 1.0) -> np.ndarray:
         np.asarray(Image.fromarray(square[..., c]).resize((size, size), Image.Resampling.BILINEAR)) for c in range(3)
     ]
     return np.clip(np.floor(np.stack(channels, -1) + (1 - ROUND_UP_FROM)), 0, 255).astype(np.uint8)
+
+
+def bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Pillow's bicubic resizing."""
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -1,7 +1,6 @@
 """Reading what finished stages stored, for the stages after them: the teacher's models and the soft labels."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,8 @@ import numpy as np
 from potstill.data.arrays import RowReader
 from potstill.data.views import VIEW
 from potstill.errors import StaleError
-from potstill.run.folder import Run, read_json
-
-ARMS = ("distilled", "alone")
-"""How a student was trained: from the teacher's soft labels, or as the twin, from the given labels only."""
-
-
-def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
-    """Where each of the teacher's models is stored: the stage folder itself when there is only one."""
-    if len(models) == 1:
-        return [teacher]
-    return [teacher / f"{number}_{name.replace('/', '-')}" for number, name in enumerate(models, 1)]
+from potstill.run.files import read_json
+from potstill.run.folder import Run
 
 
 @dataclass(frozen=True, slots=True)

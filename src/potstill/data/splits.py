@@ -1,6 +1,11 @@
 """Which split a photo belongs to, decided by its own hash: adding or removing others never moves it."""
 
 import hashlib
+from typing import Literal
+
+Split = Literal["train", "val", "test", "unlabeled"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test", "unlabeled")
+LABELED: tuple[Split, ...] = ("train", "val", "test")
 
 
 def unit_hash(key: str, *, seed: int, purpose: str) -> float:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from potstill.data.soft_labels import ARMS
 from potstill.deploy.deployable import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models.classifier import Classifier, load
-from potstill.run.folder import Run, read_json
+from potstill.run.files import read_json
+from potstill.run.folder import Run
+from potstill.run.layout import ARMS
 
 Photo = str | Path | Image.Image | np.ndarray
 

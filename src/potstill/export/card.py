@@ -6,7 +6,8 @@ from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
 from potstill.export.results import formats_table, read_results
-from potstill.run.folder import Run, read_json, write_text
+from potstill.run.files import read_json, write_text
+from potstill.run.folder import Run
 
 
 def write_card(run: Run, student: str) -> None:

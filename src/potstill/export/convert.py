@@ -15,7 +15,7 @@ import numpy as np
 from potstill.errors import ExportError
 from potstill.export.formats.registry import FORMATS
 from potstill.export.int8.quantization import Quantization
-from potstill.run.folder import read_json, write_json
+from potstill.run.files import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 
 from potstill.errors import ExportError
 from potstill.export.formats.registry import Format
-from potstill.get.large_files import cache_folder
 from potstill.monitoring.progress import Reporter
+from potstill.run.cache import cache_folder
 
 READY = "ready.txt"
 """Written last into a finished environment."""

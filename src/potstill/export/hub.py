@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from potstill.errors import ExportError
 from potstill.export.load import MANIFEST, verify
 from potstill.export.results import read_results
-from potstill.run.folder import Run, read_json, sha256_of, write_json
+from potstill.run.files import read_json, sha256_of, write_json
+from potstill.run.folder import Run
 
 
 def write_timm(run: Run, student: str, folder: Path) -> None:

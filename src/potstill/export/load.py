@@ -12,7 +12,8 @@ from potstill.deploy.predictor import Photo, Prediction, to_pixels
 from potstill.errors import ExportError
 from potstill.export.formats.registry import FORMATS, Format, Runner, format_of
 from potstill.export.results import read_results
-from potstill.run.folder import Run, read_json, sha256_of, write_json
+from potstill.run.files import read_json, sha256_of, write_json
+from potstill.run.folder import Run
 
 MANIFEST = "manifest.json"
 

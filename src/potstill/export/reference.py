@@ -13,11 +13,12 @@ import torch
 
 from potstill import metrics
 from potstill.data.pixels import PixelStore
+from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
-from potstill.images.folder import Split
 from potstill.models.classifier import Classifier, load
-from potstill.run.folder import Run, sha256_of
+from potstill.run.files import sha256_of
+from potstill.run.folder import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.compute.machine import decide, environment
+from potstill.compute.device import decide, environment
 from potstill.config.schema import MachineConfig
-from potstill.run.folder import Run, read_json, write_json
+from potstill.run.files import read_json, write_json
+from potstill.run.folder import Run
 
 AWARE = "quantisation-aware"
 """Folder in 6_export/ for students that were trained on for int8."""

@@ -22,7 +22,7 @@ import numpy as np
 from potstill.data.resize import fit
 from potstill.errors import ExportError
 from potstill.export.formats.registry import FORMATS
-from potstill.run.folder import read_json, write_json
+from potstill.run.files import read_json, write_json
 
 TIMED_PHOTOS = 50
 WARM_UP = 3

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from potstill import metrics
+from potstill.data.splits import Split
 from potstill.deploy.predictor import best_seed, chosen_student
 from potstill.errors import ExportError
 from potstill.export.attempts import Attempt, Comparison, Tolerance, compare
@@ -29,9 +30,9 @@ from potstill.export.load import write_manifest
 from potstill.export.reference import Reference, Told
 from potstill.export.results import AWARE, FileResult, open_results, read_results, write_results
 from potstill.export.score import Answers, Scoring, score
-from potstill.images.folder import Split
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, read_json, sha256_of, write_json
+from potstill.run.files import read_json, sha256_of, write_json
+from potstill.run.folder import Run
 
 
 def export(

@@ -28,7 +28,7 @@ from potstill.get.verify import Photo, verify
 from potstill.images.decode import BadPhotoError
 from potstill.images.reasons import action
 from potstill.processes.cores import available_cores
-from potstill.run import folder as files
+from potstill.run import files
 
 AHEAD = 64
 """Candidates that a source may list ahead of their use."""

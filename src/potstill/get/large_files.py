@@ -15,13 +15,7 @@ from typing import Any
 from potstill.errors import SourceError
 from potstill.get.client import Client, FetchError
 from potstill.monitoring.progress import Reporter
-from potstill.run import folder as files
-
-
-def cache_folder() -> Path:
-    """`POTSTILL_CACHE`, else `~/.cache/potstill`."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill"
-    return Path(os.environ.get("POTSTILL_CACHE") or default)
+from potstill.run import files
 
 
 async def fetch_file(

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from potstill.errors import DataError
-from potstill.run import folder as files
+from potstill.run import files
 
 NAME = "provenance.jsonl"
 ATTRIBUTION = "ATTRIBUTION.csv"

@@ -22,7 +22,7 @@ from potstill.get.sources.choose import SourceOptions, resolve
 from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
 from potstill.monitoring.progress import Reporter
-from potstill.run import folder as files
+from potstill.run import files
 
 FACTS = "dataset.json"
 OVER_ASK = 1.3

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 
 from potstill.errors import SourceError
 from potstill.images.decode import MAX_BYTES
-from potstill.run import folder as files
+from potstill.run import files
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from potstill.data.resize import bicubic
 from potstill.errors import DataError
 
 MAX_PIXELS = 64_000_000
@@ -42,11 +43,6 @@ class BadPhotoError(DataError):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
-
-
-def bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Pillow's bicubic resizing."""
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 @dataclass(frozen=True, slots=True)

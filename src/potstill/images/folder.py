@@ -10,13 +10,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from potstill.data.splits import LABELED, SPLITS, Split
 from potstill.errors import DataError
-
-Split = Literal["train", "val", "test", "unlabeled"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test", "unlabeled")
-LABELED: tuple[Split, ...] = ("train", "val", "test")
 
 _FORBIDDEN = '/\\:*?"<>|'
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")

@@ -19,18 +19,20 @@ import numpy as np
 
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PHOTO, PixelStore, encode
-from potstill.data.splits import in_share
+from potstill.data.resize import bicubic
+from potstill.data.splits import SPLITS, Split, in_share
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
-from potstill.images.decode import BadPhotoError, Resize, bicubic, decode, read_bytes
+from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
 from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
-from potstill.images.folder import SPLITS, Folder, PhotoFile, Split, plain_name, read_folder
+from potstill.images.folder import Folder, PhotoFile, plain_name, read_folder
 from potstill.images.looks import require_usable
 from potstill.images.reasons import action
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool
-from potstill.run.folder import Run, check_space, replacing, write_bytes, write_text
+from potstill.run.files import check_space, replacing, write_bytes, write_text
+from potstill.run.folder import Run
 
 _TOGETHER = 8
 """Photos decoded in one go: handing each over alone costs a third of the decoding of a small one."""

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +15,7 @@ from torch import Tensor, nn
 from potstill.errors import ModelError
 from potstill.models.weights import initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
-from potstill.run.folder import read_json, replacing, sha256_of, write_json
-
-TIMED_PHOTOS = 30
+from potstill.run.files import read_json, replacing, sha256_of, write_json
 
 FORMAT = 3
 """Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1, format 2 no `levels`, which
@@ -275,40 +271,6 @@ def load(folder: Path) -> Classifier:
     _set_head(model, len(info.classes), info.head_width, 0.0)
     model.net.load_state_dict(load_file(path))
     return model.eval()
-
-
-def parameters_of(model: nn.Module) -> int:
-    """Number of trained numbers."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def macs_of(model: Classifier) -> int:
-    """Multiply-accumulate operations for one photo, counted by torch (convolutions and matrix products)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = model.eval()
-    pixels = torch.zeros(1, 3, model.info.size, model.info.size, device=next(model.parameters()).device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(pixels)
-    return int(counter.get_total_flops()) // 2
-
-
-def milliseconds_of(model: Classifier) -> float:
-    """Median time of one photo, in torch, on one thread of this machine's CPU, without reading and resizing it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    model = model.cpu().eval().to(memory_format=torch.channels_last)
-    pixels = torch.zeros(1, 3, model.info.size, model.info.size).to(memory_format=torch.channels_last)
-    times = []
-    try:
-        with torch.inference_mode():
-            for _ in range(TIMED_PHOTOS + 3):
-                started = time.perf_counter()
-                model(pixels)
-                times.append(1000 * (time.perf_counter() - started))
-    finally:
-        torch.set_num_threads(threads)
-    return round(statistics.median(times[3:]), 3)
 
 
 def _set_head(model: Classifier, classes: int, width: int, dropout: float) -> None:

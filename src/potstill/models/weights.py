@@ -21,7 +21,7 @@ from torch import Tensor
 
 from potstill.errors import WeightsError
 from potstill.models.zoo import construct
-from potstill.run.folder import sha256_of
+from potstill.run.files import sha256_of
 
 HUB_SECONDS = 5.0
 """How long to wait for a sign of life from the model hub before giving up."""

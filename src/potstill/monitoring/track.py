@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from potstill.errors import ConfigError
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, read_json, write_json
+from potstill.run.files import read_json, write_json
+from potstill.run.folder import Run
 
 PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers, and the package that each needs."""

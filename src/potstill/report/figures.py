@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from potstill.data.soft_labels import ARMS
 from potstill.report import svg
 from potstill.report.read import Reliability
 from potstill.report.svg import Scale, percent
+from potstill.run.layout import ARMS
 
 CELLS_WITH_NUMBERS = 12
 """Confusion matrices up to this many classes are drawn with numbers; larger ones as a picture."""

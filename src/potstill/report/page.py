@@ -8,13 +8,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from potstill.data.soft_labels import ARMS
 from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import Answers, RunFiles, answers
 from potstill.run.folder import STAGES
+from potstill.run.layout import ARMS
 
 MANY_CLASSES = 30
 """Tables per class are folded away above this."""

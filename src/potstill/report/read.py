@@ -14,9 +14,10 @@ import numpy as np
 from potstill import metrics
 from potstill.data.label_errors import Suspect, suspects
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import ARMS
 from potstill.errors import DataError
-from potstill.run.folder import STAGES, Run, read_json
+from potstill.run.files import read_json
+from potstill.run.folder import STAGES, Run
+from potstill.run.layout import ARMS
 
 
 @dataclass(frozen=True)

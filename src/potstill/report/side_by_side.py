@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from potstill.data.soft_labels import ARMS
 from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.report.read import RunFiles
 from potstill.report.table import aligned
 from potstill.run.folder import Run
+from potstill.run.layout import ARMS
 
 RESAMPLES = 4_000
 NAMED = 3

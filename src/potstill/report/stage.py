@@ -4,7 +4,8 @@ from pathlib import Path
 
 from potstill.report.page import render
 from potstill.report.read import RunFiles
-from potstill.run.folder import Run, write_text
+from potstill.run.files import write_text
+from potstill.run.folder import Run
 
 
 def write_report(run: Run) -> Path:

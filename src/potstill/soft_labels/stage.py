@@ -21,19 +21,21 @@ import torch
 from torch import nn
 
 from potstill import metrics
+from potstill.compute.device import Machine
 from potstill.compute.inference import BATCH, plain_answers, store_features
-from potstill.compute.machine import Machine
 from potstill.compute.onnx_backbone import FILE, form_for
+from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
+from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import load
+from potstill.models.fold_heads import load_fold_heads
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, check_space, replacing, sha256_of, write_json
-from potstill.teacher.heads import fold_of, load_fold_heads
-from potstill.training.loop import Precision
+from potstill.run.files import check_space, replacing, sha256_of, write_json
+from potstill.run.folder import Run
+from potstill.run.layout import member_folders
 
 _BLOCK = 256
 

@@ -10,7 +10,8 @@ import torch
 
 from potstill.config.schema import BudgetConfig, Config
 from potstill.errors import ConfigError
-from potstill.models.classifier import Classifier, build, describe, macs_of, milliseconds_of, parameters_of
+from potstill.models.classifier import Classifier, build, describe
+from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.models.weights import can_be_had
 from potstill.models.zoo import construct
 

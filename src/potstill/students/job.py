@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from potstill import metrics
 from potstill.compute.inference import BATCH, answers, plain_answers
+from potstill.compute.precision import Precision
 from potstill.config.schema import Auto
 from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import ARMS, SoftLabels
+from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
 from potstill.models.classifier import Classifier, build, describe, normalise, save
-from potstill.run.folder import Run, Stage, read_json, write_json, write_text
+from potstill.run.files import read_json, write_json, write_text
+from potstill.run.folder import Run, Stage
+from potstill.run.layout import ARMS
 from potstill.training import losses
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""

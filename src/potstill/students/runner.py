@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from potstill.compute.machine import Machine, torch_threads
+from potstill.compute.device import Machine
+from potstill.compute.timing import torch_threads
 from potstill.errors import PotstillError
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, Stage, write_json
+from potstill.run.files import write_json
+from potstill.run.folder import Run, Stage
 from potstill.students.job import Job, copy_job, train_job
 from potstill.students.worker import TOLD
 

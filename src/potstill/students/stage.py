@@ -16,16 +16,19 @@ import numpy as np
 
 from potstill import metrics
 from potstill.compute.compile import decide_compile
-from potstill.compute.machine import Machine, fastest_precision, fastest_threads
+from potstill.compute.device import Machine
+from potstill.compute.selection import fastest_precision, fastest_threads
 from potstill.config.schema import Config
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import ARMS, SoftLabels
+from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.errors import ConfigError
 from potstill.models.classifier import ModelInfo, build, describe
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, check_space, read_json, write_json
+from potstill.run.files import check_space, read_json, write_json
+from potstill.run.folder import Run
+from potstill.run.layout import ARMS, views_path
 from potstill.students.job import Job, Recipe
 from potstill.students.runner import JobRunner
 from potstill.training.losses import check_method
@@ -319,8 +322,3 @@ def render_views(
             writer.write(renderer(np.full(count, photo), np.arange(count))[None])
             update(photo + 1)
     writer.close()
-
-
-def views_path(run: Run, size: int) -> Path:
-    """Where the views rendered at a size are kept while students train."""
-    return run.students / f"views-{size}px.npy"

@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
-from potstill.data.pixels import PixelStore
-from potstill.data.splits import unit_hash
 from potstill.models.classifier import HEAD_STD, Classifier
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 
 PROBE_BATCH = 256
 MOMENTS = 40_000_000
@@ -107,28 +105,3 @@ def apply_head(head: nn.Module, features: np.ndarray) -> np.ndarray:
     device = next(head.parameters()).device
     with torch.inference_mode():
         return head.eval()(torch.from_numpy(features.astype(np.float32)).to(device)).cpu().numpy()
-
-
-def fold_of(store: PixelStore, rows: np.ndarray, folds: int) -> np.ndarray:
-    """(N,) fold of each photo, by its hash."""
-    return np.array(
-        [int(folds * unit_hash(f"{i:016x}", seed=0, purpose="fold")) for i in store.index["id"][rows].tolist()], int
-    )
-
-
-def load_fold_heads(folder: Path) -> list[nn.Module]:
-    """The out-of-fold heads of a stored teacher, in order of fold; empty when it has none."""
-    path = folder / "fold_heads.safetensors"
-    if not path.is_file():
-        return []
-    tensors = load_file(path)
-    heads = []
-    for fold in range(1 + max(int(name.split(".")[0]) for name in tensors)):
-        layers: list[nn.Module] = []
-        for number in range(1 + max(int(name.split(".")[1]) for name in tensors)):
-            weight, bias = tensors[f"{fold}.{number}.weight"], tensors[f"{fold}.{number}.bias"]
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
-            layer.load_state_dict({"weight": weight, "bias": bias})
-            layers += [layer] if not layers else [nn.ReLU(), layer]
-        heads.append(layers[0] if len(layers) == 1 else nn.Sequential(*layers))
-    return [head.eval() for head in heads]

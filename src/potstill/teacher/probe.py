@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from potstill import metrics
 from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
+from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
 from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import replacing
-from potstill.teacher.heads import apply_head, fit_head, fold_of, moments
+from potstill.run.files import replacing
+from potstill.teacher.heads import apply_head, fit_head, moments
 from potstill.teacher.propagation import MOST, Graph, joined
 
 HEADS_FROM_ALL = 2

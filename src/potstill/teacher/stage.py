@@ -16,22 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from potstill import metrics
+from potstill.compute.device import Machine
 from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
 from potstill.compute.inference import plain_answers, store_features
-from potstill.compute.machine import Machine
 from potstill.compute.onnx_backbone import advice, choose_precision, form_for, keep_exact
+from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.data.soft_labels import member_folders
 from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views
 from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, normalise, save
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, check_space, write_json, write_text
+from potstill.run.files import check_space, write_json, write_text
+from potstill.run.folder import Run
+from potstill.run.layout import member_folders
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.probe import Probe
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 
 FINETUNE_BATCH = 32
 

@@ -11,7 +11,7 @@ from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
-from potstill.run.folder import write_text
+from potstill.run.files import write_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from potstill.deploy.deployable import Deployable, FixedSize
 from potstill.export.int8.quantization import Quantization
-from potstill.run.folder import replacing
+from potstill.run.files import replacing
 
 METADATA = "potstill"
 """The file's second method: it takes nothing and returns the texts, as JSON in bytes."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from potstill.deploy.deployable import Deployable, FixedSize
 from potstill.export.int8.quantization import Quantization
-from potstill.run.folder import replacing
+from potstill.run.files import replacing
 
 METADATA_FILE = "potstill.json"
 """Texts are appended to the file as a zip, as TensorFlow Lite's own metadata does it: `unzip` lists them."""

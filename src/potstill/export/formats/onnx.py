@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.deploy.deployable import Deployable
 from potstill.export.int8.quantization import Quantization
-from potstill.run.folder import replacing
+from potstill.run.files import replacing
 
 SMALLEST, LARGEST = 16, 8192
 """Sides of photos that the file takes, in pixels."""

@@ -10,7 +10,7 @@ import numpy as np
 from potstill.deploy.deployable import Deployable
 from potstill.export.formats.onnx import LARGEST, SMALLEST
 from potstill.export.int8.quantization import Quantization
-from potstill.run.folder import replacing
+from potstill.run.files import replacing
 
 METADATA = "potstill.json"
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from potstill.compute.precision import Precision
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
@@ -21,7 +22,7 @@ from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weigh
 from potstill.models.classifier import Classifier, load, normalise, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.training.loop import Precision, Schedule, fit
+from potstill.training.loop import Schedule, fit
 from potstill.training.losses import distill_loss
 
 STEPS = 300

@@ -18,7 +18,8 @@ from potstill.export.results import read_results
 from potstill.export.stage import export
 from potstill.export.web.runtime import FILES, LICENCES, get_runtime
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run, read_json, write_bytes, write_json, write_text
+from potstill.run.files import read_json, write_bytes, write_json, write_text
+from potstill.run.folder import Run
 
 PAGE = Path(__file__).parent / "page"
 

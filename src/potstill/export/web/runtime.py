@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from potstill.errors import ExportError
-from potstill.get.large_files import cache_folder
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import write_bytes
+from potstill.run.cache import cache_folder
+from potstill.run.files import write_bytes
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="

@@ -18,12 +18,13 @@ from PIL import Image
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.get.client import Client
-from potstill.get.large_files import cache_folder, fetch_file
+from potstill.get.large_files import fetch_file
 from potstill.get.names import near_matches, singulars, wordnet
 from potstill.get.sources import Candidate, Concept
 from potstill.get.sources.imagenet import resolve_synsets
 from potstill.get.tars import Member, members, unzipped
 from potstill.monitoring.progress import Reporter
+from potstill.run.cache import cache_folder
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 PETS = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.data.splits import unit_hash
+from potstill.data.splits import LABELED, unit_hash
 from potstill.errors import SourceError
 from potstill.get.names import near_matches
 from potstill.get.sources import Candidate, Concept
 from potstill.get.sources.shards import expand, shard_candidates
 from potstill.get.sources.url_lists import SUFFIXES, list_candidates, text_candidates
-from potstill.images.folder import LABELED, list_photos, plain_name
+from potstill.images.folder import list_photos, plain_name
 
 
 class Bring:

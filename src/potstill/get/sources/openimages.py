@@ -19,11 +19,12 @@ from typing import Any
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.get.client import Client
-from potstill.get.large_files import cache_folder, fetch_file
+from potstill.get.large_files import fetch_file
 from potstill.get.licenses import license_id
 from potstill.get.names import near_matches, singulars
 from potstill.get.sources import Candidate, Concept
 from potstill.monitoring.progress import Reporter
+from potstill.run.cache import cache_folder
 
 NAMES = "v7/oidv7-class-descriptions.csv"
 PART_ROWS = 20_000

@@ -1,0 +1,90 @@
+"""What this machine has, and how a run uses it: device, arithmetic, threads. Chosen by timing, written down."""
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from potstill.config.schema import Auto, MachineConfig
+from potstill.errors import ConfigError
+from potstill.processes.cores import available_cores
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The decided use of this machine."""
+
+    device: str
+    cores: int
+    jobs: int
+    """Students trained at the same time."""
+    precision: str = "auto"
+    """Arithmetic of training and labelling as asked for: "auto", "float32" or "bfloat16"."""
+    runtime: str = "auto"
+    """What runs the teacher while it labels, as asked for: "auto", "torch" or "onnxruntime"."""
+    compile: str = "auto"
+    """`torch.compile` of students, as asked for: "auto", "on" or "off"."""
+    label_batch: int | Auto = "auto"
+    """Photos that the teacher looks at in one go, as asked for."""
+    threads: int | Auto = "auto"
+    """Of one student's training, as asked for."""
+
+    def spare_threads(self, trainings: int) -> int:
+        """Threads for each of so many trainings, so that no core has two: 1 where all cores have a training."""
+        return max(1, self.cores // min(self.jobs, max(trainings, 1)))
+
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+
+def decide(config: MachineConfig) -> Machine:
+    """Fill in "auto" values. Raises ConfigError for a device that is not there."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"machine.device = {device!r} cannot be used here: {str(error).splitlines()[0]}\n"
+            "  Use --machine.device cpu, or leave it at auto."
+        ) from None
+    cores = available_cores()
+    jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
+    if config.runtime == "onnxruntime" and (device != "cpu" or config.precision == "bfloat16"):
+        raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
+    if config.runtime == "onnxruntime" and not has_onnxruntime():
+        raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
+    return Machine(
+        device, cores, jobs, config.precision, config.runtime, config.compile, config.label_batch, config.threads
+    )
+
+
+def has_onnxruntime() -> bool:
+    """Whether graphs can be written and run here: the extra `export`."""
+    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """What environment.json says of the machine and the versions."""
+    names = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
+    return {
+        "machine": asdict(machine),
+        "processor": _processor(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  not a file on disk
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

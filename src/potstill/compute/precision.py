@@ -1,0 +1,43 @@
+"""On what device, in which arithmetic and in which runtime a model computes."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """On what and in which arithmetic to compute."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    runtime: str = "torch"
+    """What runs a backbone that only answers: "torch" or "onnxruntime"."""
+    batch: int = 32
+    """Photos that it looks at in one go."""
+
+    @property
+    def name(self) -> str:
+        """The arithmetic as settings and files call it: "float32" or "bfloat16"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def timed_as(self) -> str:
+        """The name of its speed among those that were measured."""
+        return self.name if self.runtime == "torch" else self.runtime
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name if self.runtime == "torch" else f"{self.name} in ONNX Runtime"
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Matrix products and convolutions in `dtype`; weights stay float32."""
+        if self.dtype == torch.float32:
+            yield
+        else:
+            with torch.autocast(self.device.type, self.dtype):
+                yield

@@ -1,0 +1,25 @@
+"""Where the files of a run lie: one place that knows."""
+
+from pathlib import Path
+
+from potstill.run.folder import Run
+
+ARMS = ("distilled", "alone")
+"""How a student was trained: from the teacher's soft labels, or as the twin, from the given labels only."""
+
+
+def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
+    """Where each of the teacher's models is stored: the stage folder itself when there is only one."""
+    if len(models) == 1:
+        return [teacher]
+    return [teacher / f"{number}_{name.replace('/', '-')}" for number, name in enumerate(models, 1)]
+
+
+def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
+    """Where a trained student or twin is stored."""
+    return run.students / name / f"seed-{seed}" / arm
+
+
+def views_path(run: Run, size: int) -> Path:
+    """Where the views rendered at a size are kept while students train."""
+    return run.students / f"views-{size}px.npy"
