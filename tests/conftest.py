@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> "potstill.Result":
     """A finished run on `photos`. Read only: take `run_copy` to change something."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    return potstill.distill(photos, settings=TINY, run=folder, tell=Reporter(quiet=True))
+    return potstill.distill(photos, settings=TINY, run=folder, reporter=Reporter(quiet=True))
 
 
 @pytest.fixture

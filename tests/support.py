@@ -41,21 +41,21 @@ TINY: dict[str, Any] = {
 
 
 def draw_photo(kind: str, number: int, *, width: int = 96, height: int = 80) -> Image.Image:
-    """A noisy picture of a disc, an empty frame or stripes, in two random colours. The same for the same arguments."""
+    """A noisy picture of a disc, an empty frame or stripes, in two random colors. The same for the same arguments."""
     generator = np.random.default_rng([CLASSES.index(kind), number])
     back, front = generator.integers(0, 110, 3), generator.integers(150, 256, 3)
     image = Image.new("RGB", (width, height), tuple(back.tolist()))
     pen = ImageDraw.Draw(image)
-    colour = tuple(front.tolist())
+    color = tuple(front.tolist())
     size = float(generator.uniform(0.5, 0.8)) * height
     left, top = float(generator.uniform(2, width - size - 2)), float(generator.uniform(2, height - size - 2))
     if kind == "disc":
-        pen.ellipse((left, top, left + size, top + size), fill=colour)
+        pen.ellipse((left, top, left + size, top + size), fill=color)
     elif kind == "frame":
-        pen.rectangle((left, top, left + size, top + size), outline=colour, width=6)
+        pen.rectangle((left, top, left + size, top + size), outline=color, width=6)
     else:
         for x in range(int(generator.integers(0, 8)), width, 16):
-            pen.line((x, 0, x + int(generator.integers(-4, 5)), height), fill=colour, width=7)
+            pen.line((x, 0, x + int(generator.integers(-4, 5)), height), fill=color, width=7)
     noise = generator.normal(0, 12, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 

@@ -85,14 +85,14 @@ def test_photo(run: Run, path: Path) -> Path:
 
 
 def keep(page: Any, name: str) -> None:
-    """Write what the page shows, with as many colours as the limit allows."""
+    """Write what the page shows, with as many colors as the limit allows."""
     data = page.screenshot()
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    for colours in (256, 128, 64):
+    for colors in (256, 128, 64):
         if len(data) <= LIMIT:
             break
         buffer = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         data = buffer.getvalue()
     assert len(data) <= LIMIT, f"{name}.png has {len(data):,} bytes"
     PICTURES.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def main() -> None:
     here = environment(machine)
     with tempfile.TemporaryDirectory() as folder:
         photos = make_folder(Path(folder) / "photos")
-        run = distill(photos, config=config, run=Path(folder) / "auto", tell=quiet).run
+        run = distill(photos, config=config, run=Path(folder) / "auto", reporter=quiet).run
         seconds = read_json(run.path / "timings.json")
         facts = read_json(run.teacher / "precision.json")
         other = Run(Path(folder) / "torch")

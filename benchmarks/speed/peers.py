@@ -6,7 +6,7 @@ DenseNet-121 teaches MobileNet v1 (×1) at 128 px, batch 32, from JPEG files; no
 peer_timm.py, peer_torchdistill.py and peer_keras.py, each of which trains as its tool's documentation has it and prints
 one line of JSON; PYTHON has those tools installed. A peer trains one student with all threads, and its teacher looks at
 every photo in every step. Potstill trains as many at once as there are cores (a student always has a twin), one thread
-each; its teacher looks once, before, and what that costs is measured too: packing the photos and labelling `--views`
+each; its teacher looks once, before, and what that costs is measured too: packing the photos and labeling `--views`
 views of each.
 
 Adds rows to results.csv: photos trained on per second, and whole jobs of some lengths.
@@ -51,15 +51,15 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     from potstill.students.stage import render_views
     from potstill.teacher.stage import train_teacher
 
-    tell = Reporter(quiet=True)
+    reporter = Reporter(quiet=True)
     clock = [time.perf_counter()]
-    store = collect_images(photos, ImagesConfig(test_share=0.1), teacher.size, run, tell, resize=quick_bicubic)
+    store = collect_images(photos, ImagesConfig(test_share=0.1), teacher.size, run, reporter, resize=quick_bicubic)
     clock.append(time.perf_counter())
-    train_teacher(teacher, config, store, run, machine, tell)
+    train_teacher(teacher, config, store, run, machine, reporter)
     clock.append(time.perf_counter())
-    store_soft_labels(teacher, config, views, store, run, machine, tell)
+    store_soft_labels(teacher, config, views, store, run, machine, reporter)
     clock.append(time.perf_counter())
-    render_views(8.0, SIZE, store, SoftLabels.open(run), run, machine, tell)
+    render_views(8.0, SIZE, store, SoftLabels.open(run), run, machine, reporter)
     clock.append(time.perf_counter())
     taken = [b - a for a, b in itertools.pairwise(clock)]
     return dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True))

@@ -50,7 +50,7 @@ from potstill.training.loop import Schedule, fit
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
 REPEATS = 7
-PARTS = ("training", "packing", "labelling", "start", "memory")
+PARTS = ("training", "packing", "labeling", "start", "memory")
 QUIET = Reporter(quiet=True)
 
 
@@ -180,8 +180,8 @@ def multiplied(photos: Path, target: Path, *, count: int = PROCESSES_FROM) -> Pa
     return target
 
 
-def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
-    """Rendering, labelling and storing views, against the teacher's answers to one batch that stays in memory; and
+def labeling_rows(photos: Path, name: str, size: int) -> list[Row]:
+    """Rendering, labeling and storing views, against the teacher's answers to one batch that stays in memory; and
     what the form that answers is worth, against the model as it was trained."""
     machine = decide(MachineConfig())
     torch.set_num_threads(machine.cores)
@@ -211,7 +211,7 @@ def labelling_rows(photos: Path, name: str, size: int) -> list[Row]:
         quick = bare(form, precision, times)
         return [
             in_turn(
-                f"teacher labelling / bare inference: {what}, {precision.title}", "views per s", "≥ 0.95", label, quick
+                f"teacher labeling / bare inference: {what}, {precision.title}", "views per s", "≥ 0.95", label, quick
             ),
             in_turn(
                 f"{precision.title}, norms folded / float32 as trained, inference: {what}",
@@ -295,9 +295,9 @@ def main() -> None:
         if "packing" in parts and photos:
             for part in (photos, multiplied(photos, temporary / "many"), enlarged(photos, temporary / "large")):
                 rows.append(packing_row(part, 128))
-        if "labelling" in parts and photos:
+        if "labeling" in parts and photos:
             name, _, size = arguments.teacher.partition("@")
-            rows += labelling_rows(photos, name, int(size))
+            rows += labeling_rows(photos, name, int(size))
         if "start" in parts:
             rows += start_rows()
         if "memory" in parts:

@@ -16,7 +16,7 @@ VAL = 96
 
 
 def synthetic_run(folder: Path, photos: int, *, side: int = 148, views: int = 2, width: int = 1280) -> Run:
-    """Stages 1 and 3 of a run: `photos` train photos of `side` pixels, `views` labelled views with `width` features."""
+    """Stages 1 and 3 of a run: `photos` train photos of `side` pixels, `views` labeled views with `width` features."""
     run = Run(folder)
     run.images.mkdir(parents=True)
     index = np.zeros(photos + VAL, PHOTO)

@@ -57,7 +57,7 @@ def agreement(logits: Array, other: Array) -> float:
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
-    """The T in [0.05, 20] that minimises the NLL of logits / T: one number that repairs most over-confidence.
+    """The T in [0.05, 20] that minimizes the NLL of logits / T: one number that repairs most over-confidence.
 
     The NLL is convex in 1 / T, so a ternary search finds the minimum.
     Source: Guo et al. 2017, section 4.2.
@@ -92,9 +92,9 @@ def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[f
     """Interval of a share. Source: Wilson 1927; good at small counts and near 1."""
     z = _normal_quantile((1 + confidence) / 2)
     share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def mcnemar(first_right: Array, second_right: Array) -> tuple[int, int, float]:

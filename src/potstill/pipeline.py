@@ -92,7 +92,7 @@ def distill(
     quick: bool = False,
     redo: bool = False,
     track: str | None = None,
-    tell: Reporter | None = None,
+    reporter: Reporter | None = None,
 ) -> Result:
     """Photos in, the smallest classifier that is still right out, with proof.
 
@@ -105,7 +105,7 @@ def distill(
         quick: seconds instead of minutes, to see that everything works; the numbers mean nothing.
         redo: make stages again that were made from other settings or photos.
         track: "tensorboard", "trackio", "mlflow" or "wandb": follow the trainings there, too.
-        tell: where to print.
+        reporter: where to print.
     Raises:
         PotstillError: whatever a user can mend, before any long work where possible.
     """
@@ -114,43 +114,43 @@ def distill(
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
     config = from_mapping({**(QUICK if quick else {}), **wanted}, base=config)
     data = Path(data)
-    tell = tell or Reporter()
+    reporter = reporter or Reporter()
     check_tracker(track)
     config = with_students(config, check(data, config))
     folder = Run(Path(run) if run is not None else find_run(data, config), redo)
     with folder.only_here():
-        tell.log_to(folder.path / "log.txt")
+        reporter.log_to(folder.path / "log.txt")
         started = time.monotonic()
-        _describe_run(folder, data, config, tell)
-        with tracking(folder, track, tell):
-            _stages(data, config, folder, tell)
+        _describe_run(folder, data, config, reporter)
+        with tracking(folder, track, reporter):
+            _stages(data, config, folder, reporter)
         folder.write_readme()
-        tell.say(f"Done in {duration(time.monotonic() - started)}: {folder.path}")
+        reporter.info(f"Done in {duration(time.monotonic() - started)}: {folder.path}")
     return Result(folder)
 
 
-def _stages(data: Path, config: Config, run: Run, tell: Reporter) -> None:
+def _stages(data: Path, config: Config, run: Run, reporter: Reporter) -> None:
     """The whole job, top to bottom."""
     machine = decide(config.machine)
     write_json(run.path / "environment.json", environment(machine))
     if not run.stage("1_images").is_done:
         expected = estimate(data, config)
         for line in expected.lines():
-            tell.say(line)
+            reporter.info(line)
         check_space(run.path, sum(expected.disk.values()), "This run")
     largest = max(model_sizes(config))
     with run.timed("1_images"):
-        store = collect_images(data, config.images, largest, run, tell, resize=quick_bicubic)
+        store = collect_images(data, config.images, largest, run, reporter, resize=quick_bicubic)
     run.write_readme()
     with run.timed("2_teacher"):
-        train_teacher(config.teacher, config.views, store, run, machine, tell)
+        train_teacher(config.teacher, config.views, store, run, machine, reporter)
     views = views_for(config, len(store.rows("train", "unlabeled")))
     with run.timed("3_soft_labels"):
-        store_soft_labels(config.teacher, config.views, views, store, run, machine, tell)
+        store_soft_labels(config.teacher, config.views, views, store, run, machine, reporter)
     with run.timed("4_students"):
-        train_students(config, store, run, machine, tell)
+        train_students(config, store, run, machine, reporter)
     with run.timed("5_comparison"):
-        compare(config, student_names(run), store, run, machine, tell)
+        compare(config, student_names(run), store, run, machine, reporter)
     write_report(run)
 
 
@@ -199,16 +199,16 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     return runs / (name if number == 1 else f"{name}-{number}")
 
 
-def _describe_run(run: Run, data: Path, config: Config, tell: Reporter) -> None:
+def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> None:
     """config.toml, the log's head, and .gitignore."""
     new = not (run.path / "config.toml").is_file()
     run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
-    tell.write_log("Command: " + shlex.join(["potstill", *sys.argv[1:]]))
-    tell.say(f"{'New run' if new else 'Going on with'} {run.path}")
+    reporter.write_log("Command: " + shlex.join(["potstill", *sys.argv[1:]]))
+    reporter.info(f"{'New run' if new else 'Going on with'} {run.path}")
     if new and (other := _same_soft_labels(run.path)):
-        tell.say(
+        reporter.info(
             f"Hint: {other} has the same photos and teacher; with --run {other} only the students would be trained."
         )
 

@@ -44,7 +44,7 @@ def test_it_fits_a_phone_without_scrolling_sideways(
 
 
 def test_text_can_be_read_in_light_and_dark(open_page: Callable[..., Watched], address: str) -> None:
-    """Contrast of the page's own colour pairs, by the formula of WCAG 2; 4.5 is its level AA for text."""
+    """Contrast of the page's own color pairs, by the formula of WCAG 2; 4.5 is its level AA for text."""
     contrast = """() => {
         const style = getComputedStyle(document.documentElement);
         const light = (name) => {

@@ -46,7 +46,7 @@ def web_run(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     import shutil
 
     run = Run(Path(shutil.copytree(tiny.path, tmp_path_factory.mktemp("web") / "run")))
-    export_web(run, tell=Reporter(quiet=True))
+    export_web(run, reporter=Reporter(quiet=True))
     return run
 
 
@@ -85,9 +85,9 @@ def test_it_answers_as_predict_does_and_asks_no_other_host(web: Watched, web_run
 @pytest.mark.parametrize(
     ("name", "kind", "tolerance"),
     [
-        ("sideways.jpg", "exif", 1e-2),  # JPEG decoders may differ by a grey level
+        ("sideways.jpg", "exif", 1e-2),  # JPEG decoders may differ by a gray level
         ("alpha.png", "alpha", 2e-3),  # blending with white is rounded differently
-        ("grey.png", "grey", 1e-3),
+        ("gray.png", "gray", 1e-3),
         ("large.png", "large", 1e-3),
     ],
 )
@@ -101,7 +101,7 @@ def test_every_kind_of_photo_agrees(
         options["exif"][0x0112] = 6
     elif kind == "alpha":
         image.putalpha(Image.linear_gradient("L").resize(image.size))
-    elif kind == "grey":
+    elif kind == "gray":
         image = image.convert("L")
     elif kind == "large":
         image = image.resize((1501, 1200))

@@ -113,7 +113,7 @@ def test_a_finished_run_is_found_again_and_nothing_is_made_twice(
     shutil.copytree(tiny_run.path, in_folder / "runs" / name)
     before = {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
     monkeypatch.setattr("potstill.training.loop.fit", None)
-    again = potstill.distill(photos, settings=TINY, tell=Reporter(quiet=True))
+    again = potstill.distill(photos, settings=TINY, reporter=Reporter(quiet=True))
     assert again.path == Path("runs") / name
     assert before == {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
     assert again.verdicts() == tiny_run.verdicts()
@@ -141,7 +141,7 @@ def test_the_command_line_prints_table_verdict_and_plain_lines(
     assert f"Report: {run_copy.path / '7_report' / 'index.html'}" in done.stdout
     assert f"Going on with {run_copy.path}" in done.stderr
     assert "Scoring on the test photos: 3 models in" in done.stderr, "teacher, distilled and alone"
-    assert "\x1b" not in done.stdout + done.stderr, "no colours or bars where no terminal is"
+    assert "\x1b" not in done.stdout + done.stderr, "no colors or bars where no terminal is"
     assert json.loads((run_copy.path / "timings.json").read_text("utf-8")).keys() >= {"2_teacher", "4_students"}
     photo = next((photos / "test").rglob("*.png"))
     assert run(["predict", str(run_copy.path), str(photo), "--json"]) == 0
@@ -151,6 +151,6 @@ def test_the_command_line_prints_table_verdict_and_plain_lines(
 
 
 def test_a_photo_that_pillow_opens_in_another_mode_is_the_same_photo(tiny_run: "potstill.Result") -> None:
-    grey = draw_photo("stripes", 5).convert("L")
-    assert tiny_run.student.predict(grey) == tiny_run.student.predict(grey.convert("RGB"))
+    gray = draw_photo("stripes", 5).convert("L")
+    assert tiny_run.student.predict(gray) == tiny_run.student.predict(gray.convert("RGB"))
     assert tiny_run.student.predict(Image.new("RGBA", (40, 30), (9, 9, 9, 0))).label in CLASSES

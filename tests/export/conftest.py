@@ -58,7 +58,7 @@ def exported(taught_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     shutil.copytree(taught_run.path, folder)
     run = Run(folder)
     # One photo of the few is 4 points; half precision may turn one more.
-    export(run, FORMATS, tolerance=Tolerance(max_loss=0.05, min_agreement=0.9), tell=quiet())
+    export(run, FORMATS, tolerance=Tolerance(max_loss=0.05, min_agreement=0.9), reporter=quiet())
     return run
 
 

@@ -8,7 +8,7 @@ import torch
 
 from potstill.export.int8.correction import correct_biases
 from potstill.export.int8.rounding import layers_of, rounded_weights
-from potstill.models.classifier import build, describe, load, normalise, save
+from potstill.models.classifier import build, describe, load, normalize, save
 
 STEPS = 7
 """4-bit weights: an error that nobody can overlook."""
@@ -18,7 +18,7 @@ STEPS = 7
 def test_the_rounded_student_answers_like_the_exact_one_on_average(tmp_path: Path, name: str) -> None:
     model = build(describe(name, ["a", "b", "c"], size=32), seed=1)
     photos = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
-    pixels = normalise(torch.from_numpy(photos), model.info)
+    pixels = normalize(torch.from_numpy(photos), model.info)
     with torch.no_grad():
         for _ in range(30):  # norms that know these pixels, as after a training
             model.train()(pixels)

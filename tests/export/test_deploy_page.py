@@ -85,5 +85,5 @@ def test_the_words_are_those_of_the_code() -> None:
         assert not form.extra or form.install in PAGE
     assert f"{100 * MAX_LOSS:.0f} point of accuracy, or agrees on less than {100 * MIN_AGREEMENT:.0f} %" in PAGE
     assert [rung.aware for rung in LADDER] == [False] * (len(LADDER) - 1) + [True]
-    assert f"\n{len(LADDER)}. **quantisation-aware distillation**" in PAGE
+    assert f"\n{len(LADDER)}. **quantization-aware distillation**" in PAGE
     assert PAGE.count(f"{CALIBRATION_PHOTOS} ") >= 2

@@ -101,12 +101,12 @@ def test_a_photo_of_any_size_gets_the_same_answer(exported: Run, name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_labels_rule_threshold_licence_and_fingerprint_travel_in_the_file(exported: Run, name: str) -> None:
+def test_labels_rule_threshold_license_and_fingerprint_travel_in_the_file(exported: Run, name: str) -> None:
     path = exported.export / STUDENT / name
     form = next(f for f in ALL.values() if f.suffix == path.suffix)
     texts = form.read_metadata(path)
     assert json.loads(texts["labels"]) == exported.classes()
-    assert "centre square" in texts["input"]
+    assert "center square" in texts["input"]
     assert texts["fingerprint"] == exported.stage("4_students").digest()
     assert float(texts["threshold"]) == load_predictor(exported.path, student=STUDENT).threshold
     assert json.loads(texts["license"]) == {"starting weights": "Apache-2.0"}
@@ -127,7 +127,7 @@ def test_export_says_the_same_again_without_work(exported_copy: Run) -> None:
 
     before = {path: path.stat().st_mtime_ns for path in (exported_copy.export / STUDENT).glob("student*")}
     tolerance = Tolerance(max_loss=0.05, min_agreement=0.9)
-    again = export(exported_copy, ["onnx"], ["float32", "int8"], tolerance=tolerance, tell=Reporter(quiet=True))
+    again = export(exported_copy, ["onnx"], ["float32", "int8"], tolerance=tolerance, reporter=Reporter(quiet=True))
     assert [r.status for r in again] == ["ok", "ok"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -21,7 +21,7 @@ from potstill.deploy.predictor import best_seed
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name, write_timm
 from potstill.export.results import formats_table, read_results
-from potstill.models.classifier import load, normalise
+from potstill.models.classifier import load, normalize
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 
@@ -57,7 +57,7 @@ def test_timm_loads_the_weights_from_a_folder(exported: Run, tmp_path: Path) -> 
     mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         theirs = model((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
-        ours = own(normalise(pixels, own.info))
+        ours = own(normalize(pixels, own.info))
     assert torch.allclose(theirs, ours, atol=1e-4)
     assert model.pretrained_cfg["label_names"] == exported.classes()
     assert tuple(config["input_size"]) == (3, 64, 64)
@@ -96,7 +96,7 @@ def test_the_card_is_in_the_hubs_format_and_has_the_numbers(exported: Run) -> No
     assert card.data.eval_results is not None
     assert card.data.eval_results[0].metric_value == pytest.approx(facts["accuracy"]["value"], abs=1e-4)
     assert formats_table(facts["files"]) in card.text
-    for words in ("What it is for", "How to use it", "Data and licences", "Limits", "24 test photos", "95%", " to "):
+    for words in ("What it is for", "How to use it", "Data and licenses", "Limits", "24 test photos", "95%", " to "):
         assert words in card.text
     assert all(f"`{name}`" in card.text for name in exported.classes())
 

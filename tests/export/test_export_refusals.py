@@ -167,9 +167,9 @@ def test_tools_for_another_torch_are_sent_to_an_environment_of_their_own(monkeyp
 
 def test_unknown_names_are_told_with_the_nearest(taught_run: Run) -> None:
     with pytest.raises(ExportError, match=r"no format 'onx'\. Did you mean onnx"):
-        export(taught_run, ["onx"], tell=quiet())
+        export(taught_run, ["onx"], reporter=quiet())
     with pytest.raises(ExportError, match=r"no precision 'int4'\. There are: float32, float16, int8"):
-        export(taught_run, ["onnx"], ["int4"], tell=quiet())
+        export(taught_run, ["onnx"], ["int4"], reporter=quiet())
 
 
 def test_the_command_exits_with_2_and_one_message(taught_run: Run) -> None:
@@ -189,7 +189,7 @@ def test_what_is_not_right_leaves_no_file(taught_copy: Run, monkeypatch: pytest.
     folder.mkdir(parents=True)
     (folder / "student-int8.onnx").write_bytes(b"of an earlier call, without a manifest")
     with pytest.raises(ExportError, match=r"no file was left:\n    onnx int8: loses .* points of accuracy \(.* of 24"):
-        export(taught_copy, ["onnx"], ["int8"], tell=quiet())
+        export(taught_copy, ["onnx"], ["int8"], reporter=quiet())
     left = {path.name for path in taught_copy.export.rglob("*") if path.is_file()}
     assert left == {"README.md", "done.json", "export.json"}
     (result,) = read_json(taught_copy.export / "export.json")["students"][STUDENT]["files"]
@@ -236,7 +236,7 @@ def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pyte
         def for_rounded(self) -> Tolerance:
             return Tolerance(max_loss=0.05, min_agreement=0.8)
 
-    (result,) = export(taught_copy, ["onnx"], ["int8"], tolerance=Never(), tell=quiet())
+    (result,) = export(taught_copy, ["onnx"], ["int8"], tolerance=Never(), reporter=quiet())
     assert result.tries is not None
     assert [t["calibration"] for t in result.tries] == [rung.name for rung in rungs]
     best = min(result.tries, key=lambda t: t["distance"])
@@ -249,10 +249,10 @@ def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pyte
 
 def test_what_another_format_left_beside_it_is_not_its_own(taught_copy: Run) -> None:
     """OpenVINO's student.bin once counted as the half of student.onnx."""
-    export(taught_copy, ["torch"], ["float32"], tell=quiet())
+    export(taught_copy, ["torch"], ["float32"], reporter=quiet())
     beside = taught_copy.export / STUDENT / "student.bin"
     beside.write_bytes(b"the weights of student.xml")
-    (result,) = export(taught_copy, ["onnx"], ["float32"], tell=quiet())
+    (result,) = export(taught_copy, ["onnx"], ["float32"], reporter=quiet())
     assert result.file is not None
     assert list(result.sha256 or {}) == [result.file]
     assert result.bytes == (taught_copy.export / result.file).stat().st_size

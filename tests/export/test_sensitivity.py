@@ -9,14 +9,14 @@ from tests.export.conftest import STUDENT
 from potstill.export.int8.ladder import calibration_photos
 from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.export.int8.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
-from potstill.models.classifier import load, normalise
+from potstill.models.classifier import load, normalize
 from potstill.run.folder import Run
 
 
 def _moved(student: Path, photos: np.ndarray, but: tuple[str, ...]) -> float:
     """Mean total variation of the probabilities when all layers are rounded but these."""
     model = load(student).eval()
-    pixels = normalise(torch.from_numpy(photos), model.info)
+    pixels = normalize(torch.from_numpy(photos), model.info)
     inputs = {name: RoundedInput() for name in layers_of(model, but=but)}
     for name, layer in layers_of(model, but=but).items():
         layer.register_forward_pre_hook(inputs[name])

@@ -16,7 +16,7 @@ async def send_photo(request: web.Request) -> web.StreamResponse:
 
 @dataclass
 class Wiki:
-    """A Commons of `files` cats, of which every seventh has no licence that we take, and every ninth no imageinfo."""
+    """A Commons of `files` cats, of which every seventh has no license that we take, and every ninth no imageinfo."""
 
     files: int = 120
     maxlag_answers: int = 1

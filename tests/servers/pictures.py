@@ -1,4 +1,4 @@
-"""Pictures that are all different, made from a number: random colour fields with a little noise, as JPEG."""
+"""Pictures that are all different, made from a number: random color fields with a little noise, as JPEG."""
 
 import functools
 import io

@@ -80,7 +80,7 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
     assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(model, pixels, GRAPH)[0], abs=1e-4)
 
 
-def labelled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.ndarray]:
+def labeled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.ndarray]:
     """What a run's stages 2 and 3 measured, and the features of the second view of all photos."""
     run, machine = run_on(store, folder), Machine("cpu", 1, 1, "float32", runtime)
     train_teacher(TEACHER, ViewsConfig(), store, run, machine, Reporter(quiet=True))
@@ -93,15 +93,15 @@ def labelled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.nd
 
 
 def test_soft_labels_are_the_same_in_both(store: PixelStore, tmp_path: Path) -> None:
-    in_torch, exact = labelled(store, tmp_path / "torch", "torch")
-    in_graph, others = labelled(store, tmp_path / "graph", "onnxruntime")
+    in_torch, exact = labeled(store, tmp_path / "torch", "torch")
+    in_graph, others = labeled(store, tmp_path / "graph", "onnxruntime")
     assert (in_torch["runtime"], in_graph["runtime"]) == ("torch", "onnxruntime")
     assert set(in_graph["photos_per_second"]) - set(in_torch["photos_per_second"]) == {"onnxruntime"}
     assert np.abs(exact - others).max() < 5e-3 * np.abs(exact).max()  # stored in half precision
 
 
 def test_small_work_stays_in_torch(store: PixelStore, tmp_path: Path) -> None:
-    facts, _ = labelled(store, tmp_path / "run", "auto")
+    facts, _ = labeled(store, tmp_path / "run", "auto")
     assert facts["runtime"] == "torch"
 
 

@@ -89,7 +89,7 @@ def test_bad_files_go_to_quarantine_and_come_back(code: str, tmp_path: Path) -> 
         ("a.png", jpeg(7001), "wrong_extension"),
         ("a.png", png(noise((90, 90), "P")), "odd_mode"),
         ("a.tif", b"", ""),
-        ("a.png", png(noise((90, 90), "L").convert("RGB")), "grey"),
+        ("a.png", png(noise((90, 90), "L").convert("RGB")), "gray"),
         ("a.png", png(noise((90, 90)).point(lambda v: v // 8)), "dark"),
         ("a.png", png(noise((90, 90)).point(lambda v: 230 + v // 11)), "bright"),
     ],

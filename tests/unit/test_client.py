@@ -1,4 +1,4 @@
-"""The client: waiting as servers ask, parking, limits per host, licences, provenance files."""
+"""The client: waiting as servers ask, parking, limits per host, licenses, provenance files."""
 
 import asyncio
 import datetime
@@ -154,7 +154,7 @@ def test_json_errors_carry_the_servers_words() -> None:
         ("", ""),
     ],
 )
-def test_licences_in_their_many_spellings(text: str, expected: str) -> None:
+def test_licenses_in_their_many_spellings(text: str, expected: str) -> None:
     assert license_id(text) == expected
 
 

@@ -16,7 +16,7 @@ from potstill.images import decode as module
 from potstill.images.decode import BadPhotoError, decode, decode_file, to_rgb
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
-"""A grey ramp, dark at the left, (48, 64)."""
+"""A gray ramp, dark at the left, (48, 64)."""
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -31,33 +31,33 @@ def pixels(data: bytes, **options: int) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-GREY = Image.fromarray(RAMP)
+GRAY = Image.fromarray(RAMP)
 
 
 @pytest.mark.parametrize(
     ("data", "tolerance"),
     [
-        (encoded(GREY), 0),
-        (encoded(GREY.convert("RGB")), 0),
-        (encoded(GREY.convert("RGB"), "BMP"), 0),
-        (encoded(GREY.convert("RGB"), "WEBP", lossless=True), 0),
-        (encoded(GREY, "TIFF"), 0),
-        (encoded(GREY.convert("RGB"), "JPEG", quality=98), 3),
-        (encoded(GREY.convert("CMYK"), "JPEG", quality=98), 4),
-        (encoded(GREY.convert("CMYK"), "TIFF"), 1),
-        (encoded(GREY.convert("P")), 1),
-        (encoded(GREY.convert("P"), "GIF"), 1),
-        (encoded(GREY.convert("LA")), 0),
-        (encoded(GREY.convert("RGBA")), 0),
+        (encoded(GRAY), 0),
+        (encoded(GRAY.convert("RGB")), 0),
+        (encoded(GRAY.convert("RGB"), "BMP"), 0),
+        (encoded(GRAY.convert("RGB"), "WEBP", lossless=True), 0),
+        (encoded(GRAY, "TIFF"), 0),
+        (encoded(GRAY.convert("RGB"), "JPEG", quality=98), 3),
+        (encoded(GRAY.convert("CMYK"), "JPEG", quality=98), 4),
+        (encoded(GRAY.convert("CMYK"), "TIFF"), 1),
+        (encoded(GRAY.convert("P")), 1),
+        (encoded(GRAY.convert("P"), "GIF"), 1),
+        (encoded(GRAY.convert("LA")), 0),
+        (encoded(GRAY.convert("RGBA")), 0),
         (encoded(Image.fromarray(RAMP.astype(np.uint16) * 257)), 1),
         (encoded(Image.fromarray(RAMP.astype(np.uint16) * 257), "TIFF"), 1),
         (encoded(Image.fromarray(RAMP.astype(np.int32) * 257), "TIFF"), 1),
         (encoded(Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF"), 1),
         (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), 1),
-        (encoded(GREY.convert("YCbCr"), "TIFF", compression="tiff_lzw"), 2),
+        (encoded(GRAY.convert("YCbCr"), "TIFF", compression="tiff_lzw"), 2),
     ],
     ids=[
-        "grey",
+        "gray",
         "rgb",
         "bmp",
         "webp",
@@ -83,17 +83,17 @@ def test_every_kind_of_file_shows_the_same_ramp(data: bytes, tolerance: int) -> 
 
 
 def test_sixteen_bit_photos_do_not_become_white() -> None:
-    """Pillow's own convert("RGB") clips 16-bit grey at 255: nearly everything becomes white."""
+    """Pillow's own convert("RGB") clips 16-bit gray at 255: nearly everything becomes white."""
     dark = Image.fromarray(np.full((40, 40), 20_000, np.uint16))
     assert pixels(encoded(dark)).max() == round(20_000 / 257)
 
 
 def test_one_bit_pictures_are_black_and_white() -> None:
-    found = pixels(encoded(GREY.convert("1")))
+    found = pixels(encoded(GRAY.convert("1")))
     assert set(np.unique(found)) == {0, 255}
 
 
-def test_transparent_pixels_show_white_whatever_colour_hides_below() -> None:
+def test_transparent_pixels_show_white_whatever_color_hides_below() -> None:
     array = np.zeros((32, 32, 4), np.uint8)
     array[:, 16:] = (200, 10, 10, 255)
     for data in (encoded(Image.fromarray(array)), encoded(Image.fromarray(array), "WEBP", lossless=True)):
@@ -140,7 +140,7 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
 
 
 def test_broken_exif_does_not_spoil_a_good_photo() -> None:
-    data = encoded(GREY.convert("RGB"), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff")
+    data = encoded(GRAY.convert("RGB"), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff")
     assert decode(data).image.size == (64, 48)
 
 
@@ -161,7 +161,7 @@ def test_threads_that_decode_at_once_hear_no_warning_and_leave_the_filters_as_th
         return real(file, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", open_and_warn)
-    data, filters = encoded(GREY), list(warnings.filters)
+    data, filters = encoded(GRAY), list(warnings.filters)
     with ThreadPoolExecutor(1, "first") as one, ThreadPoolExecutor(1, "second") as other:
         first = one.submit(decode, data)
         assert first_inside.wait(10)
@@ -173,7 +173,7 @@ def test_threads_that_decode_at_once_hear_no_warning_and_leave_the_filters_as_th
 
 
 def test_animations_show_their_first_frame() -> None:
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "green")]
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue", "green")]
     for kind in ("GIF", "PNG", "WEBP"):
         result = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
         assert result.frames == 3
@@ -184,11 +184,11 @@ def test_animations_show_their_first_frame() -> None:
 @pytest.mark.parametrize("animated", [False, True])
 def test_a_file_cut_anywhere_is_refused_or_whole_never_a_crash(kind: str, animated: bool) -> None:
     more = (
-        {"save_all": True, "append_images": [GREY.convert("RGB").rotate(a) for a in (90, 180)]}
+        {"save_all": True, "append_images": [GRAY.convert("RGB").rotate(a) for a in (90, 180)]}
         if animated and kind not in ("JPEG", "BMP")
         else {}
     )
-    data = encoded(GREY.convert("RGB"), kind, **more)
+    data = encoded(GRAY.convert("RGB"), kind, **more)
     codes = []
     for end in range(0, len(data), max(1, len(data) // 60)):
         try:
@@ -199,7 +199,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole_never_a_crash(kind: str, animat
     assert len(codes) > 15
 
 
-def test_a_truncated_jpeg_is_corrupt_not_half_grey() -> None:
+def test_a_truncated_jpeg_is_corrupt_not_half_gray() -> None:
     data = encoded(Image.effect_noise((200, 200), 80).convert("RGB"), "JPEG")
     with pytest.raises(BadPhotoError, match="corrupt") as caught:
         decode(data[: len(data) // 2])

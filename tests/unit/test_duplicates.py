@@ -44,7 +44,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "resized": lambda image: image.resize((97, 97), Image.Resampling.LANCZOS),
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
     "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
-    "grey": lambda image: image.convert("L").convert("RGB"),
+    "gray": lambda image: image.convert("L").convert("RGB"),
     "cropped 3 %": cropped,
     "mirrored": ImageOps.mirror,
 }

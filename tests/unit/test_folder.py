@@ -17,7 +17,7 @@ def tree(root: Path, *files: str) -> Path:
     return root
 
 
-def test_split_layout_is_sorted_and_labelled_by_class_name(tmp_path: Path) -> None:
+def test_split_layout_is_sorted_and_labeled_by_class_name(tmp_path: Path) -> None:
     files = [
         "train/dog/b.jpg",
         "train/dog/a.JPG",

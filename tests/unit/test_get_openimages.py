@@ -13,7 +13,7 @@ from potstill.errors import DataError, SourceError
 from potstill.get import provenance
 
 
-def test_get_fills_both_splits_with_licences_and_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_fills_both_splits_with_licenses_and_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"validation": {"Cat": 20, "Dog": 20}, "test": {"Cat": 20, "Dog": 20}})
     data = tmp_path / "data"
     with open_images(world, monkeypatch, tmp_path / "cache") as server:

@@ -127,7 +127,7 @@ def test_task_loss_is_torchs_cross_entropy_with_and_without_smoothing() -> None:
         assert torch.allclose(losses.task_loss(student, targets, label_smoothing=smoothing), expected)
 
 
-def test_task_loss_of_a_blend_is_the_blend_of_losses_and_unlabelled_photos_count_nothing() -> None:
+def test_task_loss_of_a_blend_is_the_blend_of_losses_and_unlabeled_photos_count_nothing() -> None:
     student = logits(1)
     one, other = F.one_hot(LABELS, C).double(), F.one_hot(LABELS.flip(0), C).double()
     blended = losses.task_loss(student, 0.7 * one + 0.3 * other)

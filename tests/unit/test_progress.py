@@ -55,7 +55,7 @@ def test_the_log_has_every_line_with_its_time_and_brackets_stay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reporter = Reporter(log=tmp_path / "run" / "log.txt")
-    reporter.say("class [bold]x[/bold] " + "long " * 60)
+    reporter.info("class [bold]x[/bold] " + "long " * 60)
     line = (tmp_path / "run" / "log.txt").read_text("utf-8")
     assert line[:4].isdecimal()
     assert line.count("\n") == 1
@@ -90,8 +90,8 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
 
 def test_what_was_said_before_the_log_was_known_stands_first_in_it(tmp_path: Path) -> None:
     reporter = Reporter(quiet=True)
-    reporter.say("licence")
+    reporter.info("license")
     reporter.log_to(tmp_path / "log.txt")
-    reporter.say("work")
+    reporter.info("work")
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
-    assert [line.split(" ", 1)[1] for line in lines] == ["licence", "work"]
+    assert [line.split(" ", 1)[1] for line in lines] == ["license", "work"]

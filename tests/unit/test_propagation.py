@@ -39,7 +39,7 @@ def test_one_label_each_is_enough_where_the_shape_shows_the_class() -> None:
     believed = Graph.of(points).propagate(labels, 2)
     assert (believed.argmax(-1) == classes).mean() == 1.0
     nearest = np.abs(points[:, None] - points[[30, 90]]).sum(-1).argmin(-1)
-    assert (nearest == classes).mean() < 0.9, "the labelled photos alone would not tell"
+    assert (nearest == classes).mean() < 0.9, "the labeled photos alone would not tell"
 
 
 @settings(max_examples=25, deadline=None)
@@ -80,7 +80,7 @@ def test_the_blend_of_given_labels_is_that_of_the_labels(store: PixelStore) -> N
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory, packer) -> PixelStore:
-    """Two labelled photos per class, and thirty without."""
+    """Two labeled photos per class, and thirty without."""
     folder = tmp_path_factory.mktemp("few")
     photos = make_photos(folder / "data", {"train": 2, "val": 4, "test": 1, "unlabeled": 10})
     return packer(photos, folder / "run", size=40)
@@ -93,11 +93,11 @@ def teach(store: PixelStore, run: Run, *, mix: float = 0.5, **settings) -> list[
         model=(TINY["teacher.model"][0],), weights="package", size=64, probe_views=2, folds=2, min_gain=0, **settings
     )
     said: list[str] = []
-    tell = Reporter(quiet=True)
-    tell.say = said.append  # type: ignore[method-assign]
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
     machine = Machine("cpu", 1, 1, "float32")
-    train_teacher(teacher, views, store, run, machine, tell)
-    store_soft_labels(teacher, views, 4, store, run, machine, tell)
+    train_teacher(teacher, views, store, run, machine, reporter)
+    store_soft_labels(teacher, views, 4, store, run, machine, reporter)
     return said
 
 
@@ -123,7 +123,7 @@ def test_a_teacher_may_ignore_them(few: PixelStore, tmp_path: Path) -> None:
     said = teach(few, run, unlabeled="ignore")
     assert not [line for line in said if "without labels" in line]
     assert len(np.load(run.teacher / "features.npy", mmap_mode="r")) == 6
-    assert len(SoftLabels.open(run).photos) == 36, "they are labelled all the same"
+    assert len(SoftLabels.open(run).photos) == 36, "they are labeled all the same"
 
 
 def test_a_sample_of_very_many_is_enough(few: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ SECTIONS = [
 ]
 PARTS = [
     "Per class", "Photos fixed", "Photos broken", "What is taken for what", "Can its probabilities be believed?",
-    "While it learned", "Most wrong", "Most uncertain", "Labels that may be wrong", "Licences and attribution",
+    "While it learned", "Most wrong", "Most uncertain", "Labels that may be wrong", "Licenses and attribution",
 ]  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_reliability_counts_every_answer_once() -> None:
     assert found.ece == pytest.approx((0.05 + (2.91 - 2)) / 4)
 
 
-def test_left_out_files_licences_and_exports_are_listed(slim: Run) -> None:
+def test_left_out_files_licenses_and_exports_are_listed(slim: Run) -> None:
     grow(slim, classes=names(3), students=1, photos=60)
     reject(slim, "corrupt", 3)
     reject(slim, "not_image", 1)

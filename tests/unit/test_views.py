@@ -91,16 +91,16 @@ def with_unlabeled(tmp_path_factory: pytest.TempPathFactory, packer) -> PixelSto
     return packer(make_photos(folder / "data", {"train": 8, "val": 1, "test": 1, "unlabeled": 6}), folder, size=40)
 
 
-def test_labelled_photos_are_never_mixed_with_unlabelled_ones(with_unlabeled: PixelStore) -> None:
+def test_labeled_photos_are_never_mixed_with_unlabeled_ones(with_unlabeled: PixelStore) -> None:
     store = with_unlabeled
     rows = np.concatenate([store.rows("train"), store.rows("unlabeled")])
     assert len(store.rows("unlabeled")) == 18
     views = draw_views(store, rows, 60, replace(CONFIG, mix=1.0))
     labeled = store.labels(rows) >= 0
-    assert (store.labels(views["partner"][labeled]) >= 0).all(), "or the twin would see unlabelled photos"
-    assert (store.labels(views["partner"][~labeled]) < 0).any(), "unlabelled photos may meet anyone"
+    assert (store.labels(views["partner"][labeled]) >= 0).all(), "or the twin would see unlabeled photos"
+    assert (store.labels(views["partner"][~labeled]) < 0).any(), "unlabeled photos may meet anyone"
     assert (views["partner"] != rows[:, None]).all()
-    # The twin's views are the same ones whether or not unlabelled photos are about.
+    # The twin's views are the same ones whether or not unlabeled photos are about.
     without = draw_views(store, store.rows("train"), 60, replace(CONFIG, mix=1.0))
     assert (views[labeled] == without).all()
 
@@ -197,15 +197,15 @@ def test_a_plain_view_is_what_a_deployed_model_is_shown(store: PixelStore) -> No
         assert np.abs(difference).mean() < 1, "bytes are rounded twice, and at the rim the filter sees beyond it"
 
 
-def test_colours_change_as_written(store: PixelStore) -> None:
+def test_colors_change_as_written(store: PixelStore) -> None:
     row = int(store.rows("train")[0])
     view = plain_views(store, np.array([row]))[0]
     plain = render(store, row, view, 32).astype(float)
     view["color"] = (0.5, 1, 1)
     assert np.abs(render(store, row, view, 32) - 0.5 * plain).max() <= 1.0
     view["color"] = (1, 1, 0)
-    grey = render(store, row, view, 32).astype(float)
-    assert np.abs(grey - (plain @ [0.299, 0.587, 0.114])[..., None]).max() <= 1.5
+    gray = render(store, row, view, 32).astype(float)
+    assert np.abs(gray - (plain @ [0.299, 0.587, 0.114])[..., None]).max() <= 1.5
     view["color"] = (1, 0.5, 1)
     assert np.abs(render(store, row, view, 32) - (127.5 + 0.5 * (plain - 127.5))).max() <= 1.0
 
@@ -232,7 +232,7 @@ def test_an_op_of_no_strength_leaves_the_photo(large_store: PixelStore) -> None:
         assert np.abs(np.asarray(op(photo, 0.0)).astype(int) - before).max() <= 1, op.__name__
 
 
-def test_plain_view_is_the_centre_square(store: PixelStore) -> None:
+def test_plain_view_is_the_center_square(store: PixelStore) -> None:
     row = int(store.rows("val")[0])
     view = plain_views(store, np.array([row]))[0]
     assert (render(store, row, view, 80) == np.asarray(store.photo(row))[:, 8:88]).all()

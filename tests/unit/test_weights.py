@@ -40,7 +40,7 @@ def test_package_weights_make_a_model_that_knows_something() -> None:
     """Pretrained features tell a disc from stripes; misplaced tensors would leave noise or constants."""
     model = build(describe(LITE, ["a", "b"], size=64), weights="package").eval()
     assert model.info.weights["source"] == "package"
-    assert model.info.weights["licence"] == "Apache-2.0"
+    assert model.info.weights["license"] == "Apache-2.0"
     state, _ = initial_weights(LITE, {}, "package")
     own = model.net.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in state.items())

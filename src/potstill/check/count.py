@@ -22,7 +22,7 @@ class Counts:
 
     @property
     def classes(self) -> list[str]:
-        """Every class of any split, by name; "" holds unlabelled photos."""
+        """Every class of any split, by name; "" holds unlabeled photos."""
         return sorted({label for counts in self.by_split.values() for label in counts})
 
     def total(self, split: str) -> int:

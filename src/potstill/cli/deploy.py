@@ -53,7 +53,7 @@ def export(
     from potstill.run.folder import Run
 
     opened = Run.open(run)
-    tell = Reporter(log=run / "log.txt")
+    reporter = Reporter(log=run / "log.txt")
     tolerance = Tolerance(
         max_loss=max_loss / 100,
         min_agreement=min_agreement / 100,
@@ -69,14 +69,14 @@ def export(
             seed=seed,
             tolerance=tolerance,
             isolated=isolated,
-            tell=tell,
+            reporter=reporter,
         )
         print(formats_table([result.to_json() for result in results]), end="")
         print(f"Files: {opened.export}")
     if "web" in _split(to):
         from potstill.export.web import export_web
 
-        folder = export_web(opened, student=student, seed=seed, tolerance=tolerance, tell=tell)
+        folder = export_web(opened, student=student, seed=seed, tolerance=tolerance, reporter=reporter)
         print(f"Page: {folder}\nTry it: {Path(sys.executable).name} -m http.server --bind 127.0.0.1 -d {folder}")
 
 

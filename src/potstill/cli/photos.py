@@ -44,7 +44,7 @@ def get(
     strict: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Find, download, check and split photos of these classes, with licence and origin of each.
+    """Find, download, check and split photos of these classes, with license and origin of each.
 
     Run again, it goes on where it stopped.
 
@@ -64,7 +64,7 @@ def get(
     contact
         Your e-mail address. Wikimedia Commons wants it; it goes to the servers that are asked.
     license
-        Keep only these licence families, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
+        Keep only these license families, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
     allow_nc
         Also take photos that are free for non-commercial use only.
     seed
@@ -108,9 +108,9 @@ def get(
     result = get(request, reporter)
     reporter.console.print(table(result.streams))
     for text in (*shortages(result.streams), *(f"{host} was left alone: {why}" for host, why in result.parked.items())):
-        reporter.say(text)
-    reporter.say(f"Photos: {into}. Whose they are: {into / 'ATTRIBUTION.csv'}.")
-    reporter.say(f"Next: potstill check {into}")
+        reporter.info(text)
+    reporter.info(f"Photos: {into}. Whose they are: {into / 'ATTRIBUTION.csv'}.")
+    reporter.info(f"Next: potstill check {into}")
     return 1 if strict and not result.is_complete else 0
 
 
@@ -162,13 +162,13 @@ def check(
     reporter = Reporter()
     quarantine = Quarantine(data)
     if restore is not None:
-        reporter.say(f"{quarantine.restore('' if restore == 'all' else restore):,} photos are back in {data}.")
+        reporter.info(f"{quarantine.restore('' if restore == 'all' else restore):,} photos are back in {data}.")
         return 0
     if purge is not None:
         reason = "" if purge == "all" else purge
         if not _agreed(f"Delete {sum(1 for _ in quarantine.photos(reason)):,} photos for good?", yes=yes):
             return 2
-        reporter.say(f"{quarantine.purge(reason):,} photos were deleted.")
+        reporter.info(f"{quarantine.purge(reason):,} photos were deleted.")
         return 0
     result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run)
     write_page(result)
@@ -178,7 +178,7 @@ def check(
         moved = apply(result, yes=sure)
     if json:
         print(jsonlib.dumps(result.as_json(), ensure_ascii=False))
-    reporter.say(summary(result, moved=moved))
+    reporter.info(summary(result, moved=moved))
     return 1 if strict and result.to_move else 0
 
 

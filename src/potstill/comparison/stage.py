@@ -27,7 +27,9 @@ from potstill.run.folder import Run
 from potstill.run.layout import ARMS, member_folders, model_folder
 
 
-def compare(config: Config, names: list[str], store: PixelStore, run: Run, machine: Machine, tell: Reporter) -> None:
+def compare(
+    config: Config, names: list[str], store: PixelStore, run: Run, machine: Machine, reporter: Reporter
+) -> None:
     """Score everything on the test photos and write `5_comparison/`.
 
     Args:
@@ -52,7 +54,7 @@ def compare(config: Config, names: list[str], store: PixelStore, run: Run, machi
     rows = store.rows("test")
     labels = store.labels(rows)
     todo = [key for key in inputs["students"] if key not in answers]
-    with tell.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
+    with reporter.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
         if "teacher" not in answers:
             answers["teacher"] = _teacher_logits(run, models, store, rows, machine)
         update(1)

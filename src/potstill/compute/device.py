@@ -22,7 +22,7 @@ class Machine:
     jobs: int
     """Students trained at the same time."""
     precision: str = "auto"
-    """Arithmetic of training and labelling as asked for: "auto", "float32" or "bfloat16"."""
+    """Arithmetic of training and labeling as asked for: "auto", "float32" or "bfloat16"."""
     runtime: str = "auto"
     """What runs the teacher while it labels, as asked for: "auto", "torch" or "onnxruntime"."""
     compile: str = "auto"

@@ -9,7 +9,7 @@ from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, plain_views
-from potstill.models.classifier import Classifier, normalise
+from potstill.models.classifier import Classifier, normalize
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -20,7 +20,7 @@ def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batc
     """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels. The head is computed in float32."""
     with torch.inference_mode():
         with precision.autocast():
-            features = model.features(normalise(torch.from_numpy(pixels).to(precision.device), model.info))
+            features = model.features(normalize(torch.from_numpy(pixels).to(precision.device), model.info))
         features = features.float()
         logits = model.head(features)
     return features.cpu().numpy(), logits.cpu().numpy()

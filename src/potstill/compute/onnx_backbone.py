@@ -39,7 +39,7 @@ def choose_precision(
 ) -> tuple[Precision, dict[str, float]]:
     """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
 
-    `looks` is the number of views that this stage will have answered; labelling them all has more.
+    `looks` is the number of views that this stage will have answered; labeling them all has more.
     """
     path, device = folder / "precision.json", machine.torch_device()
     if not path.is_file():
@@ -84,7 +84,7 @@ def _may_use_graph(machine: Machine, *, long: bool) -> bool:
 
 
 def advice(machine: Machine, seconds: float) -> str:
-    """What would make labelling faster here, when it takes so many seconds; empty when nothing would."""
+    """What would make labeling faster here, when it takes so many seconds; empty when nothing would."""
     slow = machine.device == "cpu" and machine.runtime == "auto" and seconds >= MIN_SECONDS and not has_onnxruntime()
     return "On a CPU the teacher may answer twice as fast: pip install 'potstill[export]'" if slow else ""
 
@@ -171,7 +171,7 @@ class _Backbone(nn.Module):
 
 
 def _write(model: Classifier, path: Path) -> None:
-    """Any number of photos, (B, 3, S, S) float32 normalised pixels → (B, D)."""
+    """Any number of photos, (B, 3, S, S) float32 normalized pixels → (B, D)."""
     size = model.info.size
     backbone = _Backbone(fused(model, Precision(torch.device("cpu")))).to(memory_format=torch.contiguous_format)
     batch: Any = torch.export.Dim("batch", min=1, max=4096)

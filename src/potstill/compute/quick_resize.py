@@ -1,7 +1,7 @@
 """Pillow's bicubic resizing at a third of its cost: torch's kernel for bytes, which uses the processor's vectors.
 
 Both sum the same window with the same weights in whole numbers; torch's weights have 16 bits, Pillow's 22. Of the
-colours of a photo, 0.3 % come out one level higher or lower, as many up as down. Without AVX2 the kernel gives the
+colors of a photo, 0.3 % come out one level higher or lower, as many up as down. Without AVX2 the kernel gives the
 same pixels, at twice Pillow's time.
 """
 

@@ -48,7 +48,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewsConfig:
-    """Which views (crop, flip, colour, mix-up) of each photo the teacher labels and the student learns from."""
+    """Which views (crop, flip, color, mix-up) of each photo the teacher labels and the student learns from."""
 
     count: int | Auto = "auto"
     """Views per photo, V. Epoch e uses view e modulo V. "auto": one per epoch, at most 24."""
@@ -110,7 +110,7 @@ class TeacherConfig:
     probe_lr: float = 3e-3
     """Learning rate of the head (Adam, cosine to 0)."""
     probe_penalty: float = 0.02
-    """The loss of the head grows by this times the sum of its squared weights, of standardised features."""
+    """The loss of the head grows by this times the sum of its squared weights, of standardized features."""
     weight_decay: float = 0.01
     """Weight decay of fine-tuning."""
     finetune_epochs: int = 6
@@ -119,9 +119,9 @@ class TeacherConfig:
     """Learning rate of the backbone in fine-tuning; the head's is ten times as large."""
     unlabeled: Literal["propagate", "ignore"] = "propagate"
     """Photos without labels. "propagate": they get soft labels from the photos that look like them, the head learns
-    on these too, and stays if val agrees. "ignore": the head learns on labelled photos only."""
+    on these too, and stays if val agrees. "ignore": the head learns on labeled photos only."""
     folds: int = 5
-    """Out-of-fold soft labels: the training photos are cut into this many folds, and each fold is labelled by a head
+    """Out-of-fold soft labels: the training photos are cut into this many folds, and each fold is labeled by a head
     that never saw it. 0 or 1: one head labels all, and is too sure of photos that it learned by heart."""
     min_gain: float = 0.1
     """The run stops when the teacher's val accuracy is not this share of the way from always saying the most common
@@ -153,7 +153,7 @@ class StudentConfig:
     size: int | Auto = "auto"
     """Input side in pixels for students that do not name their own. "auto": what the weights were trained for."""
     crop: float | Auto = "auto"
-    """Share of the centre square's side that the trained student looks at, in [0.5, 1]. Training views zoom in; a plain
+    """Share of the center square's side that the trained student looks at, in [0.5, 1]. Training views zoom in; a plain
     photo whose margin is cut shows things as large. "auto": 1 or 0.875, each model what val is surer of."""
     epochs: int | Auto = "auto"
     """Passes over the photos. "auto": such that about 60,000 views are seen, from scratch 120,000, between 10
@@ -168,7 +168,7 @@ class StudentConfig:
     ema: float = 0.998
     """Averaging of the weights over the steps: the kept model is the average. 0 turns it off."""
     method: Literal["kl", "logit_mse", "dist", "dkd"] = "kl"
-    """The distillation loss. "kl": softened probabilities (Hinton 2015). "logit_mse": centred logits (Ba and Caruana
+    """The distillation loss. "kl": softened probabilities (Hinton 2015). "logit_mse": centered logits (Ba and Caruana
     2014). "dist": correlations (Huang 2022). "dkd": decoupled (Zhao 2022), for 5 classes and more."""
     temperature: float | Auto = "auto"
     """Softmax temperature T > 0 of "kl" and "dkd". "auto": by how saturated the teacher is on train."""
@@ -269,7 +269,7 @@ class MachineConfig:
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", "mps". "auto": the first that is there of cuda, mps, cpu."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of training and labelling."""
+    """Arithmetic of training and labeling."""
     runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
     """What runs the teacher while it labels. "auto": ONNX Runtime on CPUs where it is installed (extra "export") and
     faster; its features are checked against torch's."""

@@ -34,7 +34,7 @@ def check_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     """Find likely wrong labels.
 
     A class counts for a photo when its probability reaches the class's own threshold: the mean probability that
-    photos labelled so get for it. A photo is suspect when another class counts and is more probable than its label.
+    photos labeled so get for it. A photo is suspect when another class counts and is more probable than its label.
 
     Args:
         probabilities: (N, C) float, rows sum to 1, out of sample.

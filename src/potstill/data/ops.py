@@ -1,9 +1,9 @@
 """Stronger changes of a view, after RandAugment (Cubuk et al. 2020, arXiv:1909.13719): which, and how strong, is drawn
 once and stored with the view, so that the teacher labels the changed picture and not the original.
 
-All are smooth, and written for pictures of any size: an angle, a share of the side, a curve of grey levels. So a view
+All are smooth, and written for pictures of any size: an angle, a share of the side, a curve of gray levels. So a view
 that is rendered small looks like the view that the teacher saw large. RandAugment's posterize, solarize, equalize and
-autocontrast jump between grey levels: shrunk and then posterized is another picture than posterized and then shrunk.
+autocontrast jump between gray levels: shrunk and then posterized is another picture than posterized and then shrunk.
 """
 
 from collections.abc import Callable

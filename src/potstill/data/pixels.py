@@ -27,7 +27,7 @@ PHOTO = np.dtype(
         ("width", "<u2"),
         ("jpeg", "?"),
         ("split", "u1"),  # index into SPLITS
-        ("label", "<i4"),  # index into the classes, -1 for unlabelled photos
+        ("label", "<i4"),  # index into the classes, -1 for unlabeled photos
         ("id", "<u8"),  # first 64 bits of the file's sha256
     ]
 )
@@ -65,7 +65,7 @@ class PixelStore:
         return np.flatnonzero(np.isin(self.index["split"], [SPLITS.index(split) for split in splits]))
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) int64 class indices, -1 for unlabelled photos."""
+        """(n,) int64 class indices, -1 for unlabeled photos."""
         return self.index["label"][rows].astype(np.int64)
 
     def photo(self, row: int) -> Image.Image:

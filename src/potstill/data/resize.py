@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 ROUND_UP_FROM = 0.5037
-"""Grey levels are rounded up from this fraction on, not from a half. Resizing to a half or a quarter makes many values
+"""Gray levels are rounded up from this fraction on, not from a half. Resizing to a half or a quarter makes many values
 that end in exactly .5; runtimes sum them in different order, so each would round another part of them up, and small
 networks notice that."""
 

@@ -1,4 +1,4 @@
-"""Views: which crop, mirror, colours, ops and mix-up partner view v of a photo is, and rendering it at a size.
+"""Views: which crop, mirror, colors, ops and mix-up partner view v of a photo is, and rendering it at a size.
 
 A view is a row of numbers, drawn once from (seed, photo id, v) and stored. Teacher and student render the same row,
 each at its own size, so the teacher labels exactly what the student sees ("function matching", Beyer et al. 2022,
@@ -30,15 +30,15 @@ _NUMBERS = 12
 """Uniform numbers per view, for all but the ops, which have a stream of their own: they can be turned on and off
 without another crop."""
 
-_GREY = np.array([0.299, 0.587, 0.114])
+_GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsConfig) -> np.ndarray:
     """Draw views for the photos `rows` of the store.
 
     Args:
-        rows: (N,) positions in the store's index. Mix-up partners come from among them; labelled photos are mixed
-            with labelled ones only, so that the twin never sees an unlabelled photo.
+        rows: (N,) positions in the store's index. Mix-up partners come from among them; labeled photos are mixed
+            with labeled ones only, so that the twin never sees an unlabeled photo.
         count: V, views per photo. The first views of a photo do not depend on V, nor on the other photos, but for
             the partner.
     Returns:
@@ -66,7 +66,7 @@ def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsCon
 
 
 def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.ndarray:
-    """(n,) of VIEW: the centre square of each photo, unchanged. What val, test and deployment use.
+    """(n,) of VIEW: the center square of each photo, unchanged. What val, test and deployment use.
 
     Args:
         crop: share of the square's side that is shown, in (0, 1].
@@ -113,7 +113,7 @@ def render(store: PixelStore, row: int, view: np.void, size: int, partner_view: 
     Args:
         row: the photo.
         view: its VIEW record.
-        partner_view: the VIEW record of the partner photo, whose crop, mirror and colours are blended in; needed
+        partner_view: the VIEW record of the partner photo, whose crop, mirror and colors are blended in; needed
             when `view` has a partner.
     """
     pixels = np.asarray(_render_one(store, row, view, size))
@@ -185,8 +185,8 @@ def _render_one(store: PixelStore, row: int, view: np.void, size: int) -> Image.
 
 
 def _color_matrix(brightness: float, contrast: float, saturation: float) -> tuple[float, ...]:
-    """Saturation, then contrast about mid-grey, then brightness, as one 3 × 4 matrix, row by row."""
-    matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * _GREY[None, :])
+    """Saturation, then contrast about mid-gray, then brightness, as one 3 × 4 matrix, row by row."""
+    matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :])
     offset = np.full((3, 1), brightness * (1 - contrast) * 127.5)
     return tuple(np.hstack([matrix, offset]).ravel().tolist())
 

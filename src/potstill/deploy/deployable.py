@@ -1,8 +1,8 @@
 """A trained model as it is deployed: one uint8 RGB photo of any size in, class probabilities out.
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
-centre square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to
-whole grey levels (`potstill.data.resize`), normalised, softmax of the logits divided by the temperature that was fitted
+center square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to
+whole gray levels (`potstill.data.resize`), normalized, softmax of the logits divided by the temperature that was fitted
 on val.
 """
 
@@ -36,7 +36,7 @@ class Deployable(nn.Module):
         return self.probabilities(self.prepare(photo))
 
     def prepare(self, photo: Tensor) -> Tensor:
-        """(H, W, 3) uint8 → (1, 3, S, S) float32 in whole grey levels 0…255."""
+        """(H, W, 3) uint8 → (1, 3, S, S) float32 in whole gray levels 0…255."""
         pixels = photo.permute(2, 0, 1).unsqueeze(0).float()
         height, width = photo.shape[0], photo.shape[1]
         side = torch.sym_min(height, width)
@@ -50,9 +50,9 @@ class Deployable(nn.Module):
         return (pixels + (1 - ROUND_UP_FROM)).floor().clamp(0, 255)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) grey levels 0…255 → (B, C)."""
-        normalised = ((pixels - self.mean) / self.std).to(self.dtype)
-        return (self.net(normalised).float() / self.temperature).softmax(-1)
+        """(B, 3, S, S) gray levels 0…255 → (B, C)."""
+        normalized = ((pixels - self.mean) / self.std).to(self.dtype)
+        return (self.net(normalized).float() / self.temperature).softmax(-1)
 
     def half_net(self) -> "Deployable":
         """A copy whose network computes in float16. Preprocessing and softmax stay float32."""

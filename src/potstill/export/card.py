@@ -21,14 +21,14 @@ def write_card(run: Run, student: str) -> None:
 
 
 def _front_matter(student: str, facts: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]) -> str:
-    """What the hub reads. The licence is not guessed: the owner of the photos and weights has to set it."""
+    """What the hub reads. The license is not guessed: the owner of the photos and weights has to set it."""
     accuracy = facts["accuracy"]["value"]
     return f"""---
 library_name: {"timm" if _in_timm(info) else "potstill"}
 pipeline_tag: image-classification
 license: other
-license_name: see-licences
-license_link: "#licences"
+license_name: see-licenses
+license_link: "#licenses"
 tags:
 - image-classification
 - timm
@@ -104,12 +104,12 @@ On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; i
 Each was run by its own runtime on the test photos, on one thread of {comparison["environment"]["processor"]}.
 
 {formats_table(facts["files"])}
-## Data and licences
+## Data and licenses
 
 - Photos: collected by whoever made the run; {facts["test_photos"]:,} of them for the test. Potstill does not know their
-  licence. Whoever publishes this model has to say it here.
+  license. Whoever publishes this model has to say it here.
 - Starting weights of the student: {trained_from}.
-- The teacher's weights and their licence are in the run's `2_teacher/model.json`.
+- The teacher's weights and their license are in the run's `2_teacher/model.json`.
 
 ## Limits
 
@@ -143,7 +143,7 @@ def _weights(info: dict[str, Any]) -> str:
 
 
 def _source(weights: dict[str, Any]) -> str:
-    return f"{weights.get('source', 'unknown')}, licence {weights.get('licence') or 'not stated'}"
+    return f"{weights.get('source', 'unknown')}, license {weights.get('license') or 'not stated'}"
 
 
 def _interval(value: dict[str, float]) -> str:

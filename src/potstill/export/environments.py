@@ -26,14 +26,14 @@ READY = "ready.txt"
 """Written last into a finished environment."""
 
 
-def python_for(form: Format, tell: Reporter) -> str:
+def python_for(form: Format, reporter: Reporter) -> str:
     """The interpreter of the format's environment, made at the first call. Raises ExportError when that fails."""
     folder = environment_folder(form)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (folder / READY).is_file():
-        tell.say(f"Making an environment for {form.title} in {folder} (once; it may download over 1 GB)")
+        reporter.info(f"Making an environment for {form.title} in {folder} (once; it may download over 1 GB)")
         _make(folder, python, requirements(form.extra))
-    tell.say(f"{form.title}: converted and run in an environment of its own, {folder}")
+    reporter.info(f"{form.title}: converted and run in an environment of its own, {folder}")
     return str(python)
 
 

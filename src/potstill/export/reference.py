@@ -89,26 +89,26 @@ class Reference:
             "input": input_rule(info.size, info.crop),
             "temperature": repr(_temperature(self.model)),
             "threshold": repr(float(info.trained.get("threshold", 0.0))),
-            "license": json.dumps(licences(self.model), ensure_ascii=False),
+            "license": json.dumps(licenses(self.model), ensure_ascii=False),
         }
 
 
 def input_rule(size: int, crop: float) -> str:
     """What goes into a file, in words."""
-    square = "the centre square" if crop == 1 else f"the middle {100 * crop:g} % (of the side) of the centre square"
+    square = "the center square" if crop == 1 else f"the middle {100 * crop:g} % (of the side) of the center square"
     return (
         f"one upright RGB photo, uint8, height x width x 3. A file that takes any size cuts {square} and "
         f"resizes it itself; one that takes {size} x {size} wants {square}, resized with an antialiased "
-        "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalisation and softmax are inside."
+        "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalization and softmax are inside."
     )
 
 
-def licences(model: Classifier) -> dict[str, str]:
-    """What is known of the licences of what the student is made from."""
+def licenses(model: Classifier) -> dict[str, str]:
+    """What is known of the licenses of what the student is made from."""
     weights = model.info.weights
     if weights.get("source") == "none":
         return {"starting weights": "none: trained from scratch"}
-    return {"starting weights": str(weights.get("licence") or "not stated; see their source")}
+    return {"starting weights": str(weights.get("license") or "not stated; see their source")}
 
 
 def _tell(deployable: Deployable, store: PixelStore, split: Split) -> tuple[Told, float]:

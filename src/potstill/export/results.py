@@ -20,7 +20,7 @@ from potstill.config.schema import MachineConfig
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 
-AWARE = "quantisation-aware"
+AWARE = "quantization-aware"
 """Folder in 6_export/ for students that were trained on for int8."""
 
 Status = Literal["ok", "failed", "not run", "unsupported"]

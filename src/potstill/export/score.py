@@ -1,6 +1,6 @@
 """Scoring a file by its own runtime on the photos of a split, in a process of its own: clean memory, one thread.
 
-A file that takes any size gets the photo as it is stored; one that takes the input size gets the centre square of the
+A file that takes any size gets the photo as it is stored; one that takes the input size gets the center square of the
 photo, resized by Pillow with the bilinear filter on floats (`fit`). That rule is part of what is scored.
 """
 

@@ -44,7 +44,7 @@ def export(
     seed: int | None = None,
     tolerance: Tolerance | None = None,
     isolated: bool = False,
-    tell: Reporter | None = None,
+    reporter: Reporter | None = None,
 ) -> list[FileResult]:
     """Write a student as files to deploy, and keep those that are still right.
 
@@ -60,13 +60,13 @@ def export(
         ExportError: a tool is missing, before any work; or files failed, after all the others were made.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    tell = tell or Reporter(log=run.path / "log.txt")
+    reporter = reporter or Reporter(log=run.path / "log.txt")
     chosen = find_formats(formats, installed=not isolated)
     unknown = sorted(set(precisions) - set(PRECISIONS))
     if unknown:
         raise ExportError(f"There is no precision {unknown[0]!r}. There are: {', '.join(PRECISIONS)}.")
     with run.only_here():
-        results = _export(run, chosen, precisions, student, seed, tolerance or Tolerance(), tell)
+        results = _export(run, chosen, precisions, student, seed, tolerance or Tolerance(), reporter)
     failed = [r for r in results if r.status == "failed"]
     if failed:
         raise ExportError(
@@ -85,7 +85,7 @@ def _export(
     student: str | None,
     seed: int | None,
     tolerance: Tolerance,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> list[FileResult]:
     """The files, good or failed. Tools that are missing here work in environments of their own."""
     name = student or chosen_student(run)
@@ -96,13 +96,13 @@ def _export(
         shutil.rmtree(leftover)
     # What is not right yet is not in the folder that is shipped, whatever happens meanwhile.
     with tempfile.TemporaryDirectory(dir=run.export, prefix=".part-") as work:
-        job = _Job(run, name, reference, tolerance, Path(work), tell)
+        job = _Job(run, name, reference, tolerance, Path(work), reporter)
         for form in formats:
-            python = None if form.is_installed else python_for(form, tell)
+            python = None if form.is_installed else python_for(form, reporter)
             for precision in dict.fromkeys(precisions):
                 result = job.made_before(form, precision) or job.make(form, precision, python)
                 job.keep(result)
-                tell.say(result.line())
+                reporter.info(result.line())
                 results.append(result)
     write_manifest(run, name)
     write_card(run, name)
@@ -120,7 +120,7 @@ class _Job:
     reference: Reference
     tolerance: Tolerance
     work: Path
-    tell: Reporter
+    reporter: Reporter
 
     @property
     def folder(self) -> Path:
@@ -187,7 +187,7 @@ class _Job:
                     attempt = replace(attempt, reason=str(error))
             attempts.append(attempt)
             if attempt.reason:
-                self.tell.say(f"{form.title} int8, {rung.name}: {attempt.reason}")
+                self.reporter.info(f"{form.title} int8, {rung.name}: {attempt.reason}")
         return attempts
 
     def _convert(self, form: Format, rung: Rung | None, result: FileResult, python: str | None) -> Attempt:
@@ -303,7 +303,7 @@ class _Job:
         return tuple(read_json(found))
 
     def _aware(self, form: Format) -> Path:
-        """The student after quantisation-aware distillation, trained once for all formats that round alike.
+        """The student after quantization-aware distillation, trained once for all formats that round alike.
 
         It is kept beside the folder that is shipped, not in it: it is no file to deploy.
         """
@@ -313,7 +313,7 @@ class _Job:
                 self.reference.folder,
                 self.run,
                 folder,
-                self.tell,
+                self.reporter,
                 weight_steps=form.weight_steps,
                 float_layers=self._sensitive(form),
             )

@@ -1,4 +1,4 @@
-"""Licence names: the many ways in which sources write one licence, as one short id."""
+"""License names: the many ways in which sources write one license, as one short id."""
 
 import re
 from collections.abc import Collection
@@ -16,7 +16,7 @@ def license_id(text: str) -> str:
     """`CC-BY-SA-4.0`, `CC0`, `PD`, or "" for anything that is not surely one of them.
 
     Args:
-        text: a licence URL, a short name ("CC BY-SA 4.0"), or a code ("cc-by-sa-4.0").
+        text: a license URL, a short name ("CC BY-SA 4.0"), or a code ("cc-by-sa-4.0").
     """
     words = text.strip().lower().replace("_", "-")
     version = _VERSION.search(words)

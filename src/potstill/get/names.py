@@ -1,6 +1,6 @@
 """Words to classes: singular forms, near matches, and WordNet's tree as far as ImageNet reaches.
 
-`wordnet.tsv` is made by `tools/make_wordnet_table.py` from WordNet 3.0 (licence in `wordnet-license.txt`).
+`wordnet.tsv` is made by `tools/make_wordnet_table.py` from WordNet 3.0 (license in `wordnet-license.txt`).
 """
 
 import difflib

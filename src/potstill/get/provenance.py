@@ -96,7 +96,7 @@ def _mark(entry: dict[str, Any]) -> int:
 
 
 def write_attribution(root: Path) -> Path:
-    """`ATTRIBUTION.csv`: author, title, link and licence of every photo in place, as CC BY asks."""
+    """`ATTRIBUTION.csv`: author, title, link and license of every photo in place, as CC BY asks."""
     path = Path(root) / ATTRIBUTION
     with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -46,7 +46,7 @@ class GetRequest:
     source: str = "auto"
     """A source by name; "auto" chooses for each class."""
     licenses: tuple[str, ...] = OPEN
-    """Licence families to keep, where the source tells each photo's licence; "any" keeps all."""
+    """License families to keep, where the source tells each photo's license; "any" keeps all."""
     contact: str = ""
     """Your e-mail address: Wikimedia wants to know whom to tell when something goes wrong."""
     seed: int = 0
@@ -101,7 +101,7 @@ async def _get(request: GetRequest, reporter: Reporter) -> GetResult:
         options = SourceOptions(client=client, reporter=reporter, contact=request.contact, quick=request.quick)
         plan = await resolve(wanted, request.source, options)
         for source, concept in plan:
-            reporter.say(f"{concept.label}: {source.name} {concept.id} “{concept.name}” {concept.note}".rstrip())
+            reporter.info(f"{concept.label}: {source.name} {concept.id} “{concept.name}” {concept.note}".rstrip())
         streams = tuple(_stream(request, source, concept) for source, concept in plan)
         for stream in streams:
             for side in stream.sides.values():
@@ -116,12 +116,12 @@ async def _get(request: GetRequest, reporter: Reporter) -> GetResult:
 
 
 def preview(request: GetRequest, reporter: Reporter) -> Table:
-    """What `get` would fetch, as a table: candidates per split and licence, and about how many megabytes."""
+    """What `get` would fetch, as a table: candidates per split and license, and about how many megabytes."""
     return asyncio.run(_preview(request, reporter))
 
 
 async def _preview(request: GetRequest, reporter: Reporter) -> Table:
-    out = Table("class", "source", "id", "train candidates", "test candidates", "licences", "about MB")
+    out = Table("class", "source", "id", "train candidates", "test candidates", "licenses", "about MB")
     share = _fixed_share(request)
     async with Client(request.limits, allowed=request.allow_private, contact=request.contact) as client:
         options = SourceOptions(client=client, reporter=reporter, contact=request.contact, quick=request.quick)

@@ -36,7 +36,7 @@ def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[],
     else:
 
         def line() -> None:
-            reporter.say("got " + ", ".join(f"{s.concept.label} {_have(s):,}/{_wanted(s):,}" for s in streams))
+            reporter.info("got " + ", ".join(f"{s.concept.label} {_have(s):,}/{_wanted(s):,}" for s in streams))
 
         yield _at_most_every(PLAIN_LINE_SECONDS, line)
 

@@ -1,6 +1,6 @@
 """One way to turn any photo file into upright 8-bit RGB pixels. Nothing else in Potstill opens a photo.
 
-Grey, palette, alpha, CMYK, 16-bit, EXIF rotation and animations are normalised here, so that training,
+Gray, palette, alpha, CMYK, 16-bit, EXIF rotation and animations are normalized here, so that training,
 checking, predicting and serving all see the same picture.
 """
 
@@ -33,7 +33,7 @@ Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
-assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must be an error, never a grey rectangle"
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must be an error, never a gray rectangle"
 
 
 class BadPhotoError(DataError):

@@ -1,6 +1,6 @@
 """Finds the same picture twice: byte for byte, or re-saved, resized, slightly changed or mirrored.
 
-A 64-bit DCT hash finds candidates, a small grey thumbnail confirms them. Hashes alone call photos of one machine
+A 64-bit DCT hash finds candidates, a small gray thumbnail confirms them. Hashes alone call photos of one machine
 part or one landscape copies of each other; thumbnails alone are too slow for all pairs. Where many photos look alike
 (one kind of part under one camera), likeness proves nothing, and only nearly equal pictures are called copies.
 """
@@ -29,14 +29,14 @@ _DCT_SIDE = 32
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What is kept of a photo to recognise its copies: 16 + 576 bytes."""
+    """What is kept of a photo to recognize its copies: 16 + 576 bytes."""
 
     hash: int
     """64-bit perceptual hash."""
     mirrored: int
     """The hash of the photo's mirror image."""
     thumb: np.ndarray
-    """(THUMB, THUMB) uint8, grey."""
+    """(THUMB, THUMB) uint8, gray."""
 
 
 class Pair(NamedTuple):
@@ -49,9 +49,9 @@ class Pair(NamedTuple):
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """The fingerprint of an upright RGB picture."""
-    grey = image.convert("L").resize((_DCT_SIDE, _DCT_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    thumb = np.asarray(grey.resize((THUMB, THUMB), Image.Resampling.BILINEAR), np.uint8)
-    spectrum = _DCT @ np.asarray(grey, np.float32) @ _DCT.T
+    gray = image.convert("L").resize((_DCT_SIDE, _DCT_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    thumb = np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.BILINEAR), np.uint8)
+    spectrum = _DCT @ np.asarray(gray, np.float32) @ _DCT.T
     # Mirroring a picture flips the sign of every odd horizontal frequency.
     return Fingerprint(_bits(spectrum), _bits(spectrum * _MIRROR), thumb)
 
@@ -115,7 +115,7 @@ def same_picture(a: np.ndarray, b: np.ndarray, *, max_difference: float = 9.0) -
     """Whether two thumbnails (THUMB, THUMB) uint8 show one picture, up to brightness, contrast and a narrower crop.
 
     The smallest root mean square difference counts, of the plain and the mirrored pair, each as it is and with one of
-    the two enlarged by up to 6 %, in grey levels out of 255, relative to a picture with a standard deviation of 64.
+    the two enlarged by up to 6 %, in gray levels out of 255, relative to a picture with a standard deviation of 64.
     Copies of photos that were cropped by 3 % differ by 5 (median) to 9.
     """
     one, other = a.astype(np.float64), b.astype(np.float64)

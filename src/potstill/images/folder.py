@@ -28,7 +28,7 @@ class PhotoFile:
     split: Split | None
     """None in a flat folder: the split is decided by the photo's hash."""
     label: int
-    """Index into `Folder.classes`; -1 for unlabelled photos."""
+    """Index into `Folder.classes`; -1 for unlabeled photos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ def make_folders(root: Path, classes: Sequence[str]) -> list[Path]:
 def list_photos(root: Path) -> Iterator[tuple[Split | None, str, Path | None]]:
     """(split, class, file) of everything that `read_folder` would look at, of unfinished folders too.
 
-    An empty class folder gives one triple without a file; unlabelled photos have the class "".
+    An empty class folder gives one triple without a file; unlabeled photos have the class "".
     """
     flat = not any((root / split).is_dir() for split in LABELED)
     for split in (None,) if flat else LABELED:

@@ -1,4 +1,4 @@
-"""How a decoded photo looks: blank, dark, grey, blurred, stretched. Plain statistics of a small copy."""
+"""How a decoded photo looks: blank, dark, gray, blurred, stretched. Plain statistics of a small copy."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ MAX_ASPECT = 4.0
 """Longer photos are strips and banners; cropping or squeezing them shows nothing."""
 
 BLANK_SPAN = 8
-"""A picture whose values lie within this is one flat colour."""
+"""A picture whose values lie within this is one flat color."""
 
 _SIDE = 16
 _FLICKR_NOTICE_BYTES = 2051
@@ -23,7 +23,7 @@ _FLICKR_NOTICE_BYTES = 2051
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Statistics of an RGB picture, in grey levels out of 255."""
+    """Statistics of an RGB picture, in gray levels out of 255."""
 
     span: int
     """Largest minus smallest value, of the channel where that is most, in a 16 × 16 copy."""
@@ -34,7 +34,7 @@ class Looks:
     color: float
     """Mean difference between the largest and the smallest channel of a pixel."""
     edges: float
-    """Mean absolute difference of neighbours, relative to `span`."""
+    """Mean absolute difference of neighbors, relative to `span`."""
 
     @property
     def notes(self) -> list[str]:
@@ -42,7 +42,7 @@ class Looks:
         found = {
             "dark": self.high < 40,
             "bright": self.low > 225,
-            "grey": self.color < 2,
+            "gray": self.color < 2,
             "blurred": self.edges < 0.012,
         }
         return [code for code, holds in found.items() if holds]
@@ -86,7 +86,7 @@ def require_usable(data: bytes, decoded: Decoded) -> None:
     if max(decoded.width, decoded.height) > MAX_ASPECT * min(decoded.width, decoded.height):
         raise BadPhotoError("thin", f"{decoded.width} × {decoded.height} pixels")
     if _span(_tiny(_small(decoded.image))) < BLANK_SPAN:
-        raise BadPhotoError("blank", "one flat colour")
+        raise BadPhotoError("blank", "one flat color")
     if len(data) == _FLICKR_NOTICE_BYTES and decoded.format == "PNG":
         raise BadPhotoError("placeholder", f"a PNG of {len(data)} bytes, as Flickr sends for lost photos")
 

@@ -20,7 +20,7 @@ REASONS: dict[str, tuple[Action, str]] = {
     "too_small": ("quarantine", "the shorter side has too few pixels"),
     # the picture
     "thin": ("quarantine", "more than four times as long as wide"),
-    "blank": ("quarantine", "one flat colour"),
+    "blank": ("quarantine", "one flat color"),
     "placeholder": ("quarantine", "a 'photo not available' picture, or the same file for three or more addresses"),
     # the same picture twice (images/duplicates.py)
     "identical": ("quarantine", "the same bytes are already in this class and split"),
@@ -30,9 +30,9 @@ REASONS: dict[str, tuple[Action, str]] = {
     # worth a look, never moved
     "wrong_extension": ("note", "the file is of another format than its name says"),
     "animated": ("note", "several frames; the first is used"),
-    "odd_mode": ("note", "CMYK, 16-bit, palette or transparent; normalised to RGB when read"),
+    "odd_mode": ("note", "CMYK, 16-bit, palette or transparent; normalized to RGB when read"),
     "rotated": ("note", "stored on its side with an EXIF tag; turned upright when read"),
-    "grey": ("note", "stored as colour, shows no colour"),
+    "gray": ("note", "stored as color, shows no color"),
     "dark": ("note", "nearly black"),
     "bright": ("note", "nearly white"),
     "blurred": ("note", "hardly any edge"),
@@ -42,7 +42,7 @@ REASONS: dict[str, tuple[Action, str]] = {
     "gone": ("reject", "the server says it has no such photo (404, 410)"),
     "refused": ("reject", "the server does not hand it out (401, 403, 451 and other 4xx)"),
     "opted_out": ("reject", "the server asks not to be used for machine learning (X-Robots-Tag)"),
-    "license": ("reject", "the licence is not among those asked for"),
+    "license": ("reject", "the license is not among those asked for"),
     "address": ("reject", "the address, or a redirect, leads into a private network or to a forbidden port or scheme"),
     "redirects": ("reject", "redirected in a circle, too often, or from https to http"),
     "checksum": ("reject", "the bytes are not those the source promised"),

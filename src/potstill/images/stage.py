@@ -69,7 +69,7 @@ class Packed:
 
 
 def collect_images(
-    data: Path, config: ImagesConfig, largest_size: int, run: Run, tell: Reporter, *, resize: Resize = bicubic
+    data: Path, config: ImagesConfig, largest_size: int, run: Run, reporter: Reporter, *, resize: Resize = bicubic
 ) -> PixelStore:
     """Pack the photos of `data` for training.
 
@@ -92,7 +92,7 @@ def collect_images(
     _keep_attribution(data, run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = _pack(folder, _Form(short_side, config.min_side, jpeg, resize), run.images, tell)
+    entries = _pack(folder, _Form(short_side, config.min_side, jpeg, resize), run.images, reporter)
     kept, rejected = _choose(entries, folder, config)
     _require_every_class(kept, folder, rejected)
     _write_tables(kept, rejected, folder, run.images)
@@ -100,7 +100,7 @@ def collect_images(
     counts = {split: len(store.rows(split)) for split in SPLITS}
     (run.images / "pack.jsonl").unlink()
     stage.finish(counts=counts, rejected=len(rejected), bytes=(run.images / "pixels.bin").stat().st_size, jpeg=jpeg)
-    tell.say("Photos: " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n) + _rejections(rejected))
+    reporter.info("Photos: " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n) + _rejections(rejected))
     return store
 
 
@@ -141,7 +141,7 @@ class _Form:
     resize: Resize
 
 
-def _pack(folder: Folder, form: _Form, target: Path, tell: Reporter) -> list[Packed]:
+def _pack(folder: Folder, form: _Form, target: Path, reporter: Reporter) -> list[Packed]:
     """Decode every file into pixels.bin, in order; go on after the last journalled photo of an interrupted attempt."""
     journal = target / "pack.jsonl"
     entries = _read_journal(journal)
@@ -160,7 +160,7 @@ def _pack(folder: Folder, form: _Form, target: Path, tell: Reporter) -> list[Pac
             lines.flush()
             waiting.clear()
 
-        with tell.bar("Decoding photos", len(folder.files), unit="photos") as update:
+        with reporter.bar("Decoding photos", len(folder.files), unit="photos") as update:
             todo = folder.files[len(entries) :]
             for entry, data in _decoded(todo, folder.root, form):
                 entry = replace(entry, offset=end)

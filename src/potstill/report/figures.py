@@ -61,20 +61,20 @@ def costs(comparison: dict[str, Any], cost: str, title: str, factor: float) -> s
     models = [("T", teacher, [("teacher", teacher)])]
     models += [(letter(n), s, [("alone", s["alone"]), ("distilled", s["distilled"])]) for n, s in enumerate(students)]
     for name, costing, arms in models:
-        centre = x(costing[cost] * factor)
+        center = x(costing[cost] * factor)
         spread = {"teacher": 0, "alone": 3.5, "distilled": -3.5}
         if len(arms) == 2:
-            points = [(centre + spread[who], y(n["accuracy"]["value"])) for who, n in arms]
+            points = [(center + spread[who], y(n["accuracy"]["value"])) for who, n in arms]
             parts.append(svg.line(*points[0], *points[1], "pair"))
         for who, numbers in arms:
-            at, value = centre + spread[who], numbers["accuracy"]
+            at, value = center + spread[who], numbers["accuracy"]
             parts += [
                 svg.line(at, y(value["low"]), at, y(value["high"]), f"whisker {who}"),
                 svg.mark(at, y(value["value"]), who),
             ]
             told.append(f"{name} {who} {percent(value['value'], 1)}")
         above = y(max(n["accuracy"]["high"] for _, n in arms)) - 5
-        parts.append(svg.text(centre, max(above, 12), name, anchor="middle", kind="strong"))
+        parts.append(svg.text(center, max(above, 12), name, anchor="middle", kind="strong"))
     return svg.figure(width, height, f"Accuracy against {title}", ", ".join(told), parts)
 
 

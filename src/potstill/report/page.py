@@ -168,7 +168,7 @@ def _pairs(classes: list[str], teacher: Answers, arms: dict[str, Answers]) -> li
 def _data(files: RunFiles) -> dict[str, Any]:
     counts = files.counts()
     codes = Counter(row["code"] for row in files.rejected)
-    licences = Counter((row.get("license") or "not stated", row.get("source", "")) for row in files.attribution)
+    licenses = Counter((row.get("license") or "not stated", row.get("source", "")) for row in files.attribution)
     return {
         "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
         "class_counts": [
@@ -177,7 +177,7 @@ def _data(files: RunFiles) -> dict[str, Any]:
         "codes": codes.most_common(),
         "rejected": files.rejected[:REJECTED_SHOWN],
         "rejected_total": len(files.rejected),
-        "licences": licences.most_common(20),
+        "licenses": licenses.most_common(20),
         "attribution_text": files.attribution_text,
     }
 

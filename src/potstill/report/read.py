@@ -123,7 +123,7 @@ class RunFiles:
 
     @cached_property
     def attribution(self) -> list[dict[str, str]]:
-        """Author, title, link and licence by photo, where they came with the photos."""
+        """Author, title, link and license by photo, where they came with the photos."""
         path = self.run.images / "ATTRIBUTION.csv"
         if not path.is_file():
             return []
@@ -232,7 +232,7 @@ class Reliability:
 
 
 def answers(logits: np.ndarray, temperatures: np.ndarray, labels: np.ndarray) -> Answers:
-    """Summarise (S, n, C) logits. One seed at a time, so memory stays near one (n, C) array."""
+    """Summarize (S, n, C) logits. One seed at a time, so memory stays near one (n, C) array."""
     seeds, photos, classes = logits.shape
     mean = np.zeros((photos, classes), np.float32)
     right_seeds = np.zeros(photos, int)

@@ -1,4 +1,4 @@
-"""Small pieces that the report's figures are drawn from: axes, marks, text. Colours come from the page's style."""
+"""Small pieces that the report's figures are drawn from: axes, marks, text. Colors come from the page's style."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -85,7 +85,7 @@ def rectangle(x: float, y: float, width: float, height: float, kind: str, *, opa
 
 
 def mark(x: float, y: float, who: str, *, size: float = 5) -> str:
-    """The sign of a model: teacher a diamond, distilled a disc, alone a ring; shape tells, not only colour."""
+    """The sign of a model: teacher a diamond, distilled a disc, alone a ring; shape tells, not only color."""
     if who == "teacher":
         r = size * 1.25
         return f'<path d="M{x:g} {y - r:g}l{r:g} {r:g}l{-r:g} {r:g}l{-r:g} {-r:g}z" class="mark teacher"/>'

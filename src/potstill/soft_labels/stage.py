@@ -8,7 +8,7 @@
     statistics.npz   feature mean and std (D,), for the feature loss
     meta.json        what made them, and how sure the teacher is
 
-Train photos are labelled by the head that never saw them where the teacher has out-of-fold heads. With several
+Train photos are labeled by the head that never saw them where the teacher has out-of-fold heads. With several
 teachers the logits are the logarithms of their mean probabilities, and the features stand side by side.
 """
 
@@ -47,7 +47,7 @@ def store_soft_labels(
     store: PixelStore,
     run: Run,
     machine: Machine,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> None:
     """Label `count` views of every train and unlabeled photo, and the plain val photos. Writes `3_soft_labels/`."""
     stage = run.stage("3_soft_labels")
@@ -65,7 +65,9 @@ def store_soft_labels(
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
     targets = [folder / f"said-{number}.npy" for number in range(len(members))]
-    said = [_ask(m, target, store, photos, drawn, machine, tell) for m, target in zip(members, targets, strict=True)]
+    said = [
+        _ask(m, target, store, photos, drawn, machine, reporter) for m, target in zip(members, targets, strict=True)
+    ]
     val_logits = metrics.mean_probability_logits([member.val_logits for member in said])
     _save(folder / "val_logits.npy", val_logits)
     _merge(said, folder, len(photos), count)
@@ -105,14 +107,14 @@ class _Member:
     voice: _Voice
     known: np.ndarray | None
     """(N, P, D) features of the first views, from the teacher's stage."""
-    labelled: np.ndarray | None
+    labeled: np.ndarray | None
     """(N, V − P, W + C) of the others."""
     val_logits: np.ndarray
 
     def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Last features (n, V, W) and logits (n, V, C) of the photos at the positions (n,)."""
         parts = [] if self.known is None else [self.voice(self.known[photos], photos)]
-        parts += [] if self.labelled is None else [self.labelled[photos].astype(np.float32)]
+        parts += [] if self.labeled is None else [self.labeled[photos].astype(np.float32)]
         said = np.concatenate(parts, axis=1)
         return said[..., : self.voice.width], said[..., self.voice.width :]
 
@@ -124,7 +126,7 @@ def _ask(
     photos: np.ndarray,
     drawn: np.ndarray,
     machine: Machine,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> _Member:
     """Have one model look at all views. What its own stage stored of the first views is not computed again."""
     model = load(folder).to(machine.torch_device())
@@ -140,19 +142,19 @@ def _ask(
     if known is not None:
         known = known[:, : drawn.shape[1]]
     todo = drawn[:, known.shape[1] if known is not None else 0 :]
-    labelled = None
+    labeled = None
     if todo.shape[1]:
         width = voice.width + len(model.info.classes)
         check_space(target.parent, float(np.prod(drawn.shape)) * 4 * width, "Soft labels")
         if not target.is_file():
             writer = RowWriter(target, (*todo.shape, width), np.float16)
             renderer = Renderer(store, photos, todo, model.info.size, threads=machine.cores)
-            with tell.bar(f"Soft labels, {todo.shape[1]} views each", len(photos), unit="photos") as update:
+            with reporter.bar(f"Soft labels, {todo.shape[1]} views each", len(photos), unit="photos") as update:
                 store_features(form, renderer, writer, precision, update, voice)
             writer.close()
-        labelled = np.load(target, mmap_mode="r", allow_pickle=False)
+        labeled = np.load(target, mmap_mode="r", allow_pickle=False)
     _, val_logits = plain_answers(form, store, store.rows("val"), precision, threads=machine.cores)
-    return _Member(voice, known, labelled, val_logits)
+    return _Member(voice, known, labeled, val_logits)
 
 
 def _known_features(folder: Path, method: str, photos: int) -> np.ndarray | None:

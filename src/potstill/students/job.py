@@ -21,7 +21,7 @@ from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
-from potstill.models.classifier import Classifier, build, describe, normalise, save
+from potstill.models.classifier import Classifier, build, describe, normalize, save
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.folder import Run, Stage
 from potstill.run.layout import ARMS
@@ -32,7 +32,7 @@ EVALUATIONS = 10
 """Times that val is measured while a student trains."""
 
 CROPS = (1.0, 0.875)
-"""Shares of the centre square's side to choose from: all of it, and what ImageNet's models are usually shown. Objects
+"""Shares of the center square's side to choose from: all of it, and what ImageNet's models are usually shown. Objects
 look larger in training views than in plain photos (Touvron et al. 2019, arXiv:1906.06423, section 3)."""
 
 UNSURE_SHARE = 0.05
@@ -68,7 +68,7 @@ class Recipe:
         return "distilled" if self.distill_weight or self.feature_weight else "alone"
 
     def steps(self, photos: int) -> int:
-        """Training steps, the same for student and twin: `photos` counts the unlabelled ones too."""
+        """Training steps, the same for student and twin: `photos` counts the unlabeled ones too."""
         return self.epochs * max(1, photos // self.batch_size)
 
 
@@ -107,10 +107,10 @@ class _Batch:
     pixels: Tensor
     """(B, S, S, 3) uint8."""
     targets: Tensor
-    """(B, C), zero rows for unlabelled photos."""
+    """(B, C), zero rows for unlabeled photos."""
     teacher_logits: Tensor
     teacher_features: Tensor
-    """(B, D) standardised; empty without feature loss."""
+    """(B, D) standardized; empty without feature loss."""
 
 
 def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) -> None:
@@ -209,7 +209,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int) 
     recipe = job.recipe
     count = soft.views.shape[1]
     labeled = store.labels(soft.photos) >= 0
-    # The twin knows labels only. With unlabelled photos about, it passes over the labelled ones more often instead.
+    # The twin knows labels only. With unlabeled photos about, it passes over the labeled ones more often instead.
     mine = np.arange(len(soft.photos)) if recipe.arm == "distilled" else np.flatnonzero(labeled)
     per_epoch = max(1, len(mine) // recipe.batch_size)
     rendered = run.students / f"views-{size}px.npy"
@@ -242,7 +242,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels, size: int) 
 def loss_of(batch: _Batch, recipe: Recipe, model: Classifier, trained: nn.ModuleDict, precision: Precision) -> Tensor:
     """(B,) the weighted sum of task, distillation and feature loss."""
     device = precision.device
-    features, logits = model.both(normalise(batch.pixels.to(device), model.info))
+    features, logits = model.both(normalize(batch.pixels.to(device), model.info))
     logits = logits.float()
     targets, teacher_logits = batch.targets.to(device), batch.teacher_logits.to(device)
     total = torch.zeros(len(logits), device=device)

@@ -27,7 +27,7 @@ class JobRunner:
 
     run_folder: Run
     machine: Machine
-    tell: Reporter
+    reporter: Reporter
 
     def run(self, jobs: Sequence[Job], label: str, threads: int) -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
@@ -51,7 +51,7 @@ class JobRunner:
         if not todo:
             return
         total = sum(job.recipe.steps(self._photos()) for job in todo)
-        with self.tell.bar(label, total, unit="steps") as update:
+        with self.reporter.bar(label, total, unit="steps") as update:
             if self.machine.jobs == 1 or len(todo) == 1:
                 self._one_by_one(todo, threads, update)
             else:

@@ -1,7 +1,7 @@
 """Stage 4: every student distilled, and its twin alone, once per seed.
 
 A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, photos, views,
-order, steps, optimiser and averaging, and learns from the given labels only; its label smoothing and learning rate are
+order, steps, optimizer and averaging, and learns from the given labels only; its label smoothing and learning rate are
 chosen on val, by short pilots, and so is the student's learning rate.
 
 Each training is one job in a folder of its own (`job_runner.py`).
@@ -73,24 +73,24 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
     return tuple(specs)
 
 
-def train_students(config: Config, store: PixelStore, run: Run, machine: Machine, tell: Reporter) -> None:
+def train_students(config: Config, store: PixelStore, run: Run, machine: Machine, reporter: Reporter) -> None:
     """Train all students, twins and seeds that are not there yet. Writes `4_students/`."""
     soft = SoftLabels.open(run)
     classes = run.classes()
     check_method(config.student.method, len(classes))
-    runner = JobRunner(run, machine, tell)
+    runner = JobRunner(run, machine, reporter)
     for spec in parse_students(config):
         info = describe(spec.model, classes, size=spec.size)
-        shared = _shared_recipe(config, spec, info, store, soft, machine, run, tell)
+        shared = _shared_recipe(config, spec, info, store, soft, machine, run, reporter)
         candidates = {
             "distilled": _student_candidates(config, shared, soft, len(classes)),
             "alone": _twin_candidates(config, shared),
         }
-        render_views(config.machine.cache_gb, info.size, store, soft, run, machine, tell)
+        render_views(config.machine.cache_gb, info.size, store, soft, run, machine, reporter)
         pilots = {arm: _pilots(spec, arm, candidates[arm], config.student.pilot_share, run) for arm in ARMS}
         threads = read_json(run.students / spec.name / "precision.json").get("threads", 1)
         runner.run([job for arm in ARMS for job in pilots[arm]], f"{spec.name}: pilots", threads)
-        distilled, alone = _choose(config, spec, candidates, pilots, tell)
+        distilled, alone = _choose(config, spec, candidates, pilots, reporter)
         jobs = [
             Job(run.students / spec.name / f"seed-{seed}" / arm, spec.model, spec.size, spec.weights, seed, recipe)
             for seed in range(config.seeds)
@@ -100,11 +100,11 @@ def train_students(config: Config, store: PixelStore, run: Run, machine: Machine
         runner.run(jobs, f"{spec.name}: distilled and alone, {times}", threads)
     for cache in run.students.glob("views-*.npy"):
         cache.unlink()
-    names = _finished(config, run, tell)
+    names = _finished(config, run, reporter)
     run.stage("4_students").record({"soft_labels": run.stage("3_soft_labels").digest(), "students": names})
 
 
-def _finished(config: Config, run: Run, tell: Reporter) -> list[str]:
+def _finished(config: Config, run: Run, reporter: Reporter) -> list[str]:
     """The students to compare: those of earlier commands in this run first, then the new ones."""
     stage = run.stage("4_students")
     new = [spec.name for spec in parse_students(config)]
@@ -118,7 +118,7 @@ def _finished(config: Config, run: Run, tell: Reporter) -> list[str]:
         if all(path.is_file() for path in done) and digests == {run.stage("3_soft_labels").digest()}:
             kept.append(name)
         elif name not in new:
-            tell.say(f"{name} is left out of the comparison: not all of {config.seeds} seeds on these soft labels")
+            reporter.info(f"{name} is left out of the comparison: not all of {config.seeds} seeds on these soft labels")
     return [*kept, *(name for name in new if name not in kept)]
 
 
@@ -130,7 +130,7 @@ def _shared_recipe(
     soft: SoftLabels,
     machine: Machine,
     run: Run,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> Recipe:
     """What student and twin have in common: length, learning rate, averaging, arithmetic."""
     student = config.student
@@ -156,7 +156,7 @@ def _shared_recipe(
         write_json(decided, facts | ({"photos_per_second_by_threads": by_threads} if by_threads else {}))
     facts = read_json(decided)
     speed = facts["photos_per_second"][facts["dtype"]]
-    tell.say(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
+    reporter.info(f"Student {spec.name}: {info.size} px, {facts['dtype']}, about {speed:.0f} photos/s")
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     return Recipe(
         epochs=epochs,
@@ -185,7 +185,7 @@ def _batch_size(config: Config, spec: StudentSpec, photos: int) -> int:
 def epochs_for(config: Config, spec: StudentSpec, photos: int) -> int:
     """The number of epochs: as set, or such that about 60,000 views are seen, from scratch 120,000, between 10 and 200.
 
-    `photos` counts the unlabelled ones too.
+    `photos` counts the unlabeled ones too.
     """
     return _passes(config, photos, 2 * VIEWS_SEEN if spec.from_scratch else VIEWS_SEEN)
 
@@ -262,13 +262,13 @@ def _choose(
     spec: StudentSpec,
     candidates: dict[str, list[Recipe]],
     pilots: dict[str, list[Job]],
-    tell: Reporter,
+    reporter: Reporter,
 ) -> tuple[Recipe, Recipe]:
     """The recipes of student and twin: of each arm's pilots the one with the lowest val NLL after temperature scaling,
     which ranks with less noise than accuracy.
 
     Where loss weights are "auto" and the twin's best pilot is better than the student's by more than one standard
-    error of their paired difference, both learn without the teacher. A smaller lead is noise: short pilots favour the
+    error of their paired difference, both learn without the teacher. A smaller lead is noise: short pilots favor the
     twin, and what distillation gives comes late (Beyer et al. 2022, arXiv:2106.05237, section 4).
     """
     chosen, losses = {}, {}
@@ -277,11 +277,13 @@ def _choose(
         best = int(np.argmin([values.mean() for values in found]))
         chosen[arm], losses[arm] = candidates[arm][best], found[best]
         if pilots[arm]:
-            tell.say(f"{spec.name} {arm}, chosen on val: {_summary(chosen[arm])} (NLL {losses[arm].mean():.3f})")
+            reporter.info(f"{spec.name} {arm}, chosen on val: {_summary(chosen[arm])} (NLL {losses[arm].mean():.3f})")
     if "auto" in (config.student.distill_weight, config.student.feature_weight) and all(pilots.values()):
         lead = losses["distilled"] - losses["alone"]
         if lead.mean() > lead.std() / np.sqrt(len(lead)):
-            tell.say(f"{spec.name}: on val the teacher does harm, so the student learns without it, as its twin does")
+            reporter.info(
+                f"{spec.name}: on val the teacher does harm, so the student learns without it, as its twin does"
+            )
             chosen["distilled"] = chosen["alone"]
     return chosen["distilled"], chosen["alone"]
 
@@ -303,7 +305,7 @@ def _summary(recipe: Recipe) -> str:
 
 
 def render_views(
-    cache_gb: float, size: int, store: PixelStore, soft: SoftLabels, run: Run, machine: Machine, tell: Reporter
+    cache_gb: float, size: int, store: PixelStore, soft: SoftLabels, run: Run, machine: Machine, reporter: Reporter
 ) -> None:
     """Render all views at this size once, `views-SIZEpx.npy` (N, V, S, S, 3) uint8, when the disk budget allows it."""
     path = views_path(run, size)
@@ -317,7 +319,7 @@ def render_views(
     check_space(run.students, needed, "Rendered views")
     renderer = Renderer(store, soft.photos, soft.views, size, threads=machine.cores)
     writer = RowWriter(path, (photos, count, size, size, 3), np.uint8)
-    with tell.bar(f"Rendering views at {size} px", photos, unit="photos") as update:
+    with reporter.bar(f"Rendering views at {size} px", photos, unit="photos") as update:
         for photo in range(writer.done, photos):
             writer.write(renderer(np.full(count, photo), np.arange(count))[None])
             update(photo + 1)

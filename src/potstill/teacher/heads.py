@@ -31,7 +31,7 @@ def fit_head(
     *,
     most_steps: int | None = None,
 ) -> nn.Module:
-    """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardisation inside."""
+    """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardization inside."""
     photos = np.flatnonzero(allowed)
     count = features.shape[1]
     mean, std = moments(features, photos)
@@ -68,7 +68,7 @@ def fit_head(
         )
     name.with_suffix(".checkpoint").unlink(missing_ok=True)
     log.append({"phase": name.name, "steps": steps, "loss": float(np.mean(losses[-50:])) if losses else None})
-    return _with_standardisation(head, mean, std)
+    return _with_standardization(head, mean, std)
 
 
 def moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.nda
     return values.mean(0), values.std(0) + 1e-3
 
 
-def _with_standardisation(head: nn.Sequential, mean: np.ndarray, std: np.ndarray) -> nn.Module:
+def _with_standardization(head: nn.Sequential, mean: np.ndarray, std: np.ndarray) -> nn.Module:
     """Fold (f − mean) / std into the first linear layer, and drop the dropout."""
     layers = [layer for layer in head if not isinstance(layer, nn.Dropout)]
     first = layers[0]

@@ -1,6 +1,6 @@
 """The linear probe: heads of a frozen backbone, learned on the stored features of all views.
 
-`learn` uses the labelled photos. Where there are photos without labels, `learn_from_all` goes on from there: they get
+`learn` uses the labeled photos. Where there are photos without labels, `learn_from_all` goes on from there: they get
 the classes that photos like them have (`potstill.teacher.propagation`), and a new head learns from all.
 """
 
@@ -83,14 +83,14 @@ class Probe:
             head = self._fit(f"{name}-all-{number}", belief, known | others, MOST_STEPS)
         return head
 
-    def learn_folds(self, tell: Reporter, *, from_all: bool) -> None:
+    def learn_folds(self, reporter: Reporter, *, from_all: bool) -> None:
         """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: what they say of the plain photos."""
         rows, folds = self.photos[self.known], self.config.folds
         fold = np.full(len(self.photos), -1)
         fold[self.known] = fold_of(self.store, rows, folds)
         logits = np.zeros((len(self.photos), self.classes), np.float32)
         tensors: dict[str, Tensor] = {}
-        with tell.bar("Out-of-fold heads", folds, unit="folds") as update:
+        with reporter.bar("Out-of-fold heads", folds, unit="folds") as update:
             for number in range(folds):
                 rest = self.known & (fold != number)
                 head = self.learn(f"fold-{number}", rest)
@@ -107,7 +107,7 @@ class Probe:
         logits, labels = logits[self.known], self.labels[self.known]
         with replacing(self.folder / "out_of_fold.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, row=rows, logits=logits, labels=labels)
-        tell.say(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(rows)} train photos")
+        reporter.info(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(rows)} train photos")
 
     def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, most_steps: int | None = None) -> nn.Module:
         """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
@@ -127,7 +127,7 @@ class Probe:
 
     @cached_property
     def _in_graph(self) -> np.ndarray:
-        """Positions of the labelled photos and, where there are very many others, of a sample of these."""
+        """Positions of the labeled photos and, where there are very many others, of a sample of these."""
         others = np.flatnonzero(~self.known)
         room = max(MOST - int(self.known.sum()), 0)
         kept = others if len(others) <= room else np.random.default_rng(0).choice(others, room, replace=False)

@@ -2,7 +2,7 @@
 
 A few labels flow along the edges between photos that are near in the features of a backbone (Zhou et al. 2004,
 "Learning with Local and Global Consistency"). What the graph believes is then joined with what a head says that
-learned from the labelled photos alone: the two err on different photos.
+learned from the labeled photos alone: the two err on different photos.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from potstill import metrics
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 FLOW = 0.95
-"""Share of its belief that a photo takes from its neighbours in every round; the rest is its own label."""
+"""Share of its belief that a photo takes from its neighbors in every round; the rest is its own label."""
 ROUNDS = 50
 SHARPNESS = 3
 """The weight of an edge is the cosine to this power."""
@@ -31,25 +31,25 @@ class Graph:
     """Which photos are near to each other."""
 
     ends: Tensor
-    """(2, E): every edge in both directions; two photos that are each other's neighbours have two."""
+    """(2, E): every edge in both directions; two photos that are each other's neighbors have two."""
     weights: Tensor
     """(E,) scaled by the degrees: D^(-1/2) W D^(-1/2)."""
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Graph":
-        """The graph of the `NEIGHBOURS` nearest.
+        """The graph of the `NEIGHBORS` nearest.
 
         Args:
-            features: (N, D) of at least 2 photos, standardised.
+            features: (N, D) of at least 2 photos, standardized.
         """
         count = len(features)
         flat = torch.nn.functional.normalize(torch.from_numpy(features.astype(np.float32)), dim=-1)
-        near = min(NEIGHBOURS, count - 1)
+        near = min(NEIGHBORS, count - 1)
         cosines, others = torch.empty(count, near), torch.empty(count, near, dtype=torch.int64)
         for start in range(0, count, _BLOCK):
             block = flat[start : start + _BLOCK] @ flat.T
             rows = torch.arange(len(block))
-            block[rows, start + rows] = -torch.inf  # nobody is their own neighbour
+            block[rows, start + rows] = -torch.inf  # nobody is their own neighbor
             cosines[start : start + _BLOCK], others[start : start + _BLOCK] = block.topk(near)
         one_way = torch.stack([torch.arange(count).repeat_interleave(near), others.flatten()])
         ends = torch.cat([one_way, one_way.flip(0)], dim=1)
@@ -74,5 +74,5 @@ class Graph:
 
 
 def joined(graph: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """(N, C) the normalised product of two beliefs, neither of which can rule a class out alone."""
+    """(N, C) the normalized product of two beliefs, neither of which can rule a class out alone."""
     return metrics.softmax(np.log(graph + _FLOOR) + np.log(head + _FLOOR)).astype(np.float32)

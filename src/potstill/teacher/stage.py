@@ -26,7 +26,7 @@ from potstill.data.arrays import RowReader, RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views
 from potstill.errors import TeacherError
-from potstill.models.classifier import Classifier, build, describe, normalise, save
+from potstill.models.classifier import Classifier, build, describe, normalize, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, write_json, write_text
 from potstill.run.folder import Run
@@ -42,7 +42,7 @@ AGREEMENT_PHOTOS = 256
 
 
 def train_teacher(
-    config: TeacherConfig, views: ViewsConfig, store: PixelStore, run: Run, machine: Machine, tell: Reporter
+    config: TeacherConfig, views: ViewsConfig, store: PixelStore, run: Run, machine: Machine, reporter: Reporter
 ) -> None:
     """Train every model of the teacher and write them to `2_teacher/`.
 
@@ -59,7 +59,7 @@ def train_teacher(
     for name, folder in zip(config.model, member_folders(run.teacher, config.model), strict=True):
         folder.mkdir(exist_ok=True)
         if not (folder / "model.json").is_file():
-            facts[name] = _train_member(name, folder, config, views, store, run.classes(), machine, tell)
+            facts[name] = _train_member(name, folder, config, views, store, run.classes(), machine, reporter)
             write_json(folder / "facts.json", facts[name])
         facts[name] = json.loads((folder / "facts.json").read_text())
     stage.finish(models=list(config.model), **facts)
@@ -73,7 +73,7 @@ def _train_member(
     store: PixelStore,
     classes: list[str],
     machine: Machine,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     size = None if config.size == "auto" else config.size
     info = describe(name, classes, size=size, head_width=config.head_width, levels=config.levels)
@@ -85,44 +85,44 @@ def _train_member(
     looks = len(photos) * (1 + config.probe_views)
     precision, speeds = choose_precision(model, folder, machine, looks=looks)
     speed = f"{precision.title}, about {speeds[precision.timed_as]:.0f} photos/s"
-    tell.say(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {speed}")
+    reporter.info(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {speed}")
     if hint := advice(machine, looks / speeds[precision.timed_as]):
-        tell.say(f"Hint: {hint}")
+        reporter.info(f"Hint: {hint}")
     drawn = draw_views(store, photos, config.probe_views, views)
     log: list[dict[str, Any]] = []
 
     def probe(precision: Precision) -> tuple[Probe, np.ndarray, bool]:
         form = form_for(model, precision, folder, threads=machine.cores)
-        features = _store_features(form, folder, store, photos, drawn, precision, machine, tell)
+        features = _store_features(form, folder, store, photos, drawn, precision, machine, reporter)
         val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
         probe = Probe(model, folder, config, store, photos, features, drawn, log)
-        head, val_logits, from_all = _learn_head(probe, val_features, store.labels(val), tell)
+        head, val_logits, from_all = _learn_head(probe, val_features, store.labels(val), reporter)
         put_head(model, head)
         return probe, val_logits, from_all
 
     heads, val_logits, from_all = probe(precision)
-    if not _agrees(model, val_logits, precision, store, val, machine, tell):
+    if not _agrees(model, val_logits, precision, store, val, machine, reporter):
         precision = keep_exact(folder, speeds, precision)
         (folder / "features.npy").unlink()
         heads, val_logits, from_all = probe(precision)
     accuracy = _require_learned(name, val_logits, store.labels(val), config)
-    tell.say(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
+    reporter.info(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
     method = "probe"
     if config.train != "probe":
         probed = {n: t.clone() for n, t in model.state_dict().items()}
-        _fine_tune(model, config, views, store, train, precision, folder, log, tell)
+        _fine_tune(model, config, views, store, train, precision, folder, log, reporter)
         form = form_for(model, precision, folder, threads=machine.cores)
         _, tuned_logits = plain_answers(form, store, val, precision, threads=machine.cores)
         tuned = metrics.accuracy(tuned_logits, store.labels(val))
-        tell.say(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
+        reporter.info(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
         if config.train == "finetune" or tuned > accuracy:
             method, accuracy, val_logits = "finetune", tuned, tuned_logits
-            if not _agrees(model, val_logits, precision, store, val, machine, tell):
+            if not _agrees(model, val_logits, precision, store, val, machine, reporter):
                 precision = keep_exact(folder, speeds, precision)
         else:
             model.load_state_dict(probed)
     if method == "probe" and config.folds > 1:
-        heads.learn_folds(tell, from_all=from_all)
+        heads.learn_folds(reporter, from_all=from_all)
     temperature = metrics.fit_temperature(val_logits, store.labels(val))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
@@ -138,7 +138,7 @@ def _agrees(
     store: PixelStore,
     val: np.ndarray,
     machine: Machine,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> bool:
     """Whether the teacher says the same in float32, on a sample of val. What the user has set is not questioned."""
     if precision.dtype == torch.float32 or machine.precision != "auto":
@@ -148,7 +148,9 @@ def _agrees(
     share = agreement(exact, quick[: len(sample)])
     told = f"{precision.name} agrees with float32 on {share:.2%} of {len(sample)} val photos"
     agrees = share >= MIN_AGREEMENT
-    tell.say(f"Teacher {model.info.name}: {told}" + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: float32 now"))
+    reporter.info(
+        f"Teacher {model.info.name}: {told}" + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: float32 now")
+    )
     return agrees
 
 
@@ -160,7 +162,7 @@ def _store_features(
     drawn: np.ndarray,
     precision: Precision,
     machine: Machine,
-    tell: Reporter,
+    reporter: Reporter,
 ) -> RowReader:
     """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
     path = folder / "features.npy"
@@ -169,14 +171,14 @@ def _store_features(
         check_space(folder, 2.0 * rows.size * model.num_features, "The teacher's features")
         writer = RowWriter(path, (*rows.shape, model.num_features), np.float16)
         renderer = Renderer(store, photos, rows, model.info.size, threads=machine.cores)
-        with tell.bar("Teacher's features", len(photos), unit="photos") as update:
+        with reporter.bar("Teacher's features", len(photos), unit="photos") as update:
             store_features(model, renderer, writer, precision, update)
         writer.close()
     return RowReader(path, leading=2)
 
 
 def _learn_head(
-    probe: Probe, val_features: np.ndarray, val_labels: np.ndarray, tell: Reporter
+    probe: Probe, val_features: np.ndarray, val_labels: np.ndarray, reporter: Reporter
 ) -> tuple[nn.Module, np.ndarray, bool]:
     """The head, its logits on val, and whether it learned from the photos without labels, too: if val is surer then."""
     head = probe.learn("head", probe.known)
@@ -188,7 +190,7 @@ def _learn_head(
     before, after = (
         metrics.nll(z / metrics.fit_temperature(z, val_labels), val_labels) for z in (logits, wider_logits)
     )
-    tell.say(
+    reporter.info(
         f"Teacher {probe.model.info.name}: {int((~probe.known).sum()):,} photos without labels "
         f"{'help' if after < before else 'do not help'}, NLL on val {after:.3f} with them, {before:.3f} without"
     )
@@ -219,7 +221,7 @@ def _fine_tune(
     precision: Precision,
     folder: Path,
     log: list[dict[str, Any]],
-    tell: Reporter,
+    reporter: Reporter,
 ) -> None:
     """Train backbone and head on the photos, with the views that students will see.
 
@@ -240,10 +242,10 @@ def _fine_tune(
 
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         pixels, target = (part.to(precision.device) for part in data)
-        return nn.functional.cross_entropy(model(normalise(pixels, model.info)).float(), target, reduction="none")
+        return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
 
     steps = config.finetune_epochs * per_epoch
-    with tell.bar("Fine-tuning the teacher", steps, unit="steps") as update:
+    with reporter.bar("Fine-tuning the teacher", steps, unit="steps") as update:
         fit(
             nn.ModuleDict({"model": model}),
             batch,

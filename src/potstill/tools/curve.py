@@ -30,7 +30,9 @@ class Point:
     seeds: int
 
 
-def learning_curve(data: Path, per_class: Sequence[int], config: Config, folder: Path, tell: Reporter) -> list[Point]:
+def learning_curve(
+    data: Path, per_class: Sequence[int], config: Config, folder: Path, reporter: Reporter
+) -> list[Point]:
     """Run the whole job once for each number of labels per class, into `folder/per-class-N`, and write `curve.csv`.
 
     Each teacher knows only the labels of its own run. What becomes of the other photos is `images.rest`.
@@ -42,9 +44,9 @@ def learning_curve(data: Path, per_class: Sequence[int], config: Config, folder:
         raise ConfigError("Name at least one number of labels per class, all 2 or more: --per-class 20,50,100.")
     points: list[Point] = []
     for count in sorted(set(per_class)):
-        tell.say(f"{count} labels per class")
+        reporter.info(f"{count} labels per class")
         settings = from_mapping({"images.per_class": count}, base=config)
-        result = distill(data, config=settings, run=folder / f"per-class-{count}", tell=tell)
+        result = distill(data, config=settings, run=folder / f"per-class-{count}", reporter=reporter)
         comparison = result.comparison
         points += [
             Point(

@@ -23,8 +23,8 @@ from potstill.pipeline import QUICK, Result, distill
 
 CLASSES = ("functional", "defective")
 TEST_SHARE = 0.25
-LICENCE = """The demo's photos: "A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence
-Imagery" (Buerhop-Lutz et al. 2018), licence CC BY-NC-SA 4.0: with attribution, not for commercial use."""
+LICENSE = """The demo's photos: "A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence
+Imagery" (Buerhop-Lutz et al. 2018), license CC BY-NC-SA 4.0: with attribution, not for commercial use."""
 PUBLISHED = {"SVM": 0.824, "VGG-19": 0.884}
 
 SETTINGS: dict[str, Any] = {
@@ -93,17 +93,17 @@ def make_folder(target: Path) -> Path:
     return target
 
 
-def run_demo(*, quick: bool = False, runs: Path = Path("runs"), tell: Reporter | None = None) -> Result:
+def run_demo(*, quick: bool = False, runs: Path = Path("runs"), reporter: Reporter | None = None) -> Result:
     """The whole job on the solar cells, in `runs/demo` (with `quick`, in `runs/demo-quick`).
 
     Raises:
         DataError, WeightsError: the packages of `potstill[demo]` are not installed.
     """
-    tell = tell or Reporter()
-    tell.say(LICENCE)
+    reporter = reporter or Reporter()
+    reporter.info(LICENSE)
     photos = make_folder(runs / "demo-photos")
     config = from_mapping({**SETTINGS, **(QUICK if quick else {})})
-    return distill(photos, config=config, run=runs / ("demo-quick" if quick else "demo"), tell=tell)
+    return distill(photos, config=config, run=runs / ("demo-quick" if quick else "demo"), reporter=reporter)
 
 
 def beside_published(result: Result) -> str:

@@ -1,7 +1,7 @@
 """The one training loop, for teachers and students alike. Killed at any step, it goes on to the same weights.
 
 A batch is a pure function of the step number, so there is no iterator whose place could be lost; everything else that
-a step depends on (weights, averages, optimiser, random numbers) is in the checkpoint.
+a step depends on (weights, averages, optimizer, random numbers) is in the checkpoint.
 """
 
 import contextlib

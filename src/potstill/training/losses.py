@@ -18,7 +18,7 @@ def task_loss(student_logits: Tensor, targets: Tensor, *, label_smoothing: float
 
     Args:
         student_logits: (B, C).
-        targets: (B, C) one-hot labels, or blends of two for mixed views; all zero for unlabelled photos, which
+        targets: (B, C) one-hot labels, or blends of two for mixed views; all zero for unlabeled photos, which
             then count 0.
         label_smoothing: share of each target that is spread over all classes. Szegedy et al. 2016, arXiv:1512.00567.
     Returns:
@@ -50,7 +50,7 @@ def distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
 
 
 def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """‖z_s − z_t‖² / (2 C) of the logits, each centred over the classes: `distill_loss` for T → ∞.
+    """‖z_s − z_t‖² / (2 C) of the logits, each centered over the classes: `distill_loss` for T → ∞.
 
     Returns:
         (B,) ≥ 0.
@@ -106,7 +106,7 @@ def dkd_loss(
 
 
 def feature_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """1 − cosine between projected student features and standardised teacher features.
+    """1 − cosine between projected student features and standardized teacher features.
 
     Args:
         student_features: (B, D), through the projector already.

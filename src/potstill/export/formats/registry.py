@@ -36,7 +36,7 @@ class Format:
     packages: tuple[str, ...]
     """Whose versions are written down; the first one is the runtime."""
     any_size: bool
-    """The file takes photos of any size; otherwise the caller cuts the centre square and resizes it (`fit`)."""
+    """The file takes photos of any size; otherwise the caller cuts the center square and resizes it (`fit`)."""
     precisions: tuple[str, ...] = PRECISIONS
     weight_steps: int = 127
     """int8: steps of the weights on either side of 0, as its tool rounds them."""

@@ -1,4 +1,4 @@
-"""Quantisation-aware distillation: with rounded numbers the student learns to say what it said without, and a little of
+"""Quantization-aware distillation: with rounded numbers the student learns to say what it said without, and a little of
 what the stored soft labels say.
 
 The last rung for int8. Weights and inputs of every convolution and linear layer are rounded to 8 bits in the forward
@@ -19,7 +19,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
-from potstill.models.classifier import Classifier, load, normalise, save
+from potstill.models.classifier import Classifier, load, normalize, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.training.loop import Schedule, fit
@@ -38,7 +38,7 @@ def distill_rounded(
     student: Path,
     run: Run,
     out: Path,
-    tell: Reporter,
+    reporter: Reporter,
     *,
     weight_steps: int,
     float_layers: Collection[str] = (),
@@ -63,18 +63,18 @@ def distill_rounded(
         photo, view = generator.integers(photos, size=BATCH), generator.integers(count, size=BATCH)
         pixels = torch.from_numpy(renderer(photo, view))
         with torch.inference_mode():
-            own = exact(normalise(pixels, exact.info)).softmax(-1)
+            own = exact(normalize(pixels, exact.info)).softmax(-1)
         said = torch.from_numpy(soft.logits(photo, view).astype(np.float32)).softmax(-1)
         return pixels, ((1 - TEACHER) * own + TEACHER * said).clamp(min=1e-8).log()
 
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         model.eval()  # the norms keep what they learned; gradients flow all the same
-        return distill_loss(model(normalise(data[0], model.info)), data[1], temperature=temperature)
+        return distill_loss(model(normalize(data[0], model.info)), data[1], temperature=temperature)
 
     out.mkdir(parents=True, exist_ok=True)
     with (
         rounded_weights(model, weight_steps, but=float_layers),
-        tell.bar("Quantisation-aware distillation", steps, unit="steps") as update,
+        reporter.bar("Quantization-aware distillation", steps, unit="steps") as update,
     ):
         _round_inputs(layers_of(model, but=float_layers).values(), model, lambda step: batch(step)[0])
         fit(
@@ -86,7 +86,7 @@ def distill_rounded(
             checkpoint=out / "checkpoint.safetensors",
             after_step=lambda step, _: update(step),
         )
-    save(model, out, quantisation_aware={"steps": steps, "lr": LR, "weight_steps": weight_steps})
+    save(model, out, quantization_aware={"steps": steps, "lr": LR, "weight_steps": weight_steps})
     (out / "checkpoint.safetensors").unlink()
 
 
@@ -97,6 +97,6 @@ def _round_inputs(layers: Collection[nn.Module], model: Classifier, pixels: Call
         layer.register_forward_pre_hook(rounding)
     with torch.inference_mode():
         for step in range(RANGE_PHOTOS // BATCH):
-            model(normalise(pixels(step), model.info))
+            model(normalize(pixels(step), model.info))
     for rounding in rounded:
         rounding.seeing = False

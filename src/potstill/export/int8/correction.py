@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.export.int8.rounding import Layer, rounded_weights
-from potstill.models.classifier import Classifier, load, normalise, save
+from potstill.models.classifier import Classifier, load, normalize, save
 
 
 def correct_biases(
@@ -30,7 +30,7 @@ def correct_biases(
         float_layers: names of layers that the format will not round.
     """
     model, exact = load(student), load(student)
-    pixels = normalise(torch.from_numpy(photos), model.info)
+    pixels = normalize(torch.from_numpy(photos), model.info)
     with torch.no_grad():
         wanted = _means(exact, pixels)
         with rounded_weights(model, steps, but=float_layers):

@@ -32,7 +32,7 @@ LADDER = (
     Rung(name="training views"),
     Rung(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
     Rung(name="sensitive layers in float", plain_photos=True, percentile=True, float_layers=True),
-    Rung(name="quantisation-aware distillation", float_layers=True, aware=True),
+    Rung(name="quantization-aware distillation", float_layers=True, aware=True),
 )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from potstill.export.int8.rounding import RoundedInput, RoundedWeight, layers_of
-from potstill.models.classifier import load, normalise
+from potstill.models.classifier import load, normalize
 
 PHOTOS = 32
 """Fewer than for calibration: every layer takes a pass of its own."""
@@ -32,7 +32,7 @@ def sensitive_layers(student: Path, photos: np.ndarray, *, steps: int) -> tuple[
     """
     model = load(student).eval()
     layers = layers_of(model)
-    pixels = normalise(torch.from_numpy(photos), model.info)
+    pixels = normalize(torch.from_numpy(photos), model.info)
     inputs = {name: RoundedInput() for name in layers}
 
     @torch.inference_mode()

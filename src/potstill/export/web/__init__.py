@@ -3,7 +3,7 @@
     index.html  app.js  style.css    the page
     student.onnx                     the student, preprocessing inside, as `--to onnx` makes and scores it
     model.json                       class names, threshold, and what the run measured
-    ort.js  *.wasm  LICENCES.txt     ONNX Runtime for the browser, from its npm package
+    ort.js  *.wasm  LICENSES.txt     ONNX Runtime for the browser, from its npm package
 
 Nothing comes from another host, and the page's content security policy forbids it to send anything anywhere.
 """
@@ -16,7 +16,7 @@ from potstill.deploy.predictor import chosen_student
 from potstill.export.attempts import Tolerance
 from potstill.export.results import read_results
 from potstill.export.stage import export
-from potstill.export.web.runtime import FILES, LICENCES, get_runtime
+from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json, write_bytes, write_json, write_text
 from potstill.run.folder import Run
@@ -30,7 +30,7 @@ def export_web(
     student: str | None = None,
     seed: int | None = None,
     tolerance: Tolerance | None = None,
-    tell: Reporter | None = None,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Write the folder `6_export/STUDENT/web` and return it.
 
@@ -42,9 +42,9 @@ def export_web(
         ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is not right any more.
     """
     name = student or chosen_student(run)
-    tell = tell or Reporter(log=run.path / "log.txt")
-    library = get_runtime(tell)
-    export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, tell=tell)
+    reporter = reporter or Reporter(log=run.path / "log.txt")
+    library = get_runtime(reporter)
+    export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, reporter=reporter)
     facts = read_results(run)["students"][name]
     file = next(f for f in facts["files"] if (f["format"], f["precision"]) == ("onnx", "float32"))
     folder = run.export / name / "web"
@@ -52,7 +52,7 @@ def export_web(
     for source in [*sorted(PAGE.iterdir()), *(library / target for target in FILES.values())]:
         write_bytes(folder / source.name, source.read_bytes())
     write_bytes(folder / "student.onnx", (run.export / file["file"]).read_bytes())
-    write_text(folder / "LICENCES.txt", LICENCES)
+    write_text(folder / "LICENSES.txt", LICENSES)
     write_json(folder / "model.json", describe(run, name, facts))
     return folder
 

@@ -26,7 +26,7 @@ FILES = {
 
 TIMEOUT_SECONDS = 600
 
-LICENCES = f"""ort.js and ort-wasm-simd-threaded.wasm are ONNX Runtime, from the npm package {PACKAGE} {VERSION}.
+LICENSES = f"""ort.js and ort-wasm-simd-threaded.wasm are ONNX Runtime, from the npm package {PACKAGE} {VERSION}.
 
 MIT License
 
@@ -47,7 +47,7 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 """
 
 
-def get_runtime(tell: Reporter) -> Path:
+def get_runtime(reporter: Reporter) -> Path:
     """The folder that holds the runtime's files, fetched at the first call.
 
     Raises:
@@ -55,7 +55,7 @@ def get_runtime(tell: Reporter) -> Path:
     """
     folder = cache_folder() / f"{PACKAGE}-{VERSION}"
     if not all((folder / target).is_file() for target in FILES.values()):
-        tell.say(f"Getting {PACKAGE} {VERSION} with npm (once, about 30 MB)")
+        reporter.info(f"Getting {PACKAGE} {VERSION} with npm (once, about 30 MB)")
         unpack(_pack(), folder)
     return folder
 

@@ -64,7 +64,7 @@ class Source(Protocol):
 
     name: str
     has_licenses: bool
-    """Whether each photo carries a licence, so that the licence filter applies."""
+    """Whether each photo carries a license, so that the license filter applies."""
     public: bool
     """Whether it is on the open internet, where one photo turns up under many names and copies are worth refusing."""
 
@@ -77,7 +77,7 @@ class Source(Protocol):
         ...
 
     async def facts(self) -> dict[str, Any]:
-        """For dataset.json: files used, with their ETags, revisions, licences of the whole."""
+        """For dataset.json: files used, with their ETags, revisions, licenses of the whole."""
         ...
 
     async def probe(self) -> str:

@@ -1,4 +1,4 @@
-"""Fixed archives by name: `--source archive:imagenette2-160`. Small, labelled, always the same; good for trying out.
+"""Fixed archives by name: `--source archive:imagenette2-160`. Small, labeled, always the same; good for trying out.
 
 Imagenette, Imagewoof and STL-10 are made of ImageNet pixels: non-commercial by origin. Oxford pets: CC BY-SA 4.0.
 """
@@ -139,7 +139,7 @@ class FixedArchive:
     async def _open(self) -> None:
         if self._items:
             return
-        self._reporter.say(f"{self._what}: licence {self._archive.license}")
+        self._reporter.info(f"{self._what}: license {self._archive.license}")
         tars = []
         for url, md5 in self._archive.files:
             path = cache_folder() / "archives" / self._what / PurePosixPath(url).name

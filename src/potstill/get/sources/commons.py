@@ -1,4 +1,4 @@
-"""Wikimedia Commons: files that depict a Wikidata item, or of a category. The best licence data of all sources.
+"""Wikimedia Commons: files that depict a Wikidata item, or of a category. The best license data of all sources.
 
 The rules of the house changed hard in 2025 and 2026: the User-Agent must name the person who runs the program,
 thumbnails exist in a few widths only and their addresses must come from the API, two files at once.

@@ -1,7 +1,7 @@
 """Hugging Face data sets by name: `--source hf:OWNER/NAME` or `hf:OWNER/NAME@CONFIG`. Public sets need no account.
 
 Rows come from the dataset viewer, filtered by the index of the class; the photo addresses in them expire, so they
-are used at once and never kept. Licences are those of the whole set, often "unknown": they are printed.
+are used at once and never kept. Licenses are those of the whole set, often "unknown": they are printed.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ OURS = {"train": "train", "test": "test", "validation": "test", "valid": "test",
 
 
 class HuggingFace:
-    """One labelled image set."""
+    """One labeled image set."""
 
     name = "hf"
     has_licenses = False
@@ -109,7 +109,7 @@ class HuggingFace:
             card = await self._client.json(f"{self._hub}/api/datasets/{self._dataset}")
             license = (card.get("cardData") or {}).get("license", "unknown")
             self._card = {"license": license, "revision": card.get("sha", "")}
-        self._reporter.say(f"{self._dataset}: licence of the set: {self._card.get('license', 'unknown')}")
+        self._reporter.info(f"{self._dataset}: license of the set: {self._card.get('license', 'unknown')}")
 
     def _candidate(self, concept: Concept, split: str, row: dict[str, Any]) -> Candidate | None:
         image = row["row"].get(self._image)

@@ -1,4 +1,4 @@
-"""iNaturalist: observations of living things, each photo with its own licence. Pets are "casual" there, never research.
+"""iNaturalist: observations of living things, each photo with its own license. Pets are "casual" there, never research.
 
 The API is asked once a second; pixels come from its open bucket. Observations are walked by id, for paging stops
 at 10,000 rows.
@@ -18,7 +18,7 @@ PAGE = 200
 PER_OBSERVATION = 3
 """More photos of one animal on one day add little."""
 LICENSES = "cc0,cc-by,cc-by-sa,cc-by-nc,cc-by-nc-sa"
-"""Asked for; the licence filter then decides. Photos with all rights reserved are never listed."""
+"""Asked for; the license filter then decides. Photos with all rights reserved are never listed."""
 
 
 class INaturalist:

@@ -124,7 +124,7 @@ class OpenImages:
     async def _file(self, path: str) -> Path:
         target = cache_folder() / "openimages" / path
         if not target.is_file() and path != NAMES:
-            self._reporter.say(f"Open Images: fetching the list {path} (once; it is kept in {target.parent})")
+            self._reporter.info(f"Open Images: fetching the list {path} (once; it is kept in {target.parent})")
         self._facts[path] = await fetch_file(self._client, f"{self._lists}/{path}", target, self._reporter)
         return target
 

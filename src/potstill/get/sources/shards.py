@@ -61,7 +61,7 @@ def shard_candidates(shards: Sequence[Path]) -> Iterator[Candidate]:
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Neighbours with one key; `parts` by extension, in lower case."""
+    """Neighbors with one key; `parts` by extension, in lower case."""
     current, parts = "", dict[str, Member]()
     for member in members(shard):
         path = PurePosixPath(member.name)

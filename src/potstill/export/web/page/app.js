@@ -1,5 +1,5 @@
 // Runs the student on photos and on the camera. The ONNX file holds the whole preprocessing; here a photo is only
-// decoded, turned upright (EXIF) and cut to its centre square, which the file would do, too.
+// decoded, turned upright (EXIF) and cut to its center square, which the file would do, too.
 import * as ort from "./ort.js";
 
 const SMALLEST = 16;
@@ -54,7 +54,7 @@ async function classify(rgb, side) {
   return { probabilities: Array.from(probabilities.data), milliseconds: performance.now() - began };
 }
 
-// Draws the centre square of an image or video frame onto the canvas and returns its bytes.
+// Draws the center square of an image or video frame onto the canvas and returns its bytes.
 function square(source, width, height) {
   const cut = Math.min(width, height);
   if (cut < SMALLEST) throw new Refusal(`It has ${width} × ${height} pixels; the smallest side must be ${SMALLEST}.`);
@@ -87,7 +87,7 @@ async function show(blob) {
     if (blob.size === 0) throw new Refusal("The file is empty.");
     let bitmap;
     try {
-      // The pixels as they are in the file: Potstill does not follow colour profiles either.
+      // The pixels as they are in the file: Potstill does not follow color profiles either.
       bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
     } catch {
       throw new Refusal("This browser cannot read it as a picture. JPEG, PNG and WebP work everywhere.");
@@ -95,7 +95,7 @@ async function show(blob) {
     const { rgb, side } = square(bitmap, bitmap.width, bitmap.height);
     bitmap.close();
     at("picture").hidden = false;
-    at("picture").setAttribute("aria-label", `Your photo: its centre, ${side} × ${side} pixels`);
+    at("picture").setAttribute("aria-label", `Your photo: its center, ${side} × ${side} pixels`);
     at("hint").hidden = true;
     const answer = await classify(rgb, side);
     if (mine === turn) tell(answer, true);

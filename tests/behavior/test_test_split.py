@@ -48,7 +48,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_test_split_is_unread_before_the_comparison(photos: Path, tmp_path: Path, read: list[str]) -> None:
     settings = {**TINY, "seeds": 1, "student.epochs": 1, "teacher.probe_epochs": 5}
-    potstill.distill(photos, settings=settings, run=tmp_path / "run", tell=Reporter(quiet=True))
+    potstill.distill(photos, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True))
     assert len(read) > 24, "the watch works: the comparison did read them"
 
 
@@ -65,4 +65,4 @@ def test_a_stage_that_peeks_is_caught(
 
     monkeypatch.setattr(pipeline, stage, peeking)
     with pytest.raises(AssertionError, match="before the comparison"):
-        potstill.distill(photos, settings=TINY, run=run_copy.path, tell=Reporter(quiet=True))
+        potstill.distill(photos, settings=TINY, run=run_copy.path, reporter=Reporter(quiet=True))

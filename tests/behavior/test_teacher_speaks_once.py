@@ -21,7 +21,7 @@ def test_another_student_asks_the_teacher_nothing(
 
     monkeypatch.setattr(Classifier, "both", counting)
     more = {**TINY, "student.models": ["mobilenetv1_025@48"]}
-    result = potstill.distill(photos, settings=more, run=run_copy.path, tell=Reporter(quiet=True))
+    result = potstill.distill(photos, settings=more, run=run_copy.path, reporter=Reporter(quiet=True))
     assert asked["teacher"] == 0
     assert asked["student"] > 0
     before, after = tiny_run.comparison, result.comparison

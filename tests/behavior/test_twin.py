@@ -63,7 +63,7 @@ def test_student_and_twin_differ_in_their_targets_only(
     student = captured(tiny_run.run, monkeypatch, job(tmp_path / "a", DISTILLED, seed))
     twin = captured(tiny_run.run, monkeypatch, job(tmp_path / "b", RECIPE, seed))
     assert student["weights"] == twin["weights"], "the same starting weights"
-    assert student["schedule"] == twin["schedule"], "the same steps, optimiser and averaging"
+    assert student["schedule"] == twin["schedule"], "the same steps, optimizer and averaging"
     assert student["precision"] == twin["precision"]
     assert student["evaluate_at"] == twin["evaluate_at"]
     assert len(student["batches"]) == twin["schedule"].steps >= 9
