@@ -72,7 +72,7 @@ def distill(
     given |= {name: parse_amount(value, UNITS[name], name) for name, value in limits.items() if value}
     settings = combined(config, words.get(), recipe, given, pipeline.QUICK if quick else {})
     if dry_run:
-        print("\n".join(pipeline.dry_run(data, settings).lines()))
+        print("\n".join(pipeline.dry_run(data, settings)))
         return
     _print_result(pipeline.distill(data, config=settings, run=run, redo=redo, track=track))
 

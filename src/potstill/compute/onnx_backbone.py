@@ -1,10 +1,9 @@
-"""How a model answers fastest on this machine, the same answers: in torch or, on CPUs, through ONNX Runtime.
+"""Inference at the highest speed of this machine with the same outputs: in torch or, on CPUs, in ONNX Runtime.
 
 ONNX Runtime takes about half the time of torch for the same float32 features. It is used where the extra `export` is
-installed, timing says that it is faster, and there is enough to answer that writing the graph pays; what the graph
-says is compared with the model before it is used. Else torch answers, folded, in float32 or bfloat16
-(`potstill.compute.fold_batchnorm`).
-"""
+installed, it is faster by timing, and there are enough views that exporting the graph pays; the graph's features are
+compared with the model's before it is used. Otherwise torch runs the folded model, in float32 or bfloat16
+(`potstill.compute.fold_batchnorm`)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,102 +13,107 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.compute.device import Machine, has_onnxruntime
-from potstill.compute.fold_batchnorm import fused, same_features
+from potstill.compute.device import has_onnxruntime
+from potstill.compute.fold_batchnorm import fold, same_features
 from potstill.compute.inference import BATCH
+from potstill.compute.machine import Machine
+from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
-from potstill.compute.selection import WORTH_IT, fastest_precision
+from potstill.compute.selection import MIN_SPEEDUP, fastest_precision
 from potstill.compute.timing import photos_per_second
 from potstill.models.classifier import Classifier
-from potstill.run.files import read_json, replacing, write_json
+from potstill.run.files import replacing
 
 MIN_SECONDS = 20.0
-"""Work that torch has done sooner is not worth a graph, which takes some ten seconds to write, nor the timing of
-batches."""
+"""Shorter work does not pay for exporting a graph, which takes some ten seconds, nor for timing batches."""
 
 BATCHES = (BATCH // 2, BATCH, 2 * BATCH)
-"""Photos in one go that are tried."""
+"""Batch sizes that are tried."""
 
 FILE = "backbone.onnx"
 """In the teacher's folder until the soft labels are stored."""
 
 
-def choose_precision(
-    model: Classifier, folder: Path, machine: Machine, *, looks: int
-) -> tuple[Precision, dict[str, float]]:
-    """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
+def measure_inference(model: Classifier, folder: Path, machine: Machine, *, num_views: int) -> Measured:
+    """The fastest arithmetic, runtime and batch for this model, by timing once; stored in its folder.
 
-    `looks` is the number of views that this stage will have answered; labeling them all has more.
+    Args:
+        num_views: that the teacher's stage will process; labeling takes more.
     """
-    path, device = folder / "precision.json", machine.torch_device()
-    if not path.is_file():
-        precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
-        long = looks / speeds[precision.name] >= MIN_SECONDS
-        if _may_use_graph(machine, long=long):
-            form = graph_form(model, folder, threads=machine.cores)
-            if form is not None:
-                speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
-                speeds["onnxruntime"] = round(speed, 1)
-                asked = machine.runtime == "onnxruntime"
-                if asked or speed > speeds[precision.name]:
-                    precision = Precision(device, runtime="onnxruntime")
-        precision, batches = _choose_batch(model, folder, precision, machine, long=long)
-        _write_precision(folder, precision, speeds, batches)
-    facts = read_json(path)
-    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"], facts.get("batch", BATCH))
-    return precision, facts["photos_per_second"]
+    known = Measured.read(folder)
+    if known is not None:
+        return known
+    device = torch.device(machine.device)
+    folded = fold(model, Precision(device))
+    precision, speeds = fastest_precision(folded, model.info.size, machine, training=False)
+    measured = Measured(dtype=precision.name, photos_per_second=speeds, batch=BATCH)
+    long = num_views / measured.speed >= MIN_SECONDS
+    if _may_use_graph(machine, long=long):
+        measured = _with_graph(model, folder, machine, measured)
+    measured = _with_batch(model, folder, machine, measured, long=long)
+    measured.write(folder)
+    return measured
 
 
-def _choose_batch(
-    model: Classifier, folder: Path, precision: Precision, machine: Machine, *, long: bool
-) -> tuple[Precision, dict[str, float]]:
-    """How many photos to answer in one go, and the photos per second of each number that was tried."""
-    if machine.label_batch != "auto" or not long:
-        batch = BATCH if machine.label_batch == "auto" else machine.label_batch
-        return replace(precision, batch=batch), {}
-    form = form_for(model, precision, folder, threads=machine.cores)
-    plain = replace(precision, runtime="torch")  # the form itself knows what it runs in
-    speeds = {
-        number: photos_per_second(form, model.info.size, plain, training=False, batch=number)[0] for number in BATCHES
-    }
+def _with_graph(model: Classifier, folder: Path, machine: Machine, measured: Measured) -> Measured:
+    """In ONNX Runtime where it gives the same features, and is faster or was asked for."""
+    graph = graph_model(model, folder, threads=machine.cores)
+    if graph is None:
+        return measured
+    plain = Precision(torch.device(machine.device))
+    speed, _ = photos_per_second(graph, model.info.size, plain, training=False)
+    speeds = {**measured.photos_per_second, "onnxruntime": round(speed, 1)}
+    if machine.requested.runtime == "onnxruntime" or speed > measured.speed:
+        return replace(measured, dtype="float32", runtime="onnxruntime", photos_per_second=speeds)
+    return replace(measured, photos_per_second=speeds)
+
+
+def _with_batch(model: Classifier, folder: Path, machine: Machine, measured: Measured, *, long: bool) -> Measured:
+    """With the batch that was asked for, or the fastest of `BATCHES`."""
+    if machine.requested.label_batch != "auto" or not long:
+        batch = BATCH if machine.requested.label_batch == "auto" else machine.requested.label_batch
+        return replace(measured, batch=batch)
+    precision = measured.precision(machine.device)
+    chosen = inference_model(model, precision, folder, threads=machine.cores)
+    plain = replace(precision, runtime="torch")  # the model itself knows what it runs in
+    speeds = {n: photos_per_second(chosen, model.info.size, plain, training=False, batch=n)[0] for n in BATCHES}
     best = max(speeds, key=lambda number: speeds[number])
-    if speeds[best] < WORTH_IT * speeds[BATCH]:
+    if speeds[best] < MIN_SPEEDUP * speeds[BATCH]:
         best = BATCH
-    return replace(precision, batch=best), {str(number): round(speed, 1) for number, speed in speeds.items()}
+    rounded = {str(number): round(speed, 1) for number, speed in speeds.items()}
+    return replace(measured, batch=best, batch_photos_per_second=rounded)
 
 
 def _may_use_graph(machine: Machine, *, long: bool) -> bool:
-    on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
-    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and long)
+    asked = machine.requested
+    on_cpu = machine.device == "cpu" and asked.precision != "bfloat16" and has_onnxruntime()
+    return asked.runtime == "onnxruntime" or (asked.runtime == "auto" and on_cpu and long)
 
 
-def advice(machine: Machine, seconds: float) -> str:
-    """What would make labeling faster here, when it takes so many seconds; empty when nothing would."""
-    slow = machine.device == "cpu" and machine.runtime == "auto" and seconds >= MIN_SECONDS and not has_onnxruntime()
-    return "On a CPU the teacher may answer twice as fast: pip install 'potstill[export]'" if slow else ""
+def install_hint(machine: Machine, seconds: float) -> str:
+    """What to install to make labeling faster here, when it takes so many seconds; empty when nothing would."""
+    slow = machine.device == "cpu" and machine.requested.runtime == "auto" and seconds >= MIN_SECONDS
+    if not slow or has_onnxruntime():
+        return ""
+    return "On a CPU labeling may take half the time with ONNX Runtime: pip install 'potstill[export]'"
 
 
-def keep_exact(folder: Path, speeds: dict[str, float], quick: Precision) -> Precision:
-    """float32 after all, instead of `quick`, in the faster runtime; written down."""
+def fall_back_to_float32(folder: Path, measured: Measured) -> Measured:
+    """The record with float32 instead of a faster arithmetic, in the faster runtime; stored."""
+    speeds = measured.photos_per_second
     graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
-    precision = Precision(quick.device, runtime="onnxruntime" if graph else "torch", batch=quick.batch)
-    _write_precision(folder, precision, speeds, {})
-    return precision
+    exact = replace(
+        measured,
+        dtype="float32",
+        runtime="onnxruntime" if graph else "torch",
+        batch_photos_per_second={},
+    )
+    exact.write(folder)
+    return exact
 
 
-def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float], batches: dict[str, float]) -> None:
-    facts = {
-        "dtype": precision.name,
-        "runtime": precision.runtime,
-        "photos_per_second": speeds,
-        "batch": precision.batch,
-        "batch_photos_per_second": batches,
-    }
-    write_json(folder / "precision.json", facts)
-
-
-def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier | None:
-    """The model with its backbone as a graph; None where it cannot be written, or says something else.
+def graph_model(model: Classifier, folder: Path, *, threads: int) -> Classifier | None:
+    """The model with its backbone as an ONNX graph; None where it cannot be exported, or gives other features.
 
     Args:
         model: on the CPU.
@@ -117,24 +121,24 @@ def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier |
     """
     path = folder / FILE
     if path.is_file():
-        form = _GraphForm(model, path, threads)
-        if same_features(model, form, torch.device("cpu")):
-            return form
+        graph = _GraphModel(model, path, threads)
+        if same_features(model, graph, torch.device("cpu")):
+            return graph
     try:
         _write(model, path)
     except (RuntimeError, TypeError, ValueError, AttributeError, torch.onnx.OnnxExporterError):
         return None  # code of the model that the exporter cannot follow
-    form = _GraphForm(model, path, threads)
-    return form if same_features(model, form, torch.device("cpu")) else None
+    graph = _GraphModel(model, path, threads)
+    return graph if same_features(model, graph, torch.device("cpu")) else None
 
 
-def form_for(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
-    """The form of a model that answers as `precision` says; in torch where the graph fails."""
-    form = graph_form(model, folder, threads=threads) if precision.runtime == "onnxruntime" else None
-    return form or fused(model, precision)
+def inference_model(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
+    """The model in the form that `precision` names, for inference only; in torch where the graph fails."""
+    graph = graph_model(model, folder, threads=threads) if precision.runtime == "onnxruntime" else None
+    return graph or fold(model, precision)
 
 
-class _GraphForm(Classifier):
+class _GraphModel(Classifier):
     """Features from ONNX Runtime, logits from the model's own head."""
 
     def __init__(self, model: Classifier, path: Path, threads: int) -> None:
@@ -173,7 +177,7 @@ class _Backbone(nn.Module):
 def _write(model: Classifier, path: Path) -> None:
     """Any number of photos, (B, 3, S, S) float32 normalized pixels → (B, D)."""
     size = model.info.size
-    backbone = _Backbone(fused(model, Precision(torch.device("cpu")))).to(memory_format=torch.contiguous_format)
+    backbone = _Backbone(fold(model, Precision(torch.device("cpu")))).to(memory_format=torch.contiguous_format)
     batch: Any = torch.export.Dim("batch", min=1, max=4096)
     with replacing(path) as temporary:
         torch.onnx.export(

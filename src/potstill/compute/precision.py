@@ -14,19 +14,19 @@ class Precision:
     device: torch.device
     dtype: torch.dtype = torch.float32
     runtime: str = "torch"
-    """What runs a backbone that only answers: "torch" or "onnxruntime"."""
+    """Of inference: "torch" or "onnxruntime"."""
     batch: int = 32
-    """Photos that it looks at in one go."""
+    """Photos in one inference step."""
+
+    @classmethod
+    def on(cls, device: str) -> "Precision":
+        """float32 on this device."""
+        return cls(torch.device(device))
 
     @property
     def name(self) -> str:
         """The arithmetic as settings and files call it: "float32" or "bfloat16"."""
         return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def timed_as(self) -> str:
-        """The name of its speed among those that were measured."""
-        return self.name if self.runtime == "torch" else self.runtime
 
     @property
     def title(self) -> str:

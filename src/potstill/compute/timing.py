@@ -3,11 +3,27 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from potstill.compute.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """The trainings of one model, as far as speed depends on them."""
+
+    size: int
+    """Input side in pixels."""
+    batch: int
+    """Photos per step."""
+    photos: int
+    """That one training processes, over all epochs."""
+    trainings: int
+    """That wait to be run."""
+
 
 PROBE_SECONDS = 1.0
 

@@ -71,12 +71,13 @@ class Classifier(nn.Module):
         names = [name for name, module in net.named_modules() if module is head_of]
         if not names:
             raise ModelError(_UNSPLIT.format(info.name, "it has no single classifier"))
-        self._head_name = names[0]
+        self.head_name = names[0]
+        """Of the classifier in `net`."""
         self._stages, self._stage_widths = _stages_of(net, info.levels)
 
     @property
     def head(self) -> nn.Module:
-        return self.net.get_submodule(self._head_name)
+        return self.net.get_submodule(self.head_name)
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalized pixels → (B, D) pooled features, the head's input.
@@ -227,6 +228,17 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
     return model
 
 
+def feature_widths(info: ModelInfo) -> tuple[int, int]:
+    """Numbers of features: of all that the head sees, and of the backbone's last. No weights are loaded."""
+    try:
+        with torch.device("meta"):
+            model = Classifier(construct(info.architecture, info.arguments), info)
+    except (RuntimeError, NotImplementedError):  # a constructor that computes with its tensors
+        model = Classifier(construct(info.architecture, info.arguments), info)
+    last = model.head.in_features if isinstance(model.head, nn.Linear) else int(model.net.num_features)  # type: ignore[arg-type]
+    return last + 2 * sum(model._stage_widths), last
+
+
 def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
     """Write `model.safetensors` and `model.json`. `trained` is added to what is known of its training.
 
@@ -284,5 +296,5 @@ def _set_head(model: Classifier, classes: int, width: int, dropout: float) -> No
     head: nn.Module = last
     if width:
         head = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout), last)
-    parent, _, leaf = model._head_name.rpartition(".")
+    parent, _, leaf = model.head_name.rpartition(".")
     setattr(model.net.get_submodule(parent) if parent else model.net, leaf, head)

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ STAGES: dict[str, str] = {
     "7_report": "the page to read: index.html",
 }
 
+FORMAT = 2
+"""Of run folders, in run.json. Folders of format 1 have no such file."""
+
 Inputs = Mapping[str, Any]
 
 
@@ -43,14 +47,38 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """An existing run folder. Raises PotstillError where there is none."""
+        """An existing run folder. Raises PotstillError where there is none, or one of another format."""
         path = Path(path)
         if not (path / "config.toml").is_file():
             raise PotstillError(
                 f"{path} is not a run folder (it has no config.toml).\n"
                 "  `potstill distill DATA` makes one under runs/ and prints its name."
             )
-        return cls(path)
+        run = cls(path)
+        run.require_format()
+        return run
+
+    @property
+    def format(self) -> int:
+        """The format that its files are written in."""
+        path = self.path / "run.json"
+        return int(read_json(path).get("format", 1)) if path.is_file() else 1
+
+    def require_format(self) -> None:
+        """Raise StaleError for a run folder that another version of Potstill made."""
+        if self.format != FORMAT:
+            raise StaleError(
+                f"{self.path} was made by another version of Potstill (run format {self.format}; this version reads "
+                f"{FORMAT}).\n  Use that version to read it, or make a new run from the same photos."
+            )
+
+    def create(self) -> bool:
+        """Make the folder, or check the format of one that is there. Returns whether it is new."""
+        if (self.path / "config.toml").is_file():
+            self.require_format()
+            return False
+        write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill")})
+        return True
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
