@@ -1,4 +1,4 @@
-"""The main job, from photos to report. Each line reads finished folders and writes only its own."""
+"""The main job, from photos to report. Each stage reads finished folders and writes only its own."""
 
 import shlex
 import sys
@@ -101,12 +101,12 @@ def distill(
         config: all settings; the defaults when None.
         settings: single settings by dotted name, such as `{"student.lr": 1e-3}`; they win over `config`.
         run: the run folder; a fitting unfinished or finished one under `runs/`, or a new one, when None.
-        quick: seconds instead of minutes, to see that everything works; the numbers mean nothing.
+        quick: minutes instead of hours, to see that everything works; the numbers mean nothing.
         redo: make stages again that were made from other settings or photos.
         track: "tensorboard", "trackio", "mlflow" or "wandb": follow the trainings there, too.
         reporter: where to print.
     Raises:
-        PotstillError: whatever a user can mend, before any long work where possible.
+        PotstillError: what a user can fix, before any long work where possible.
     """
     short = {"student.models": students, "images.classes": classes, "seeds": seeds}
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from potstill.data.resize import fit, shown
+from potstill.data.resize import crop_side, fit
 from potstill.deploy.deployable import Deployable
 from potstill.models.classifier import build, describe
 
@@ -26,8 +26,8 @@ def test_a_crop_shows_the_middle_and_nothing_else() -> None:
     photo[25:75, 55:105] = 200
     assert (fit(Image.fromarray(photo), 20, 0.5) == 200).all()
     assert (fit(Image.fromarray(photo), 20) > 100).mean() == 0.25
-    assert [shown(side, 1.0) for side in (1, 7, 500)] == [1, 7, 500]
-    assert [shown(side, 0.875) for side in (1, 8, 500)] == [1, 7, 438]
+    assert [crop_side(side, 1.0) for side in (1, 7, 500)] == [1, 7, 500]
+    assert [crop_side(side, 0.875) for side in (1, 8, 500)] == [1, 7, 438]
 
 
 def test_halves_are_rounded_down_everywhere() -> None:

@@ -41,7 +41,7 @@ def has_onnxruntime() -> bool:
 
 
 def environment(machine: Machine) -> dict[str, Any]:
-    """What environment.json says of the machine and the versions."""
+    """The content of environment.json: the machine and the versions."""
     names = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
     return {
         "machine": asdict(machine),

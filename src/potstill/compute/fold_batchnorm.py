@@ -53,7 +53,7 @@ def agreement(exact: np.ndarray, quick: np.ndarray) -> float:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Replace every batch norm that is registered right after a convolution by what it does beside scaling."""
+    """Replace every batch norm that is registered right after a convolution by what it does besides scaling."""
     before: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and _fits(before, child):
@@ -88,7 +88,7 @@ def same_features(model: Classifier, other: Classifier, device: torch.device) ->
     pixels = torch.randn(2, 3, model.info.size, model.info.size, generator=generator).to(device)
     try:
         exact, folded = model.eval().features(pixels), other.features(pixels)
-    except (RuntimeError, TypeError, AttributeError):  # code of the model that asks its norms for more
+    except (RuntimeError, TypeError, AttributeError):  # the model uses other attributes of its norms
         return False
     finally:
         model.train(was_training)

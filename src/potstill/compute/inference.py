@@ -29,7 +29,7 @@ def outputs(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batc
 def plain_outputs(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
-    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, cut as the model looks at it."""
+    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, at the model's crop."""
     views = plain_views(store, rows, model.info.crop)[:, None]
     renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
@@ -45,12 +45,12 @@ def store_features(
     writer: RowWriter,
     precision: Precision,
     update: Callable[[int], None],
-    turned: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
+    transform: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
 ) -> None:
     """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
 
-    Goes on after the last photo that the writer holds. `update` is told the number of finished photos. `turned` makes
-    what is written of features (n, V, D) and the numbers (n,) of their photos.
+    Resumes after the last photo that the writer holds. `update` gets the number of finished photos. `transform` turns
+    features (n, V, D) and the positions (n,) of their photos into what is written.
     """
     photos, count = renderer.views.shape
     block = max(1, precision.batch // max(count, 1))
@@ -58,5 +58,5 @@ def store_features(
         numbers = np.arange(start, min(start + block, photos))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
         features, _ = outputs(model, pixels, precision)
-        writer.write(turned(features.reshape(len(numbers), count, -1), numbers))
+        writer.write(transform(features.reshape(len(numbers), count, -1), numbers))
         update(int(numbers[-1]) + 1)

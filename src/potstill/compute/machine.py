@@ -1,4 +1,4 @@
-"""How a run uses this machine: what was decided, and what was asked for. Knows no torch."""
+"""How a run uses this machine: what was decided, and what was requested. Does not import torch."""
 
 from dataclasses import dataclass, field
 

@@ -56,7 +56,7 @@ def measure_inference(model: Classifier, folder: Path, machine: Machine, *, num_
 
 
 def _with_graph(model: Classifier, folder: Path, machine: Machine, measured: Measured) -> Measured:
-    """In ONNX Runtime where it gives the same features, and is faster or was asked for."""
+    """In ONNX Runtime where it gives the same features, and is faster or was requested."""
     graph = graph_model(model, folder, threads=machine.cores)
     if graph is None:
         return measured
@@ -69,7 +69,7 @@ def _with_graph(model: Classifier, folder: Path, machine: Machine, measured: Mea
 
 
 def _with_batch(model: Classifier, folder: Path, machine: Machine, measured: Measured, *, long: bool) -> Measured:
-    """With the batch that was asked for, or the fastest of `BATCHES`."""
+    """With the requested batch, or the fastest of `BATCHES`."""
     if machine.requested.label_batch != "auto" or not long:
         batch = BATCH if machine.requested.label_batch == "auto" else machine.requested.label_batch
         return replace(measured, batch=batch)
@@ -85,9 +85,9 @@ def _with_batch(model: Classifier, folder: Path, machine: Machine, measured: Mea
 
 
 def _may_use_graph(machine: Machine, *, long: bool) -> bool:
-    asked = machine.requested
-    on_cpu = machine.device == "cpu" and asked.precision != "bfloat16" and has_onnxruntime()
-    return asked.runtime == "onnxruntime" or (asked.runtime == "auto" and on_cpu and long)
+    wanted = machine.requested
+    on_cpu = machine.device == "cpu" and wanted.precision != "bfloat16" and has_onnxruntime()
+    return wanted.runtime == "onnxruntime" or (wanted.runtime == "auto" and on_cpu and long)
 
 
 def install_hint(machine: Machine, seconds: float) -> str:

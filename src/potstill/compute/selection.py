@@ -18,11 +18,10 @@ MAX_DIFFERENCE = 0.1
 def fastest_precision(
     model: nn.Module, size: int, machine: Machine, *, training: bool, batch: int = 16
 ) -> tuple[Precision, dict[str, float]]:
-    """The precision that was asked for; with "auto" the one that does more photos per second with this model here.
+    """The requested precision; with "auto" the one with more photos per second for this model on this machine.
 
     Args:
-        training: time forward and backward, on the thread that one of several trainings has, or as many as were asked
-            for; else the forward pass alone, on all.
+        training: time forward and backward with the threads of one training; else the forward pass with all.
     Returns:
         The choice, and the measured photos per second by name.
     """

@@ -42,7 +42,7 @@ def torch_threads(number: int) -> Iterator[None]:
 def photos_per_second(
     model: nn.Module, size: int, precision: Precision, training: bool, batch: int = 16
 ) -> tuple[float, float]:
-    """The speed, and the mean square of the answers to a batch of noise, for comparing arithmetics."""
+    """The speed, and the mean square of the outputs for a batch of noise, for comparing arithmetics."""
     noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))
     pixels = noise.to(precision.device).permute(0, 3, 1, 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -56,7 +56,7 @@ def photos_per_second(
             total.backward()
         return float(total.detach())  # waits for the device
 
-    answer = step()
+    square = step()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < PROBE_SECONDS:
         step()
@@ -65,4 +65,4 @@ def photos_per_second(
     model.zero_grad(set_to_none=True)
     model.load_state_dict(state)
     model.train(was_training)
-    return speed, answer
+    return speed, square

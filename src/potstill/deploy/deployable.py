@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from potstill.data.resize import ROUND_UP_FROM, shown
+from potstill.data.resize import ROUND_UP_FROM, crop_side
 from potstill.models.classifier import Classifier
 
 
@@ -41,7 +41,7 @@ class Deployable(nn.Module):
         height, width = photo.shape[0], photo.shape[1]
         side = torch.sym_min(height, width)
         if self.crop < 1:
-            side = shown(side, self.crop)  # type: ignore[arg-type]  # a symbol while exporting
+            side = crop_side(side, self.crop)  # type: ignore[arg-type]  # a symbol while exporting
         # narrow, not slicing: slices give exporters sizes that they cannot reason about.
         pixels = pixels.narrow(2, (height - side) // 2, side).narrow(3, (width - side) // 2, side)
         pixels = F.interpolate(

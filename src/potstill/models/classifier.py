@@ -48,7 +48,7 @@ class ModelInfo:
     """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
     for models that cannot show them."""
     crop: float = 1.0
-    """Share of the center square's side that it looks at (`potstill.data.resize.shown`)."""
+    """Share of the center square's side that it is given (`potstill.data.resize.crop_side`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, license."""
     trained: dict[str, Any] = field(default_factory=dict)
@@ -83,8 +83,8 @@ class Classifier(nn.Module):
         """(B, 3, S, S) normalized pixels → (B, D) pooled features, the head's input.
 
         With `info.levels` the mean and deviation of every channel of so many earlier maps follow the last features
-        (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers have forgotten what ImageNet's classes did
-        not ask for.
+        (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers no longer represent what did not help to
+        separate ImageNet's classes.
         """
         net: Any = self.net
         if not self._stages:
@@ -123,8 +123,8 @@ def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
 
 
 @torch.no_grad()
-def _shows_its_maps(model: Classifier) -> bool:
-    """Whether timm's intermediate maps are as wide as it tells, and the last features stay what they are."""
+def _has_usable_maps(model: Classifier) -> bool:
+    """Whether timm's intermediate maps have the documented widths, and the last features stay the same."""
     net: Any = model.net.eval()
     pixels = _some_pixels(model.info)
     try:
@@ -139,8 +139,8 @@ def _shows_its_maps(model: Classifier) -> bool:
 
 
 @torch.no_grad()
-def _require_answers(model: Classifier) -> None:
-    """ModelError where features and head do not belong together: some of timm's models keep more before their head."""
+def _require_logits(model: Classifier) -> None:
+    """ModelError where the head does not fit the features: some of timm's models have more layers before their head."""
     try:
         model.eval()(_some_pixels(model.info))
     except (RuntimeError, TypeError) as error:
@@ -221,10 +221,10 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
         if state is not None:
             net.load_state_dict(state, strict=False)  # all but the classifier; names and shapes are checked already
         model = Classifier(net, dataclasses.replace(info, weights=source))
-        if model._stages and not _shows_its_maps(model):
+        if model._stages and not _has_usable_maps(model):
             model = Classifier(net, dataclasses.replace(info, weights=source, levels=0))
         _set_head(model, len(info.classes), info.head_width, dropout)
-    _require_answers(model)
+    _require_logits(model)
     return model
 
 

@@ -1,8 +1,8 @@
-"""The run folder: where things are, what is finished, what is stale and why, and writing that cannot be half done.
+"""The run folder: what is finished, what is stale and why.
 
 Each stage owns one folder. It first writes `inputs.json` (what it is made from), then its files, last `done.json`.
-A stage whose `done.json` agrees with today's inputs is skipped; one that was interrupted goes on; one that was made
-from something else is refused with the difference, or made again when asked to.
+A stage whose `done.json` agrees with today's inputs is skipped; one that was interrupted is resumed; one that was
+made from something else is refused with the difference, or made again with --redo.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from potstill.run.files import read_json, write_json, write_text
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
     "2_teacher": "the large model, trained on your classes",
-    "3_soft_labels": "the teacher's answers for every view of every photo",
+    "3_soft_labels": "the teacher's outputs for every view of every photo",
     "4_students": "each small model, distilled and alone (its twin), once per seed",
     "5_comparison": "the test photos, read here for the first time: every number, with its interval",
     "6_export": "files to deploy, each scored again on the test photos",
@@ -167,7 +167,7 @@ class Run:
 
     def _next(self, done: Mapping[str, bool]) -> list[str]:
         if not done["5_comparison"]:
-            return [f"potstill distill DATA --run {self.path}     # go on where it stopped"]
+            return [f"potstill distill DATA --run {self.path}     # resume"]
         return [
             f"potstill predict {self.path} photo.jpg",
             f"potstill export {self.path} --to onnx",
@@ -234,7 +234,7 @@ class Stage:
         return hashlib.sha256(json.dumps(self.facts()["inputs"], sort_keys=True).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
-        """What `finish` was told. Raises PotstillError when the stage is not finished."""
+        """The facts of `finish`. Raises PotstillError when the stage is not finished."""
         if not self.is_done:
             raise PotstillError(f"{self.path} is not finished. Run `potstill distill` on this run folder first.")
         return dict(read_json(self.path / "done.json"))

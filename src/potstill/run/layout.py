@@ -1,4 +1,4 @@
-"""Where the files of a run lie: one place that knows."""
+"""Where the files of a run are: the one place that knows."""
 
 from pathlib import Path
 

@@ -213,7 +213,7 @@ class _Training:
 
 
 def copy_job(first: Job, job: Job) -> None:
-    """Write what training the job would have written again: `first` is finished, and the same training."""
+    """Write what training the job would write: `first` is finished, and is the same training."""
     for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
         shutil.copyfile(first.folder / name, job.folder / name)
     described = read_json(first.folder / "model.json")
@@ -229,7 +229,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
     recipe = job.recipe
     count = soft.views.shape[1]
     labeled = store.labels(soft.photos) >= 0
-    # The twin knows labels only. With unlabeled photos about, it passes over the labeled ones more often instead.
+    # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
     mine = np.arange(len(soft.photos)) if recipe.arm == "distilled" else np.flatnonzero(labeled)
     per_epoch = max(1, len(mine) // recipe.batch_size)
     size = describe(job.model, run.classes(), size=job.size).size

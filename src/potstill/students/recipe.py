@@ -11,7 +11,7 @@ from potstill.run.layout import ARMS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How one model learns, everything decided. All zero distillation weights: a twin."""
+    """How one model is trained, everything decided. With all distillation weights 0 it is a twin."""
 
     epochs: int
     batch_size: int
@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def arm(self) -> str:
-        """Whether a teacher takes part. A distilled student whose pilots chose "no teacher" learns as a twin does."""
+        """Whether a teacher takes part. A distilled student whose pilots chose "no teacher" is trained like a twin."""
         return "distilled" if self.distill_weight or self.feature_weight else "alone"
 
     def steps(self, photos: int) -> int:
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def arm(self) -> str:
-        """What its folder says it is; a pilot is what its recipe makes it."""
+        """By the name of its folder; of a pilot, by its recipe."""
         return self.folder.name if self.folder.name in ARMS else self.recipe.arm
 
     def inputs(self) -> dict[str, Any]:

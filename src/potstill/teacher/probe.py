@@ -84,7 +84,7 @@ class Probe:
         return head
 
     def learn_folds(self, reporter: Reporter, *, from_all: bool) -> None:
-        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: what they say of the plain photos."""
+        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: their logits for the plain photos."""
         rows, folds = self.photos[self.known], self.config.folds
         fold = np.full(len(self.photos), -1)
         fold[self.known] = fold_of(self.store, rows, folds)
