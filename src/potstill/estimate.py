@@ -56,7 +56,7 @@ def _teacher_seconds(teacher: TeacherPlan, plan: Plan, machine: Machine) -> floa
     views = plan.train_photos * views_each + len(plan.images.folder.files) - plan.train_photos
     total = 0.0
     for name, size in zip(teacher.config.model, teacher.sizes, strict=True):
-        info = describe(name, plan.images.folder.classes, size=size, levels=teacher.config.levels)
+        info = describe(name, plan.images.folder.classes, size=size, feature_stages=teacher.config.feature_stages)
         model = fold(build(info), Precision.on(machine.device))
         precision, speeds = fastest_precision(model, size, machine, training=False)
         total += START_SECONDS + views / speeds[precision.name]

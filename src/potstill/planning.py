@@ -176,7 +176,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         lr=lr,
         weight_decay=student.weight_decay,
         ema=student.ema,
-        crop=student.crop,
+        crop_pct=student.crop_pct,
         dtype="float32",
         soft_labels="",
     )
@@ -250,7 +250,7 @@ def _disk(plan: Plan) -> dict[str, float]:
     config, photos, views = plan.teacher.config, plan.train_photos, plan.soft_labels.num_views
     classes = plan.images.folder.classes
     widths = [
-        feature_widths(describe(name, classes, size=size, levels=config.levels))
+        feature_widths(describe(name, classes, size=size, feature_stages=config.feature_stages))
         for name, size in zip(config.model, plan.teacher.sizes, strict=True)
     ]
     rendered = max(photos * views * student.input_size**2 * 3.0 for student in plan.students.students)

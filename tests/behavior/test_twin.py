@@ -151,14 +151,14 @@ def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result
     labels = store.labels(val)
     losses = {}
     for crop in ("auto", 1.0, 0.875, 0.6):
-        one = job(tmp_path / str(crop), replace(RECIPE, crop=crop))  # type: ignore[arg-type]
+        one = job(tmp_path / str(crop), replace(RECIPE, crop_pct=crop))  # type: ignore[arg-type]
         train_job(one, tiny_run.run, "cpu", lambda step: None)
         model = load(one.folder)
         with np.load(one.folder / "val_predictions.npz") as stored:
             logits = stored["logits"]
         assert np.allclose(plain_outputs(model, store, val, cpu)[1], logits, atol=1e-4), "looked at as it was measured"
         losses[crop] = metrics.nll(logits / model.info.trained["temperature"], labels)
-        assert model.info.crop == crop if crop != "auto" else model.info.crop in student_job.CROPS
+        assert model.info.crop_pct == crop if crop != "auto" else model.info.crop_pct in student_job.CROPS
     assert len({losses[crop] for crop in (1.0, 0.875, 0.6)}) == 3
     assert losses["auto"] == min(losses[crop] for crop in student_job.CROPS)
 

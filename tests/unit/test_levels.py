@@ -29,8 +29,8 @@ CPU = torch.device("cpu")
 LITE = "efficientnet_lite0"
 
 
-def of(name: str, levels: int, size: int = 64) -> Classifier:
-    return build(describe(name, ["a", "b", "c"], size=size, levels=levels), seed=1).eval()
+def of(name: str, feature_stages: int, size: int = 64) -> Classifier:
+    return build(describe(name, ["a", "b", "c"], size=size, feature_stages=feature_stages), seed=1).eval()
 
 
 def some_pixels(size: int = 64) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monke
 
     monkeypatch.setattr(models, "construct", telling_wrong)
     model = of(LITE, 4)
-    assert model.info.levels == 0
+    assert model.info.feature_stages == 0
     assert model(some_pixels()).shape == (2, 3)
 
 
@@ -109,9 +109,9 @@ def test_it_is_stored_and_loaded_and_older_files_have_none(tmp_path: Path) -> No
     assert torch.equal(load(tmp_path / "new")(some_pixels()), model(some_pixels()))
     save(of(LITE, 0), tmp_path / "old", role="teacher")
     content = read_json(tmp_path / "old" / "model.json")
-    del content["levels"]
+    del content["feature_stages"]
     write_json(tmp_path / "old" / "model.json", {**content, "format": 2})
-    assert load_info(tmp_path / "old").levels == 0
+    assert load_info(tmp_path / "old").feature_stages == 0
     assert load(tmp_path / "old")(some_pixels()).shape == (2, 3)
 
 
@@ -139,7 +139,7 @@ def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Pat
     sizes = []
     for penalty in (0.0, 0.02, 0.5):
         config = TeacherConfig(
-            model=(LITE,), weights="package", size=64, probe_views=1, folds=0, min_gain=0, probe_penalty=penalty
+            model=(LITE,), weights="package", size=64, probe_views=1, folds=0, min_gain=0, head_l2=penalty
         )
         run = run_on(store, tmp_path / f"run-{penalty}")
         teach(config, ViewsConfig(), context_of(run))
@@ -151,9 +151,9 @@ def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Pat
 
 
 def test_the_description_says_how_many_before_anything_is_built() -> None:
-    info = describe(LITE, ["a", "b"], levels=2)
-    assert info.levels == 2
-    assert dataclasses.replace(info, levels=0) == describe(LITE, ["a", "b"])
+    info = describe(LITE, ["a", "b"], feature_stages=2)
+    assert info.feature_stages == 2
+    assert dataclasses.replace(info, feature_stages=0) == describe(LITE, ["a", "b"])
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "sequencer2d_s"])

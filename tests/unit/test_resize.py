@@ -16,7 +16,7 @@ from potstill.models.classifier import build, describe
 @pytest.mark.parametrize("shape", [(64, 64), (65, 98), (98, 65), (256, 171), (33, 32), (17, 400), (20, 24), (1, 1)])
 def test_fit_is_what_the_deployable_does(shape: tuple[int, int], crop: float) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    info = replace(describe("mobilenetv1_025", ["a", "b"], size=32), crop=crop)
+    info = replace(describe("mobilenetv1_025", ["a", "b"], size=32), crop_pct=crop)
     inside = Deployable(build(info)).prepare(torch.from_numpy(photo))[0].permute(1, 2, 0).numpy()
     assert np.array_equal(fit(Image.fromarray(photo), 32, crop), inside)
 

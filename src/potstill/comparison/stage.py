@@ -21,7 +21,7 @@ from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
-from potstill.models.classifier import Classifier, load, load_info
+from potstill.models.classifier import Classifier, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of, write_json
 from potstill.run.folder import Run
@@ -94,8 +94,8 @@ def _known_answers(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def _digest(run: Run, name: str, seed: int, arm: str) -> str:
-    described = read_json(model_folder(run, name, seed, arm) / "model.json")
-    return f"{described['sha256']} {described.get('crop', 1.0)}"
+    described = read_description(model_folder(run, name, seed, arm))
+    return f"{described['sha256']} {described.get('crop_pct', 1.0)}"
 
 
 def _logits(
@@ -152,7 +152,7 @@ def _student_numbers(
             **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
             "agreement": float(np.mean([metrics.agreement(z, answers["teacher"]) for z in logits])),
             "recipe": infos[0].trained["recipe"],
-            "crop_per_seed": [info.crop for info in infos],
+            "crop_per_seed": [info.crop_pct for info in infos],
             "seconds_per_seed": [
                 read_json(model_folder(run, name, s, arm) / "done.json")["seconds"] for s in range(plan.seeds)
             ],

@@ -1,5 +1,1 @@
-"""How a model runs on this machine: device, arithmetic, threads, compilation, and inference over views.
-
-What needs a measurement is chosen here by timing. Imports `config`, `data`, `models`, `processes`, `run` and metrics.
-A new backend stands beside `onnx_backbone`.
-"""
+"""TODO room compute."""

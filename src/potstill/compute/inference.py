@@ -30,7 +30,7 @@ def plain_outputs(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
     """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, at the model's crop."""
-    views = plain_views(store, rows, model.info.crop)[:, None]
+    views = plain_views(store, rows, model.info.crop_pct)[:, None]
     renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
         outputs(model, renderer(block, np.zeros(len(block), int)), precision)

@@ -22,9 +22,9 @@ class Deployable(nn.Module):
     def __init__(self, model: Classifier, *, temperature: float = 1.0) -> None:
         super().__init__()
         # A teacher's head may see more than the bare network gives it.
-        self.net = model if model.info.levels else model.net
+        self.net = model if model.info.feature_stages else model.net
         self.size = model.info.size
-        self.crop = model.info.crop
+        self.crop = model.info.crop_pct
         self.temperature = temperature
         self.dtype = torch.float32
         self.mean: Tensor

@@ -17,9 +17,12 @@ from potstill.models.weights import initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.files import read_json, replacing, sha256_of, write_json
 
-FORMAT = 3
-"""Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1, format 2 no `levels`, which
-was 0."""
+FORMAT = 4
+"""Of model.json. A reader refuses a higher number. Format 1 had no crop, which was 1; format 2 no stages, which were 0;
+format 3 called `crop_pct` `crop` and `feature_stages` `levels`."""
+
+_FORMER_NAMES = {"crop": "crop_pct", "levels": "feature_stages"}
+"""Keys of model.json before format 4, and what they are called now."""
 
 HEAD_STD = 0.01
 """Standard deviation of new head weights. timm's own start of MobileNet and EfficientNet heads is far too large for
@@ -44,10 +47,10 @@ class ModelInfo:
     """For timm's constructor."""
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
-    levels: int = 0
+    feature_stages: int = 0
     """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
     for models that cannot show them."""
-    crop: float = 1.0
+    crop_pct: float = 1.0
     """Share of the center square's side that it is given (`potstill.data.resize.crop_side`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, license."""
@@ -73,7 +76,7 @@ class Classifier(nn.Module):
             raise ModelError(_UNSPLIT.format(info.name, "it has no single classifier"))
         self.head_name = names[0]
         """Of the classifier in `net`."""
-        self._stages, self._stage_widths = _stages_of(net, info.levels)
+        self._stages, self._stage_widths = _stages_of(net, info.feature_stages)
 
     @property
     def head(self) -> nn.Module:
@@ -82,9 +85,9 @@ class Classifier(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalized pixels → (B, D) pooled features, the head's input.
 
-        With `info.levels` the mean and deviation of every channel of so many earlier maps follow the last features
-        (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers no longer represent what did not help to
-        separate ImageNet's classes.
+        With `info.feature_stages` the mean and deviation of every channel of so many earlier maps follow the last
+        features (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers no longer represent what did not
+        help to separate ImageNet's classes.
         """
         net: Any = self.net
         if not self._stages:
@@ -114,10 +117,10 @@ class Classifier(nn.Module):
         return self.num_features - 2 * sum(self._stage_widths)
 
 
-def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
+def _stages_of(net: nn.Module, feature_stages: int) -> tuple[list[int], list[int]]:
     """Which of timm's intermediate maps, evenly spread and ending with the last, and their channels."""
     found: Any = getattr(net, "feature_info", None) if hasattr(net, "forward_intermediates") else None
-    count = min(levels, len(found or []))
+    count = min(feature_stages, len(found or []))
     stages = [math.ceil(len(found) * number / count) - 1 for number in range(1, count + 1)]
     return stages, [int(found[stage]["num_chs"]) for stage in stages]
 
@@ -171,14 +174,19 @@ def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
 
 
 def describe(
-    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, levels: int = 0
+    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, feature_stages: int = 0
 ) -> ModelInfo:
     """What the model of this name would be, without building it or touching weights.
 
     Raises:
         ModelError: no such model; the message has the nearest names.
     """
-    common: dict[str, Any] = {"name": name, "classes": tuple(classes), "head_width": head_width, "levels": levels}
+    common: dict[str, Any] = {
+        "name": name,
+        "classes": tuple(classes),
+        "head_width": head_width,
+        "feature_stages": feature_stages,
+    }
     if name in CLASSICS:
         architecture, arguments, own_size = CLASSICS[name]
         return ModelInfo(**common, **TENSORFLOW, architecture=architecture, arguments=arguments, size=size or own_size)
@@ -222,7 +230,7 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
             net.load_state_dict(state, strict=False)  # all but the classifier; names and shapes are checked already
         model = Classifier(net, dataclasses.replace(info, weights=source))
         if model._stages and not _has_usable_maps(model):
-            model = Classifier(net, dataclasses.replace(info, weights=source, levels=0))
+            model = Classifier(net, dataclasses.replace(info, weights=source, feature_stages=0))
         _set_head(model, len(info.classes), info.head_width, dropout)
     _require_logits(model)
     return model
@@ -254,12 +262,18 @@ def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
     return info
 
 
-def load_info(folder: Path) -> ModelInfo:
-    """Read model.json. Raises ModelError where it is not one."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """The plain values of model.json, in today's format. Raises ModelError for a newer format."""
     values = read_json(folder / "model.json")
-    values.pop("sha256", None)
     if values.get("format", 0) > FORMAT:
         raise ModelError(f"{folder}/model.json was written by a newer Potstill (format {values['format']}). Upgrade.")
+    return {_FORMER_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+
+
+def load_info(folder: Path) -> ModelInfo:
+    """Read model.json. Raises ModelError where it is not one."""
+    values = read_description(folder)
+    values.pop("sha256", None)
     try:
         info = ModelInfo(**values)
     except TypeError as error:

@@ -1,4 +1,1 @@
-"""Child processes and cores: how many there are, pools of workers, and children that end with their parent.
-
-Imports nothing of Potstill.
-"""
+"""TODO room processes."""

@@ -1,4 +1,1 @@
-"""Stage 7: the page to read. Everything is read from the run folder and nothing is measured here.
-
-Imports `run`, `data`, `monitoring` and metrics, and no stage.
-"""
+"""Stage 7: the page to read, made only from finished folders. Runs no model. `write.write_report` makes it."""

@@ -118,7 +118,7 @@ class _Training:
                 trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
         if recipe.compile:  # of training only: val is measured by the plain model
             model.both = torch.compile(model.both)  # type: ignore[method-assign]
-        crops = CROPS if recipe.crop == "auto" else (recipe.crop,)
+        crops = CROPS if recipe.crop_pct == "auto" else (recipe.crop_pct,)
         return cls(job, run, store, soft, trained, _Val.of(store, crops, info.size), precision)
 
     @property
@@ -177,11 +177,11 @@ class _Training:
         model, labels = self.model, self.val.labels
         found = {crops[0]: self._val_logits()}
         for crop in crops[1:]:
-            model.info = replace(model.info, crop=crop)
+            model.info = replace(model.info, crop_pct=crop)
             found[crop] = plain_outputs(model, self.store, self.val.rows, self.precision)[1]
         scaled = {crop: logits / metrics.fit_temperature(logits, labels) for crop, logits in found.items()}
         best = min(found, key=lambda crop: metrics.nll(scaled[crop], labels))
-        model.info = replace(model.info, crop=best)
+        model.info = replace(model.info, crop_pct=best)
         return found[best]
 
     def save(self, val_logits: np.ndarray) -> dict[str, Any]:

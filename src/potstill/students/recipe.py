@@ -27,7 +27,7 @@ class Recipe:
     feature_weight: float = 0.0
     task_weight: float = 1.0
     label_smoothing: float = 0.0
-    crop: float | Auto = "auto"
+    crop_pct: float | Auto = "auto"
     """Of the trained model; "auto": one of `CROPS`, by val."""
     compile: bool = False
     """By `torch.compile`: the same model up to rounding, so a finished one does not depend on it."""

@@ -62,7 +62,7 @@ def fit_head(
             lambda step: data.batch(step, mean, std),
             lambda batch: (
                 nn.functional.cross_entropy(head(batch[0]), batch[1], reduction="none")
-                + config.probe_penalty * last.weight.square().sum()
+                + config.head_l2 * last.weight.square().sum()
             ),
             Schedule(steps=steps, lr=config.probe_lr, weight_decay=0.0),
             Precision(torch.device("cpu")),

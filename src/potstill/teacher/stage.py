@@ -104,7 +104,9 @@ class _Member:
     def start(cls, name: str, size: int, folder: Path, plan: TeacherPlan, context: Context) -> "_Member":
         """Build the model from its starting weights."""
         config, store = plan.config, PixelStore(context.run.images)
-        info = describe(name, context.run.classes(), size=size, head_width=config.head_width, levels=config.levels)
+        info = describe(
+            name, context.run.classes(), size=size, head_width=config.head_width, feature_stages=config.feature_stages
+        )
         model = build(info, weights=config.weights, dropout=config.dropout).to(context.machine.device).eval()
         model.to(memory_format=torch.channels_last)
         rows = [store.rows("train")] + ([store.rows("unlabeled")] if config.unlabeled == "propagate" else [])

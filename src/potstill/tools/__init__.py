@@ -1,4 +1,1 @@
-"""Commands beside the main job: `doctor`, `demo`, and learning curves.
-
-Imports anything but the command line.
-"""
+"""TODO room tools."""

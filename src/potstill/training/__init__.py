@@ -1,4 +1,1 @@
-"""The training loop and the losses, for teachers and students alike.
-
-Imports `compute` and `run`. A new distillation loss is one function and one entry in `losses`.
-"""
+"""TODO room training."""

@@ -1,1 +1,1 @@
-"""Ways to eight bits: calibration, bias correction, sensitive layers, and quantization-aware distillation."""
+"""TODO room int8."""
