@@ -28,9 +28,9 @@ from PIL import Image
 from synthetic import synthetic_run
 from torch import nn
 
+from potstill.compute.backends import inference_model, measure_inference
 from potstill.compute.device import decide, environment
 from potstill.compute.inference import BATCH, outputs, store_features
-from potstill.compute.onnx_backbone import inference_model, measure_inference
 from potstill.compute.precision import Precision
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.support import context_of, label, run_on, teach
 
-from potstill.compute import onnx_backbone as answering
+from potstill.compute import backends as answering
+from potstill.compute.backends import inference_model, measure_inference
 from potstill.compute.device import decide
 from potstill.compute.inference import outputs, store_features
 from potstill.compute.machine import Machine
-from potstill.compute.onnx_backbone import FILE, graph_model, inference_model, measure_inference
+from potstill.compute.onnx_backbone import FILE, graph_model
 from potstill.compute.precision import Precision
 from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
@@ -41,7 +42,7 @@ def pixels() -> np.ndarray:
 
 def test_the_graph_says_what_torch_says_for_any_number_of_photos(tmp_path: Path, pixels: np.ndarray) -> None:
     model = model_of(1)
-    form = graph_model(model, tmp_path, threads=1)
+    form = graph_model(model, tmp_path, 1)
     assert form is not None
     assert form.num_features == model.num_features
     for count in (1, 2, 5):
@@ -56,14 +57,14 @@ def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = model_of(1), model_of(2)
-    assert graph_model(first, tmp_path, threads=1)
+    assert graph_model(first, tmp_path, 1)
     written = (tmp_path / FILE).read_bytes()
-    form = graph_model(second, tmp_path, threads=1)
+    form = graph_model(second, tmp_path, 1)
     assert form is not None
     assert (tmp_path / FILE).read_bytes() != written
     assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(second, pixels, GRAPH)[0], abs=1e-4)
     monkeypatch.setattr(answering, "_write", lambda model, path: pytest.fail("the graph was there"))
-    assert graph_model(second, tmp_path, threads=1)
+    assert graph_model(second, tmp_path, 1)
 
 
 def test_what_the_exporter_cannot_follow_answers_in_torch(
@@ -137,15 +138,20 @@ def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: Pi
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("cpu", 2, 2)
     assert not answering.install_hint(machine, 10_000)
-    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.backend.find_spec", lambda name: None)
     assert "pip install 'potstill[export]'" in answering.install_hint(machine, 10_000)
     assert not answering.install_hint(machine, 10)
     assert not answering.install_hint(Machine("cuda", 2, 1), 10_000)
 
 
+def test_an_unknown_runtime_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"is none of auto, torch, onnxruntime\. Did you mean 'onnxruntime'\?"):
+        decide(MachineConfig(device="cpu", runtime="onnx_runtime"))
+
+
 def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float32 only"):
         decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
-    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.backend.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'potstill\[export\]'"):
         decide(MachineConfig(device="cpu", runtime="onnxruntime"))

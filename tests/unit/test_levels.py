@@ -97,7 +97,7 @@ def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monke
 def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
     model = of(LITE, 4)
     assert same_features(model, fold(model, Precision(CPU)), CPU)
-    graph = graph_model(model, tmp_path, threads=1)
+    graph = graph_model(model, tmp_path, 1)
     assert graph is not None, "ONNX Runtime can have it"
     assert graph.num_features == model.num_features
 

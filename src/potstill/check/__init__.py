@@ -1,1 +1,4 @@
-"""TODO room check."""
+"""Checking a photo folder: unreadable files, copies, suspicious labels, quarantine instead of deletion.
+
+Imports `images`, `data`, `monitoring`, `processes` and `run`.
+"""

@@ -3,11 +3,11 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from potstill.compute.backends import check_runtime
 from potstill.compute.machine import Machine
 from potstill.config.schema import MachineConfig
 from potstill.errors import ConfigError
@@ -28,16 +28,8 @@ def decide(config: MachineConfig) -> Machine:
         ) from None
     cores = available_cores()
     jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
-    if config.runtime == "onnxruntime" and (device != "cpu" or config.precision == "bfloat16"):
-        raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
-    if config.runtime == "onnxruntime" and not has_onnxruntime():
-        raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
+    check_runtime(config, device)
     return Machine(device, cores, jobs, config)
-
-
-def has_onnxruntime() -> bool:
-    """Whether graphs can be written and run here: the extra `export`."""
-    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
 def environment(machine: Machine) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Measured:
     photos_per_second: Speeds
     """By arithmetic, and by runtime where another than torch was tried."""
     runtime: str = "torch"
-    """Of inference: "torch" or "onnxruntime"."""
+    """Of inference: "torch", or the name of another backend."""
     batch: int = 32
     """Photos in one inference step."""
     batch_photos_per_second: Speeds = field(default_factory=dict)

@@ -14,7 +14,7 @@ class Precision:
     device: torch.device
     dtype: torch.dtype = torch.float32
     runtime: str = "torch"
-    """Of inference: "torch" or "onnxruntime"."""
+    """Of inference: "torch", or the name of another backend."""
     batch: int = 32
     """Photos in one inference step."""
 
@@ -31,7 +31,7 @@ class Precision:
     @property
     def title(self) -> str:
         """For people."""
-        return self.name if self.runtime == "torch" else f"{self.name} in ONNX Runtime"
+        return self.name if self.runtime == "torch" else f"{self.name} in {self.runtime}"
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -276,9 +276,9 @@ class MachineConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Floating-point precision for training and labeling. "auto": bfloat16 if it is faster and agrees with float32,
     otherwise float32."""
-    runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
-    """Runtime for the teacher's labeling. "auto": ONNX Runtime on CPUs if it is installed (extra "export"), faster, and
-    gives the same features as torch, otherwise torch."""
+    runtime: str = "auto"
+    """Runtime for the teacher's labeling: "auto", "torch" or "onnxruntime". "auto": ONNX Runtime on CPUs if it is
+    installed (extra "export"), faster, and gives the same features as torch, otherwise torch."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to train students with `torch.compile`. "auto": try it if a training takes more than 15 minutes, and use
     it if it is at least 10 % faster, saves more time than compiling takes, and gives the same losses in a few steps."""

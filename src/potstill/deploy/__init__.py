@@ -1,1 +1,4 @@
-"""TODO room deploy."""
+"""Using a trained model: `predict`, the module that is exported, and the page to try photos on.
+
+Imports `models`, `data`, `run`, and `images` for decoding photos.
+"""

@@ -1,4 +1,8 @@
-"""Stage 6: files to deploy, one module per format, each file scored again by its own runtime on the test photos."""
+"""Stage 6: files to deploy in `6_export/`, each scored again by its own runtime on the test photos.
+
+`stage` converts and scores, `formats` has one module per format, `int8` the ways to eight bits, `web` the page that
+runs in the browser. Imports `deploy` and what inference stands on. A new format goes to `formats`.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

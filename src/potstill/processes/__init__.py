@@ -1,1 +1,4 @@
-"""TODO room processes."""
+"""Child processes and cores: how many there are, pools of workers, and children that end with their parent.
+
+Imports nothing of Potstill.
+"""

@@ -1,1 +1,4 @@
-"""Stage 7: the page to read, made only from finished folders. Runs no model. `write.write_report` makes it."""
+"""Stage 7: the page to read. Everything is read from the run folder and nothing is measured here.
+
+Imports `run`, `data`, `monitoring` and metrics, and no stage.
+"""

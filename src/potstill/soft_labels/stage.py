@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from potstill import metrics
+from potstill.compute.backends import inference_model, remove_files
 from potstill.compute.inference import BATCH, plain_outputs, store_features
-from potstill.compute.onnx_backbone import FILE, inference_model
 from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.arrays import RowWriter
@@ -61,8 +61,10 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     _save(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
     write_json(folder / "meta.json", {"members": len(members), **_confidence_stats(folder, labeling, val_logits)})
-    for leftover in [*folder.glob("teacher-*.npy"), *(member / FILE for member in members)]:
-        leftover.unlink(missing_ok=True)
+    for leftover in folder.glob("teacher-*.npy"):
+        leftover.unlink()
+    for member in members:
+        remove_files(member)
     stage.finish(photos=len(photos), views=plan.num_views)
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from potstill import metrics
+from potstill.compute.backends import fall_back_to_float32, inference_model, install_hint, measure_inference
 from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
 from potstill.compute.inference import plain_outputs, store_features
 from potstill.compute.measured import Measured
-from potstill.compute.onnx_backbone import fall_back_to_float32, inference_model, install_hint, measure_inference
 from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.context import Context

@@ -1,1 +1,4 @@
-"""TODO room tools."""
+"""Commands beside the main job: `doctor`, `demo`, and learning curves.
+
+Imports anything but the command line.
+"""

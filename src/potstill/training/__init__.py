@@ -1,1 +1,4 @@
-"""TODO room training."""
+"""The training loop and the losses, for teachers and students alike.
+
+Imports `compute` and `run`. A new distillation loss is one function and one entry in `losses`.
+"""

@@ -1,1 +1,1 @@
-"""TODO room int8."""
+"""Ways to eight bits: calibration, bias correction, sensitive layers, and quantization-aware distillation."""
