@@ -24,6 +24,7 @@ from potstill.students import runner as job_runner
 from potstill.students.job import train_job
 from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
+from potstill.training.loop import Schedule, Task
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")
 DISTILLED = replace(RECIPE, temperature=3.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
@@ -43,12 +44,12 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, one: Job) -> dict[str, A
     """What `fit` is given: starting weights, schedule, and the batches of all steps."""
     got: dict[str, Any] = {}
 
-    def fit(trained, batch, loss, schedule, precision, **others: Any) -> None:
-        state = trained["model"].state_dict()
+    def fit(task: Task[Any], schedule: Schedule, precision: Precision, **others: Any) -> None:
+        state = task.trained["model"].state_dict()
         got["weights"] = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
         got["schedule"], got["precision"] = schedule, precision
-        got["batches"] = [batch(step) for step in range(schedule.steps)]
-        got["evaluate_at"] = others["evaluate_at"]
+        got["batches"] = [task.batch(step) for step in range(schedule.steps)]
+        got["evaluate_at"] = others["callbacks"].evaluate_at
         raise _CapturedError
 
     monkeypatch.setattr(student_job, "fit", fit)

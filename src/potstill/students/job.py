@@ -30,7 +30,7 @@ from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
 from potstill.students.recipe import Job, Recipe
 from potstill.training import losses
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Callbacks, Schedule, Task, fit
 
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""
@@ -156,15 +156,15 @@ class _Training:
             )
 
         fit(
-            self.trained,
-            batches(self.job, self.run, self.store, self.soft),
-            loss,
+            Task(trained=self.trained, batch=batches(self.job, self.run, self.store, self.soft), loss=loss),
             Schedule(steps=steps, lr=recipe.lr, weight_decay=recipe.weight_decay, ema=recipe.ema),
             self.precision,
             checkpoint=self.job.folder / "checkpoint.safetensors",
-            after_step=after_step,
-            evaluate=evaluate,
-            evaluate_at=frozenset(round(steps * (k + 1) / EVALUATIONS) for k in range(EVALUATIONS)),
+            callbacks=Callbacks(
+                after_step=after_step,
+                evaluate=evaluate,
+                evaluate_at=frozenset(round(steps * (k + 1) / EVALUATIONS) for k in range(EVALUATIONS)),
+            ),
         )
         log.close()
 
