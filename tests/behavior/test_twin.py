@@ -1,6 +1,7 @@
 """The twin is the student, but for its targets. And targets matter: shuffled soft labels must lose."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,15 @@ def _taught(folder: Path, recipe: Recipe, run: Run) -> float:
     Stage(folder, folder.name).begin(one.inputs())
     train_job(one, run, "cpu", lambda step: None)
     return _test_accuracy(run, folder)
+
+
+def test_every_loss_term_is_logged_by_name_for_student_and_twin(tiny_run: "potstill.Result") -> None:
+    trained = tiny_run.run.students / tiny_run.students[0] / "seed-0"
+    names = {"distilled": {"labels", "distillation", "features"}, "alone": {"labels"}}
+    for arm, expected in names.items():
+        lines = [json.loads(line) for line in (trained / arm / "metrics.jsonl").read_text("utf-8").splitlines()]
+        assert len(lines) >= 5
+        for line in lines:
+            terms = {name.removeprefix("loss/"): value for name, value in line.items() if name.startswith("loss/")}
+            assert terms.keys() == expected, arm
+            assert sum(terms.values()) == pytest.approx(line["loss"], rel=1e-4)
