@@ -155,7 +155,7 @@ def test_no_out_of_fold_head_learns_from_photos_of_its_fold(
 
     monkeypatch.setattr(Probe, "_fit", recording)
     monkeypatch.setattr(Probe, "learn_folds", both_ways)
-    teach(few, run_on(few, tmp_path / "run"))
+    teach(run_on(few, tmp_path / "run"))
     labeled = few.rows("train")
     fold = fold_of(few, labeled, 2)
     assert set(fold) == {0, 1}
