@@ -10,7 +10,7 @@ from PIL import Image
 
 from potstill.images.decode import BadPhotoError, Decoded, decode, read_bytes
 from potstill.images.duplicates import Fingerprint, fingerprint
-from potstill.images.looks import LOOK_SIDE, look_at
+from potstill.images.statistics import LOOK_SIDE, look_at
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool
 

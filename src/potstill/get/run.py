@@ -18,7 +18,7 @@ from potstill.get.ledger import Ledger
 from potstill.get.licenses import OPEN, is_allowed
 from potstill.get.limits import Limits
 from potstill.get.sources import Concept, Source
-from potstill.get.sources.choose import SourceOptions, resolve
+from potstill.get.sources.resolve import SourceOptions, resolve
 from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
 from potstill.monitoring.progress import Reporter

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from potstill.images.decode import decode
 from potstill.images.duplicates import fingerprint
-from potstill.images.looks import LOOK_SIDE, require_usable
+from potstill.images.statistics import LOOK_SIDE, require_usable
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 """Where the lower-case name of the format is not the usual extension."""

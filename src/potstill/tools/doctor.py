@@ -17,7 +17,7 @@ from pathlib import Path
 from potstill.errors import PotstillError
 from potstill.get.client import Client, FetchError
 from potstill.get.limits import Limits
-from potstill.get.sources.choose import PUBLIC, Opened, SourceOptions
+from potstill.get.sources.resolve import PUBLIC, Opened, SourceOptions
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.run.cache import cache_folder

@@ -11,7 +11,7 @@ from potstill.get.client import Client
 from potstill.get.names import wordnet
 from potstill.get.sources import Concept, Source
 from potstill.get.sources.archives import FixedArchive
-from potstill.get.sources.bring import Bring
+from potstill.get.sources.local import Bring
 from potstill.get.sources.commons import Commons
 from potstill.get.sources.huggingface import HuggingFace
 from potstill.get.sources.imagenet import ImageNet
