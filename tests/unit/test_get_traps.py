@@ -59,7 +59,7 @@ def test_file_names_that_break_somewhere_are_replaced_by_safe_ones(tmp_path: Pat
     kept = assert_sound(tmp_path / "data")
     assert len(kept) == 12 + 12 + len(ODD)
     assert not result.streams[0].reasons
-    assert {Path(path).stem.removeprefix("bring-").isalnum() for path in kept} == {True}
+    assert {Path(path).stem.removeprefix("local-").isalnum() for path in kept} == {True}
     assert any(entry["file"] == "cat/\\xff\\xfe.jpg" for entry in kept.values())
 
 
@@ -101,7 +101,7 @@ def test_no_server_decides_where_a_file_goes(key: str) -> None:
         ("list.jsonl", b'{"url": "http://x/1.jpg", "label": "cat"}\n{"url"\n', "line 2 is no JSON"),
         ("list.parquet", b"PAR1 nonsense PAR1", "cannot be read as parquet"),
         ("cat.txt", b"http://x/\xff.jpg\n", "no UTF-8 text"),
-        ("list.xlsx", b"PK", "none of"),
+        ("list.xlsx", b"PK", "neither a tar nor a list"),
         ("list.tar", b"no tar at all" * 100, "cannot be read as a tar"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_word_that_open_images_lacks_is_looked_for_elsewhere(tmp_path: Path, m
     assert "No source knows 'xyzzy'" in text
     assert "openimages: " in text
     assert "inaturalist: " in text
-    assert "it wants --contact" in text
+    assert "commons was not searched: it needs --contact" in text
     assert "xyzzy=/m/01yrx" in text
 
 

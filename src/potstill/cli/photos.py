@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from potstill.cli import app
+from potstill.get.sources.registry import source_help
 
 
 @app.command
@@ -32,7 +33,7 @@ def get(
     into: Path,
     train: int = 500,
     test: int = 250,
-    source: str = "auto",
+    source: Annotated[str, Parameter(help=source_help())] = "auto",
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",
     license: tuple[str, ...] = (),
     allow_nc: bool = False,
@@ -58,9 +59,6 @@ def get(
         Photos per class to learn from.
     test
         Photos per class for the final numbers.
-    source
-        auto, openimages, commons, inaturalist, hf:OWNER/NAME, archive:NAME, imagenet:FOLDER, or a path: a list of URLs,
-        a folder, tar shards.
     contact
         Your e-mail address. Wikimedia Commons wants it; it goes to the servers that are asked.
     license

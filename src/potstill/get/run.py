@@ -17,8 +17,8 @@ from potstill.get.download import Download, Rules, Side, Stream, remove_leftover
 from potstill.get.ledger import Ledger
 from potstill.get.licenses import OPEN, is_allowed
 from potstill.get.limits import Limits
-from potstill.get.sources import Concept, Source
-from potstill.get.sources.resolve import SourceOptions, resolve
+from potstill.get.sources import Concept, Source, SourceOptions
+from potstill.get.sources.resolve import resolve
 from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
 from potstill.monitoring.progress import Reporter

@@ -26,8 +26,8 @@ from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
 from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
 from potstill.images.folder import Folder, PhotoFile, plain_name, read_folder
-from potstill.images.statistics import require_usable
 from potstill.images.reasons import action
+from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool

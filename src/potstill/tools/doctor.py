@@ -17,7 +17,9 @@ from pathlib import Path
 from potstill.errors import PotstillError
 from potstill.get.client import Client, FetchError
 from potstill.get.limits import Limits
-from potstill.get.sources.resolve import PUBLIC, Opened, SourceOptions
+from potstill.get.sources import SourceOptions
+from potstill.get.sources.registry import SOURCES
+from potstill.get.sources.resolve import OpenSources
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.run.cache import cache_folder
@@ -135,11 +137,13 @@ def photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
 async def _photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
     limits = Limits(tries=1, connect_seconds=5, read_seconds=10, photo_seconds=PROBE_SECONDS)
     async with Client(limits, allowed=allow_private, contact=contact) as client:
-        opened = Opened(SourceOptions(client=client, reporter=Reporter(quiet=True), contact=contact))
-        return list(await asyncio.gather(*(_probe(opened, spec) for spec in PUBLIC)))
+        opened = OpenSources(SourceOptions(client=client, reporter=Reporter(quiet=True), contact=contact))
+        return list(
+            await asyncio.gather(*(_probe(opened, source.probe) for source in SOURCES.values() if source.probe))
+        )
 
 
-async def _probe(opened: Opened, spec: str) -> Row:
+async def _probe(opened: OpenSources, spec: str) -> Row:
     try:
         source = opened(spec)
         async with asyncio.timeout(PROBE_SECONDS):

@@ -20,7 +20,7 @@ from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.large_files import fetch_file
 from potstill.get.names import near_matches, singulars, wordnet
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.get.sources.imagenet import resolve_synsets
 from potstill.get.tars import Member, members, unzipped
 from potstill.monitoring.progress import Reporter
@@ -205,3 +205,8 @@ def _stl_reader(member: Member, number: int) -> Callable[[], bytes]:
         return out.getvalue()
 
     return read
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is a name of ARCHIVES."""
+    return FixedArchive(options.client, options.reporter, text)

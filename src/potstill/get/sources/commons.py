@@ -15,7 +15,7 @@ from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.licenses import license_id
 from potstill.get.names import singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 
 WIDTH = 960
 """One of the widths that Commons makes: 20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840."""
@@ -131,3 +131,8 @@ def _candidate(concept: Concept, page: Mapping[str, Any]) -> Candidate | None:
 def _text(markup: str) -> str:
     """Plain text of a scrap of HTML."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", markup)).split())
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. Takes no text."""
+    return Commons(options.client)

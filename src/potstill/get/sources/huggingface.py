@@ -13,7 +13,7 @@ from typing import Any
 from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.names import near_matches, singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.monitoring.progress import Reporter
 
 PAGE = 100
@@ -136,3 +136,8 @@ class HuggingFace:
                 "revision": self._card.get("revision", ""),
             },
         )
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is OWNER/NAME or OWNER/NAME@CONFIG."""
+    return HuggingFace(options.client, options.reporter, text)

@@ -12,7 +12,7 @@ from typing import Any
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.get.names import wordnet
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.get.tars import members
 
 _WNID = re.compile(r"n\d{8}")
@@ -111,3 +111,8 @@ def resolve_synsets(label: str, wanted: str, have: Sequence[str] | dict[str, Any
             return Concept(label=label, id=wnid, name=name, note=note)
     few = ", ".join(f"{wnid} {table.words.get(wnid, ('?',))[0]}" for wnid in list(have)[:8])
     raise SourceError(f"{where} has no photos of {wanted!r}. It has {len(have)} synsets, such as {few}.")
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is a folder."""
+    return ImageNet(text)

@@ -22,7 +22,7 @@ from potstill.get.client import Client
 from potstill.get.large_files import fetch_file
 from potstill.get.licenses import license_id
 from potstill.get.names import near_matches, singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.monitoring.progress import Reporter
 from potstill.run.cache import cache_folder
 
@@ -196,3 +196,8 @@ def _confirmed(path: Path, mids: frozenset[str]) -> Iterator[tuple[str, str]]:
             fields = line.rstrip("\r\n").split(",")
             if len(fields) >= 4 and fields[2] in mids and fields[3] and float(fields[3]) > 0:
                 yield fields[0], fields[2]
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. Takes no text."""
+    return OpenImages(options.client, options.reporter, quick=options.quick)

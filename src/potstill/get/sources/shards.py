@@ -47,7 +47,7 @@ def shard_candidates(shards: Sequence[Path]) -> Iterator[Candidate]:
                 continue
             split = str(facts.get("split", "")).lower()
             yield Candidate(
-                key=f"bring-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
+                key=f"local-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
                 label=str(facts["label"]),
                 group=str(facts.get("group") or f"{shard.name}/{key}"),
                 read=photo.read,

@@ -81,7 +81,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     url = text("url")
     split = text("split").lower()
     return Candidate(
-        key=f"bring-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
+        key=f"local-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
         label=text("label"),
         group=text("group") or url,
         url=url,
