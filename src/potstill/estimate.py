@@ -9,7 +9,7 @@ from potstill.compute.precision import Precision
 from potstill.compute.selection import fastest_precision
 from potstill.config.schema import Config
 from potstill.images.folder import read_folder
-from potstill.images.stage import estimated_bytes
+from potstill.images.pack import estimated_bytes
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import duration
 from potstill.students.stage import epochs_for, parse_students, views_for
