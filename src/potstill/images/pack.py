@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from potstill.data.pixels import encode
 from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
@@ -71,37 +72,58 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
 
 
 def pack(folder: Folder, form: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
-    """Decode every file into pixels.bin, in order; go on after the last journalled photo of an interrupted attempt."""
-    journal = target / "pack.jsonl"
-    entries = _read_journal(journal)
-    end = max((e.offset + e.bytes for e in entries), default=0)
-    pixels_path = target / "pixels.bin"
-    with pixels_path.open("r+b" if pixels_path.exists() else "w+b") as pixels, journal.open("a") as lines:
-        pixels.truncate(end)
-        pixels.seek(end)
-        waiting: list[Packed] = []
+    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
+    with (
+        _Store(target) as store,
+        reporter.bar("Decoding photos", len(folder.files), unit="photos") as update,
+    ):
+        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, form):
+            store.add(entry, data)
+            update(len(store.entries))
+        return store.entries
 
-        def flush() -> None:
-            pixels.flush()
-            os.fsync(pixels.fileno())
-            # Not asdict: it copies the values, which takes longer than writing them.
-            lines.writelines(json.dumps({name: getattr(e, name) for name in Packed.__slots__}) + "\n" for e in waiting)
-            lines.flush()
-            waiting.clear()
 
-        with reporter.bar("Decoding photos", len(folder.files), unit="photos") as update:
-            todo = folder.files[len(entries) :]
-            for entry, data in _decoded(todo, folder.root, form):
-                entry = replace(entry, offset=end)
-                pixels.write(data)
-                end += len(data)
-                entries.append(entry)
-                waiting.append(entry)
-                if len(waiting) == _JOURNAL_EVERY:
-                    flush()
-                update(len(entries))
-            flush()
-    return entries
+class _Store:
+    """`pixels.bin` and its journal, both only appended to. Use as a context manager."""
+
+    def __init__(self, target: Path) -> None:
+        self.entries = _read_journal(target / JOURNAL)
+        """Of every file so far, in order."""
+        self._end = max((e.offset + e.bytes for e in self.entries), default=0)
+        self._waiting: list[Packed] = []
+        pixels = target / "pixels.bin"
+        self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
+        self._pixels.truncate(self._end)  # pixels that the journal does not know
+        self._pixels.seek(self._end)
+        self._journal = (target / JOURNAL).open("a")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._pixels, self._journal:
+            if kind is None:
+                self._flush()
+
+    def add(self, entry: Packed, data: bytes) -> None:
+        """Append a photo, or a rejected file, which has no bytes."""
+        entry = replace(entry, offset=self._end)
+        self._pixels.write(data)
+        self._end += len(data)
+        self.entries.append(entry)
+        self._waiting.append(entry)
+        if len(self._waiting) == _JOURNAL_EVERY:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Pixels first: the journal only lists what is on the disk."""
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        # Not asdict: it copies the values, which takes longer than writing them.
+        lines = ({name: getattr(e, name) for name in Packed.__slots__} for e in self._waiting)
+        self._journal.writelines(json.dumps(line) + "\n" for line in lines)
+        self._journal.flush()
+        self._waiting.clear()
 
 
 def _read_journal(path: Path) -> list[Packed]:
@@ -115,22 +137,22 @@ def _read_journal(path: Path) -> list[Packed]:
 
 def _decoded(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
-    # What threads share, the interpreter, is what small photos wait for. Processes take seconds to start, and handing
-    # over the pixels costs what a second one gains.
+    # Small photos keep the interpreter busy, which threads share. Processes take seconds to start, and handing over the
+    # pixels costs as much as a second process gains, so they pay off for many photos on three cores and more.
     cores = available_cores()
     many = len(files) >= PROCESSES_FROM and cores > 2
     with process_pool() if many else ThreadPoolExecutor(cores) as pool:
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
-        most = max(_CHUNKS_AHEAD, 2 * cores)
+        limit = max(_CHUNKS_AHEAD, 2 * cores)
         for start in range(0, len(files), _CHUNK):
-            ahead.append(pool.submit(_decode_some, files[start : start + _CHUNK], root, form))
-            if len(ahead) >= most:
+            ahead.append(pool.submit(_decode_chunk, files[start : start + _CHUNK], root, form))
+            if len(ahead) >= limit:
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
 
 
-def _decode_some(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> list[tuple[Packed, bytes]]:
+def _decode_chunk(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> list[tuple[Packed, bytes]]:
     return [_decode_one(file, root, form) for file in files]
 
 

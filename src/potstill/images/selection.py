@@ -19,7 +19,13 @@ from potstill.images.reasons import action
 
 
 def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
-    """Give every photo its split and leave out copies. Test photos win over val, val over train."""
+    """Assign splits, leave out copies and limit the labels per class.
+
+    Of copies the test photo stays, else the one of val.
+
+    Returns:
+        kept, rejected: the photos to train and test on, and all others with code and reason.
+    """
     rejected = [entry for entry in entries if entry.code]
     has_val = any(file.split == "val" for file in folder.files)
     good = [replace(e, split=_split_of(e, has_val, config)) for e in entries if not e.code]
@@ -40,13 +46,13 @@ def _split_of(entry: Packed, has_val: bool, config: ImagesConfig) -> str:
 
 
 def _without_copies(photos: list[Packed], folder: Folder, leak_bits: int) -> tuple[list[Packed], list[Packed]]:
-    """Leave out what `check` would: copies of another photo, and pictures in two classes, whose label nobody knows."""
+    """Leave out copies of other photos, and pictures in two classes, whose label is unknown."""
     names = [*folder.classes, ""]  # label -1 is the empty name
-    seen = [
+    candidates = [
         Photo(i, p.split or "train", names[p.label], p.sha256, p.width * p.height, _marks(p))
         for i, p in enumerate(photos)
     ]
-    copies = find_copies(seen, near_bits=min(NEAR_BITS, leak_bits), leak_bits=leak_bits)
+    copies = find_copies(candidates, near_bits=min(NEAR_BITS, leak_bits), leak_bits=leak_bits)
     gone = {copy.index: copy for copy in copies if action(copy.code) != "note"}
     rejected = [
         replace(photos[i], code=copy.code, reason=_reason(copy.code, photos[copy.of], names))
@@ -59,7 +65,7 @@ def _reason(code: str, other: Packed, names: list[str]) -> str:
     if code == "two_classes":
         return f"the same picture is in the class {names[other.label]}: {other.path}"
     if code == "identical":
-        return f"same bytes as {other.path}"
+        return f"the same bytes as {other.path}"
     where = f"the {other.split} photo " if code == "in_test" else ""
     return f"shows the same picture as {where}{other.path}"
 
@@ -70,7 +76,7 @@ def _marks(photo: Packed) -> Fingerprint:
 
 
 def _limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
-    """Keep the labels of the first `per_class` training photos of each class; photos are in the order of their hash."""
+    """Keep the labels of the first `per_class` training photos of each class, in the order of their hashes."""
     if not config.per_class:
         return photos, []
     seen: Counter[int] = Counter()
@@ -87,6 +93,7 @@ def _limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], 
 
 
 def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packed]) -> None:
+    """Raise DataError for a class with too few usable photos in train, val or test."""
     for split, needed in (("train", 2), ("val", 1), ("test", 1)):
         for label, name in enumerate(folder.classes):
             count = sum(photo.split == split and photo.label == label for photo in kept)

@@ -1,11 +1,11 @@
 """Stage 1: list, decode, check, split and pack the photos of a folder into `1_images/`.
 
-What is left out is what `potstill check` would move to quarantine, found by the same functions.
+Photos are left out for the reasons for which `potstill check` would move them to quarantine, by the same functions.
 """
 
 import hashlib
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,37 @@ def collect_images(
         largest_size: the largest input side, in pixels, of any model of the run.
         resize: how photos are shrunk to what is packed.
     Raises:
-        DataError: the folder cannot be used, or nothing is left of a class after checking.
+        DataError: the folder cannot be used, or a class has too few usable photos.
         SpaceError: the packed photos would not fit on the disk.
     """
-    folder = read_folder(data, classes=config.classes)
-    short_side = round(config.margin * largest_size)
-    stage = run.stage("1_images")
+    options = PackOptions(config=config, largest_size=largest_size, resize=resize)
+    return pack_folder(read_folder(data, classes=config.classes), options, run, reporter)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackOptions:
+    """How the photos of a run are packed."""
+
+    config: ImagesConfig
+    largest_size: int
+    """The largest input side, in pixels, of any model of the run."""
+    resize: Resize = bicubic
+    """How photos are shrunk to what is packed."""
+
+
+def pack_folder(folder: Folder, options: PackOptions, run: Run, reporter: Reporter) -> PixelStore:
+    """`collect_images` for a folder that has been read. Raises as it does."""
+    config, stage = options.config, run.stage("1_images")
+    short_side = round(config.margin * options.largest_size)
     if stage.is_done:  # photos that are packed larger than needed serve as well
         short_side = max(short_side, int(stage.facts()["inputs"].get("short_side", 0)))
-    if not stage.begin({"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)}):
-        _keep_attribution(data, run.images)
+    todo = stage.begin({"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)})
+    _copy_attribution(folder.root, run.images)
+    if not todo:
         return PixelStore(run.images)
-    _keep_attribution(data, run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize), run.images, reporter)
+    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, options.resize), run.images, reporter)
     kept, rejected = select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)
@@ -59,8 +75,8 @@ def collect_images(
     return store
 
 
-def _keep_attribution(data: Path, target: Path) -> None:
-    """Whose photos these are goes with them: a run, and the report made from it, are passed on without the folder."""
+def _copy_attribution(data: Path, target: Path) -> None:
+    """Keep the authors and licenses beside the packed photos: runs and reports are passed on without the folder."""
     for name in ("ATTRIBUTION.csv", "ATTRIBUTION.txt"):
         if (data / name).is_file():
             write_bytes(target / name, (data / name).read_bytes())

@@ -15,6 +15,7 @@ from potstill.run.files import replacing, write_text
 
 
 def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
+    """Write index.npy, images.csv, rejected.csv and classes.txt. Sorts `kept` by split and hash."""
     split_number = {split: number for number, split in enumerate(SPLITS)}
     kept.sort(key=lambda photo: (split_number[_known(photo)], photo.sha256))
     index = np.zeros(len(kept), PHOTO)
@@ -38,8 +39,8 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
         for row, p in enumerate(kept)
     ]
     write_text(target / "images.csv", _csv(columns, rows))
-    lost: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason] for p in rejected]
-    write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason"], lost))
+    left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason] for p in rejected]
+    write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason"], left_out))
     write_text(target / "classes.txt", "".join(f"{name}\n" for name in folder.classes))
 
 
