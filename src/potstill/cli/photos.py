@@ -1,6 +1,7 @@
 """Commands about folders of photos: init, get, check, count, doctor."""
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from potstill.get.sources.registry import source_help
 
 @app.command
 def init(*classes: str, into: Path) -> None:
-    """Make the empty folders for your own photos: INTO/train/CLASS and INTO/test/CLASS.
+    """Create empty folders for your own photos: INTO/train/CLASS and INTO/test/CLASS.
 
     Parameters
     ----------
@@ -45,45 +46,48 @@ def get(
     strict: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Find, download, check and split photos of these classes, with license and origin of each.
+    """Download photos of the given classes, check them, split them, and record the license and source of each.
 
-    Run again, it goes on where it stopped.
+    An interrupted download continues when the command is run again.
 
     Parameters
     ----------
     classes
-        The class names. `cat=/m/01yrx`, `cat=Q146`, `cat=n02121620` or `cat=inat:118552` says which cat is meant.
+        The class names. For ambiguous names add an identifier: `cat=/m/01yrx` (Open Images), `cat=Q146` (Wikidata),
+        `cat=n02121620` (WordNet) or `cat=inat:118552` (iNaturalist).
     into
         The photo folder: INTO/train/CLASS and INTO/test/CLASS.
     train
-        Photos per class to learn from.
+        Training photos per class.
     test
-        Photos per class for the final numbers.
+        Test photos per class.
     contact
-        Your e-mail address. Wikimedia Commons wants it; it goes to the servers that are asked.
+        Your e-mail address, which is sent to the photo servers. Wikimedia Commons requires it.
     license
-        Keep only these license families, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
+        License families to accept, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
     allow_nc
-        Also take photos that are free for non-commercial use only.
+        Also accept licenses that allow only non-commercial use.
     seed
-        Another number gives another train/test split.
+        Random seed of the train/test split.
     min_side
-        Leave out photos with a shorter side below this many pixels.
+        Skip photos whose shorter side has fewer pixels than this.
     near_bits
-        Leave out photos that look like another one: bits of 64 by which their picture hashes may differ. -1 keeps them.
+        Skip photos that look like another one: 64-bit perceptual hashes that differ in at most this many bits. -1 keeps
+        them.
     quick
-        Open Images: read only its smallest lists (42 MB), which hold fewer photos.
+        Read only the smallest lists of Open Images (42 MB), which contain fewer photos.
     dry_run
-        Say what would be fetched; fetch no photo.
+        Print what would be downloaded, without downloading any photo.
     strict
-        Exit with 1 when a class has too few photos.
+        Exit with code 1 if a class has too few photos.
     allow_private
-        HOST:PORT that may be a private address: a mirror of your own.
+        HOST:PORT of a server that may have a private address, such as your own mirror.
     """
     from potstill.get.licenses import NON_COMMERCIAL, OPEN
     from potstill.get.run import GetRequest, get, preview
-    from potstill.get.summary import shortages, table
+    from potstill.get.summary import preview_table, result_table, shortages
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
 
     request = GetRequest(
         classes=classes,
@@ -101,13 +105,13 @@ def get(
     )
     reporter = Reporter()
     if dry_run:
-        reporter.console.print(preview(request, reporter))
+        print_table(preview_table(preview(request, reporter)), sys.stderr)
         return 0
     result = get(request, reporter)
-    reporter.console.print(table(result.streams))
-    for text in (*shortages(result.streams), *(f"{host} was left alone: {why}" for host, why in result.parked.items())):
+    print_table(result_table(result.streams), sys.stderr)
+    for text in (*shortages(result.streams), *(f"Gave up on {host}: {why}" for host, why in result.parked.items())):
         reporter.info(text)
-    reporter.info(f"Photos: {into}. Whose they are: {into / 'ATTRIBUTION.csv'}.")
+    reporter.info(f"Photos: {into}. Attribution: {into / 'ATTRIBUTION.csv'}.")
     reporter.info(f"Next: potstill check {into}")
     return 1 if strict and not result.is_complete else 0
 
@@ -126,81 +130,85 @@ def check(
     min_side: int = 32,
     near_bits: int = 6,
 ) -> int:
-    """Find bad photos, copies and leaks from test into train, and move them to quarantine, with the reason.
+    """Find broken photos, duplicates and test photos that are also in train, and move them to quarantine.
 
     Parameters
     ----------
     data
         The photo folder.
     run
-        A finished run on these photos: its teacher's answers show likely wrong labels, which are listed, never moved.
+        A finished run on these photos. Photos that its teacher finds likely mislabeled are listed, but never moved.
     restore
-        Bring photos back from quarantine: of this reason, or "all".
+        Restore photos from quarantine: those with this reason, or "all".
     purge
-        Delete photos in quarantine for good: of this reason, or "all". Asks first.
+        Permanently delete photos in quarantine: those with this reason, or "all". Asks first.
     dry_run
-        Only list.
+        Only list the findings.
     yes
-        Move (or delete) without asking.
+        Move or delete without asking.
     strict
-        Exit with 1 when anything was found that goes to quarantine.
+        Exit with code 1 if any photo belongs in quarantine.
     json
-        Print all findings as JSON.
+        Print the findings as JSON.
     min_side
-        Photos with a shorter side below this many pixels go.
+        Reject photos whose shorter side has fewer pixels than this.
     near_bits
-        Bits of 64 by which the picture hashes of copies may differ; thumbnails confirm.
+        Most bits in which the 64-bit perceptual hashes of duplicates may differ. Thumbnails are compared to confirm.
     """
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
     from potstill.check.run import apply, check
-    from potstill.check.summary import summary
+    from potstill.check.summary import conclusion, finding_table, large_move
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
 
     reporter = Reporter()
     quarantine = Quarantine(data)
     if restore is not None:
-        reporter.info(f"{quarantine.restore('' if restore == 'all' else restore):,} photos are back in {data}.")
+        restored = quarantine.restore("" if restore == "all" else restore)
+        reporter.info(f"Restored {restored:,} photos to {data}.")
         return 0
     if purge is not None:
         reason = "" if purge == "all" else purge
-        if not _agreed(f"Delete {sum(1 for _ in quarantine.photos(reason)):,} photos for good?", yes=yes):
+        if not _agreed(f"Permanently delete {sum(1 for _ in quarantine.photos(reason)):,} photos?", yes=yes):
             return 2
-        reporter.info(f"{quarantine.purge(reason):,} photos were deleted.")
+        reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
         return 0
     result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run)
     write_page(result)
+    reporter.info(f"Checked {result.photos:,} photos.")
+    if result.findings:
+        print_table(finding_table(result), sys.stderr)
     moved = 0
     if not dry_run:
-        sure = yes or (bool(result.too_much) and _agreed(summary(result) + "\nMove them to quarantine?", yes=False))
-        moved = apply(result, yes=sure)
+        agreed = yes or (bool(result.too_much) and _agreed(large_move(result), yes=False))
+        moved = apply(result, yes=agreed)
     if json:
         print(jsonlib.dumps(result.as_json(), ensure_ascii=False))
-    reporter.info(summary(result, moved=moved))
+    reporter.info(conclusion(result, moved=moved))
     return 1 if strict and result.to_move else 0
 
 
 @app.command
 def count(data: Path, *, json: bool = False) -> None:
-    """Count photos per split and class, and those in quarantine.
+    """Count the photos per split and class, and those in quarantine.
 
     Parameters
     ----------
     data
         The photo folder.
     json
-        Print JSON.
+        Print the counts as JSON.
     """
-    from rich.console import Console
-
     from potstill.check.count import count
     from potstill.check.summary import count_table
+    from potstill.monitoring.tables import print_table
 
     counts = count(data)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:
-        Console(highlight=False).print(count_table(counts))
+        print_table(count_table(counts))
 
 
 @app.command
@@ -211,43 +219,38 @@ def doctor(
     json: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Say what this machine has, what is installed, and which photo sources answer.
+    """Show the hardware, the installed packages, and which photo sources can be reached.
 
     Parameters
     ----------
     contact
-        Your e-mail address, for Wikimedia Commons.
+        Your e-mail address, which Wikimedia Commons requires.
     offline
-        Ask no server.
+        Do not contact any server.
     json
         Print JSON.
     allow_private
-        HOST:PORT that may be a private address: a mirror of your own.
+        HOST:PORT of a server that may have a private address, such as your own mirror.
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from potstill.monitoring.tables import print_table, text_table
     from potstill.tools.doctor import diagnose
 
     sections = diagnose(contact=contact, allow_private=allow_private, offline=offline)
     if json:
         print(jsonlib.dumps([asdict(section) for section in sections], ensure_ascii=False))
         return 0
-    console = Console(highlight=False, soft_wrap=True)
-    marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "  "}
+    marks = {True: "ok", False: "no", None: ""}
     for section in sections:
-        console.print(f"[bold]{section.title}[/]")
-        for row in section.rows:
-            console.print(f"  {marks[row.good]} {row.name:16}", end=" ")
-            console.print(row.value, markup=False)
+        rows = [[row.name, marks[row.good], row.value] for row in section.rows]
+        print_table(text_table((section.title, "", ""), rows, right=()))
+        print()
     return 0
 
 
 def _agreed(question: str, *, yes: bool) -> bool:
-    """Ask on a terminal; without one, only --yes agrees."""
-    import sys
-
+    """Ask on a terminal; without one, the answer is no unless `yes`."""
     if yes:
         return True
     if not sys.stdin.isatty():

@@ -27,7 +27,6 @@ SPARE = 1.3
 """A preview stops at this many candidates per photo wanted; some are always gone or bad."""
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GetRequest:
     """What to get."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from potstill.get.streams import Stream, Preview
+from potstill.get.streams import Preview, Stream
 from potstill.images.reasons import meaning
 from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
 from potstill.monitoring.tables import text_table
@@ -42,7 +42,7 @@ def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[],
         yield _at_most_every(PLAIN_LINE_SECONDS, line)
 
 
-def table(streams: Sequence[Stream]) -> Table:
+def result_table(streams: Sequence[Stream]) -> Table:
     """Class by class: photos in place, and candidates left out by reason."""
     rows = []
     for stream in streams:
@@ -75,7 +75,7 @@ def shortages(streams: Sequence[Stream]) -> list[str]:
         if not short:
             continue
         label = stream.concept.label
-        lines = [f"{label}: {' and '.join(short)} photos are missing; {stream.source.name} listed {stream.listed:,} candidates."]
+        lines = [f"{label}: {' and '.join(short)} photos are missing; {stream.source.name} listed {stream.listed:,}."]
         if stream.error:
             lines.append(f"  The source stopped: {stream.error}")
         lines += [
@@ -87,7 +87,9 @@ def shortages(streams: Sequence[Stream]) -> list[str]:
         if retried:
             lines.append("  Run the same command again to retry those that failed.")
         elif stream.reasons["license"]:
-            lines.append("  --allow-nc also accepts licenses that allow only non-commercial use; --license any accepts all.")
+            lines.append(
+                "  --allow-nc also accepts licenses that allow only non-commercial use; --license any accepts all."
+            )
         else:
             lines.append("  Another source may have more photos: --source commons, --source inaturalist.")
         texts.append("\n".join(lines))

@@ -5,65 +5,46 @@ Photos are left out for the reasons for which `potstill check` would move them t
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from potstill.config.schema import ImagesConfig
+from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS
 from potstill.images.decode import Resize
-from potstill.images.folder import Folder, read_folder
+from potstill.images.folder import Folder
 from potstill.images.pack import JOURNAL, Packed, PackFormat, estimated_bytes, pack
+from potstill.images.plan import ImagesPlan
 from potstill.images.selection import require_every_class, select
 from potstill.images.tables import write_tables
-from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, write_bytes
-from potstill.run.folder import Run
 
 
-def collect_images(
-    data: Path, config: ImagesConfig, largest_size: int, run: Run, reporter: Reporter, *, resize: Resize = bicubic
-) -> PixelStore:
-    """Pack the photos of `data` for training.
+def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
+    """Pack the photos of a folder for training. Writes `1_images/`.
 
     Args:
-        data: the photo folder, see `read_folder`.
-        largest_size: the largest input side, in pixels, of any model of the run.
         resize: how photos are shrunk to what is packed.
     Raises:
-        DataError: the folder cannot be used, or a class has too few usable photos.
+        DataError: a class has too few usable photos.
         SpaceError: the packed photos would not fit on the disk.
     """
-    options = PackOptions(config=config, largest_size=largest_size, resize=resize)
-    return pack_folder(read_folder(data, classes=config.classes), options, run, reporter)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackOptions:
-    """How the photos of a run are packed."""
-
-    config: ImagesConfig
-    largest_size: int
-    """The largest input side, in pixels, of any model of the run."""
-    resize: Resize = bicubic
-    """How photos are shrunk to what is packed."""
-
-
-def pack_folder(folder: Folder, options: PackOptions, run: Run, reporter: Reporter) -> PixelStore:
-    """`collect_images` for a folder that has been read. Raises as it does."""
-    config, stage = options.config, run.stage("1_images")
-    short_side = round(config.margin * options.largest_size)
+    folder, config, run = plan.folder, plan.config, context.run
+    short_side = plan.short_side
+    stage = run.stage("1_images")
     if stage.is_done:  # photos that are packed larger than needed serve as well
         short_side = max(short_side, int(stage.facts()["inputs"].get("short_side", 0)))
-    todo = stage.begin({"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)})
+    inputs = {"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)}
+    todo = stage.begin(inputs)
     _copy_attribution(folder.root, run.images)
     if not todo:
         return PixelStore(run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, options.resize), run.images, reporter)
+    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize), run.images, context.reporter)
     kept, rejected = select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)
@@ -71,7 +52,8 @@ def pack_folder(folder: Folder, options: PackOptions, run: Run, reporter: Report
     counts = {split: len(store.rows(split)) for split in SPLITS}
     (run.images / JOURNAL).unlink()
     stage.finish(counts=counts, rejected=len(rejected), bytes=(run.images / "pixels.bin").stat().st_size, jpeg=jpeg)
-    reporter.info("Photos: " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n) + _rejections(rejected))
+    by_split = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
+    context.reporter.info("Photos: " + by_split + _rejections(rejected))
     return store
 
 
