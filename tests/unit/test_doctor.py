@@ -1,4 +1,4 @@
-"""`doctor` says which sources answer, and is not stopped by those that do not."""
+"""`doctor` reports which sources answer, and is not stopped by those that do not."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reading the layout of a photo folder: names only, every mistake told at once, with the way out."""
+"""Reading the layout of a photo folder: from names only; every mistake is reported at once, with a fix."""
 
 import os
 import re

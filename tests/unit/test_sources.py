@@ -47,7 +47,7 @@ def test_commons_pages_waits_and_credits(tmp_path: Path, monkeypatch: pytest.Mon
     assert entry["landing_url"].startswith("https://commons.wikimedia.org/wiki/File:")
 
 
-def test_commons_wants_a_contact(tmp_path: Path) -> None:
+def test_commons_requires_a_contact(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"--contact me@example\.org"):
         run_get(tmp_path / "data", NOBODY, "cat", source="commons")
 
@@ -94,7 +94,7 @@ def test_hugging_face_uses_signed_addresses_at_once(tmp_path: Path, monkeypatch:
         monkeypatch.setenv("POTSTILL_HF_VIEWER_BASE", server.url)
         monkeypatch.setenv("POTSTILL_HF_BASE", server.url)
         result = run_get(tmp_path / "data", server, "Cats", "dog", source="hf:me/pets", train=110, test=20)
-        with pytest.raises(SourceError, match=r"no class 'bird'.*\n.*It has cat, dog\."):
+        with pytest.raises(SourceError, match=r"no class 'bird'.*\n.*Its classes: cat, dog\."):
             run_get(tmp_path / "b", server, "bird", source="hf:me/pets")
     assert result.is_complete
     kept = assert_sound(tmp_path / "data")
@@ -130,7 +130,7 @@ def test_imagenet_from_wnid_tars(tmp_path: Path) -> None:
     wnid_tar(own / f"{DOGS}.tar", DOGS, range(200, 230))
     result = run_get(tmp_path / "data", NOBODY, "cat", "dog=n02084071", source=f"imagenet:{own}", train=20, test=8)
     assert result.is_complete
-    assert result.streams[0].concept.note.startswith("2 kinds")
+    assert result.streams[0].concept.note.startswith("2 subclasses")
     kept = assert_sound(tmp_path / "data")
     assert {entry["wnid"] for entry in kept.values() if entry["label"] == "cat"} == {CATS, "n02123159"}
 
@@ -318,7 +318,7 @@ def test_a_promised_hash_must_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("url\nhttp://a/b.jpg\n", "row 2: url and label are needed"), ("", "has no label 'cat'")],
+    [("url\nhttp://a/b.jpg\n", "row 2: url and label are required"), ("", "has no label 'cat'")],
 )
 def test_bad_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(text)

@@ -33,12 +33,16 @@ def conclusion(result: CheckResult, *, moved: int = 0) -> str:
         return "No problems found."
     if moved:
         return (
-            f"Moved {moved:,} photos to {result.root / '.quarantine'}. See {page}\n"
+            f"Moved {_photos(moved)} to {result.root / '.quarantine'}. See {page}\n"
             f"To restore them: potstill check {result.root} --restore all (or one reason)"
         )
     if result.to_move:
-        return f"{len(result.to_move):,} photos would be moved to quarantine. See {page}"
+        return f"{_photos(len(result.to_move))} would be moved to quarantine. See {page}"
     return f"No photo needs to be moved. See {page}"
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count:,} photos"
 
 
 def count_table(counts: Counts) -> Table:

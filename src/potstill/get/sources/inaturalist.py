@@ -1,7 +1,7 @@
-"""iNaturalist: observations of living things, each photo with its own license. Pets are "casual" there, never research.
+"""iNaturalist: observations of living things, each photo with its own license.
 
-The API is asked once a second; pixels come from its open bucket. Observations are walked by id, for paging stops
-at 10,000 rows.
+Pets have the grade "casual", never "research". The API gets one request a second; photos come from its open
+bucket. Observations are listed by id, because paging stops at 10,000 rows.
 """
 
 import os
@@ -16,9 +16,9 @@ from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 
 PAGE = 200
 PER_OBSERVATION = 3
-"""More photos of one animal on one day add little."""
+"""Photos per observation; more of one animal on one day add little."""
 LICENSES = "cc0,cc-by,cc-by-sa,cc-by-nc,cc-by-nc-sa"
-"""Asked for; the license filter then decides. Photos with all rights reserved are never listed."""
+"""Requested from the API; the license filter decides afterwards. Photos with all rights reserved are never listed."""
 
 
 class INaturalist:
@@ -52,7 +52,7 @@ class INaturalist:
         raise SourceError(f"iNaturalist has no taxon called exactly {wanted!r}.{text}")
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """Research grade first: several people agreed on the species. Then the rest, where pets and zoo animals are."""
+        """Research grade first: several people agreed on the species. Then the rest, with pets and zoo animals."""
         for grade in ("research", "casual,needs_id"):
             last = 0
             while True:

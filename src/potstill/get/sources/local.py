@@ -1,4 +1,4 @@
-"""Photos of your own, or lists of them: `--source PATH`. A folder, a list of URLs, tar shards.
+"""Your own photos, or lists of URLs: `--source PATH`. A folder, a list, or tar shards.
 
 FOLDER/{train,test}/CLASS/*, FOLDER/CLASS/*       photos
 FOLDER/CLASS.txt                                  one URL per line, a file per class
