@@ -19,6 +19,7 @@ from potstill.cli import run as command
 from potstill.data.label_errors import check_labels, suspects
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
+from potstill.images.reasons import meaning
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
@@ -215,6 +216,26 @@ def test_the_command_writes_page_and_json(tmp_path: Path, capsys: pytest.Capture
     assert Quarantine(root).counts()
     assert command(["check", str(root), "--purge", "all", "--yes"]) == 0
     assert not (root / ".quarantine").exists()
+
+
+def test_tables_in_a_pipe_have_every_column_and_whole_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    root = folder(tmp_path)
+    (root / "train/cat/bad.jpg").write_bytes(b"<html>")
+    assert command(["check", str(root)]) == 0
+    printed = capsys.readouterr().err
+    (line,) = [line for line in printed.splitlines() if line.startswith("not_image")]
+    assert line.split() == ["not_image", "1", "quarantine", *meaning("not_image").split()]
+    assert "Moved 1 photo to" in printed
+    assert command(["count", str(root)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["class", "train", "test"] in lines
+    assert ["cat", "12", "3"] in lines
+    assert ["total", "24", "6"] in lines
+    assert ["largest", ":", "smallest", "1.0", ":", "1", "1.0", ":", "1"] in lines
+    assert ["in", "quarantine:", "1", "not_image"] in lines
 
 
 def test_wrong_labels_of_a_real_run_are_ranked_and_stay(
