@@ -24,7 +24,7 @@ from potstill.training import loop as training
 
 timing.PROBE_SECONDS = 0.01
 training.CHECKPOINT_SECONDS = 0.0  # every step can be the last one saved
-collect._JOURNAL_EVERY = 8
+pack._JOURNAL_EVERY = 8
 
 Hook = Callable[[int], None]
 """Called with the signal to send."""
