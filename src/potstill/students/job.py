@@ -257,14 +257,8 @@ def loss_of(batch: _Batch, recipe: Recipe, model: Classifier, trained: nn.Module
 
 
 def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    if recipe.method == "logit_mse":
-        return losses.logit_mse_loss(logits, teacher_logits)
-    if recipe.method == "dist":
-        return losses.dist_loss(logits, teacher_logits, temperature=recipe.temperature)
-    if recipe.method == "dkd":
-        labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
-        return losses.dkd_loss(logits, teacher_logits, labels, temperature=recipe.temperature)
-    return losses.distill_loss(logits, teacher_logits, temperature=recipe.temperature)
+    labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
+    return losses.find_method(recipe.method).loss(logits, teacher_logits, labels, recipe.temperature)
 
 
 def _cut_to_the_surest(
