@@ -25,6 +25,8 @@ from potstill.run.files import read_json
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
 
+pytestmark = pytest.mark.usefixtures("short_heads")
+
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000
 TEACHER = TeacherConfig(

@@ -20,13 +20,15 @@ from potstill.run.folder import Run
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.stage import train_teacher
 
+pytestmark = pytest.mark.usefixtures("short_heads")
+
 MACHINE = Machine("cpu", 1, 1, "float32")
 NAME = TINY["teacher.model"][0]
 
 
 def teacher_of(train: str, **settings: float) -> TeacherConfig:
     return TeacherConfig(
-        model=(NAME,), weights="package", size=64, probe_views=2, dropout=0.0, min_gain=0, train=train, **settings
+        model=(NAME,), weights="package", size=64, probe_views=2, folds=0, min_gain=0, train=train, **settings
     )
 
 

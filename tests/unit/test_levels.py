@@ -50,7 +50,8 @@ def some_pixels(size: int = 64) -> torch.Tensor:
         ("densenet121", 1024, 1024 + 2 * (256 + 512 + 1024 + 1024)),
         ("vit_tiny_patch16_224", 192, 192 + 2 * 4 * 192),  # every third of twelve
         ("convnext_atto", 320, 320 + 2 * (40 + 80 + 160 + 320)),
-        ("vgg11", 4096, 4096 + 2 * (128 + 256 + 512 + 512)),  # six maps, four of them
+        # Six maps, four of them; half a gigabyte of weights.
+        pytest.param("vgg11", 4096, 4096 + 2 * (128 + 256 + 512 + 512), marks=pytest.mark.slow),
     ],
 )
 @torch.inference_mode()
