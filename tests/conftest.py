@@ -15,12 +15,14 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
 import pytest
 import torch
-from tests.support import TINY, make_photos
+from tests.support import TINY, context_of, make_photos
 
 import potstill
 from potstill.compute import timing
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
+from potstill.images.folder import read_folder
+from potstill.images.plan import ImagesPlan
 from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
@@ -82,7 +84,9 @@ def store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
 
 
 def pack(data: Path, target: Path, *, size: int = 80, **settings: Any) -> PixelStore:
-    return collect_images(data, ImagesConfig(margin=1.0, **settings), size, Run(target), Reporter(quiet=True))
+    config = ImagesConfig(margin=1.0, **settings)
+    plan = ImagesPlan(read_folder(data, classes=config.classes), config, size)
+    return collect_images(plan, context_of(Run(target)))
 
 
 @pytest.fixture(scope="session")

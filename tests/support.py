@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from potstill.compute.machine import Machine
+from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
+from potstill.context import Context
 from potstill.data.pixels import PixelStore
+from potstill.models.classifier import describe
+from potstill.monitoring.progress import Reporter
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.soft_labels.plan import SoftLabelsPlan
+from potstill.soft_labels.stage import store_soft_labels
+from potstill.teacher.plan import TeacherPlan
+from potstill.teacher.stage import train_teacher
 
 CLASSES = ("disc", "frame", "stripes")
 
@@ -118,3 +127,21 @@ def run_on(store: PixelStore, folder: Path) -> Run:
 def weight_hashes(run: Path) -> dict[str, str]:
     """sha256 of every trained model below a run folder, by its path there."""
     return {str(p.parent.relative_to(run)): sha256_of(p) for p in sorted(run.rglob("model.safetensors"))}
+
+
+def context_of(run: Run, **machine: Any) -> Context:
+    """What a stage is given: one core, no output, and these settings of the machine."""
+    config = MachineConfig(**{"device": "cpu", "precision": "float32", **machine})
+    return Context(run, Machine("cpu", 1, 1, config), Reporter(quiet=True))
+
+
+def teach(teacher: TeacherConfig, views: ViewsConfig, context: Context) -> None:
+    """Stage 2."""
+    size = None if teacher.size == "auto" else teacher.size
+    sizes = tuple(describe(name, (), size=size).size for name in teacher.model)
+    train_teacher(TeacherPlan(teacher, views, sizes), context)
+
+
+def label(teacher: TeacherConfig, views: ViewsConfig, num_views: int, context: Context) -> None:
+    """Stage 3."""
+    store_soft_labels(SoftLabelsPlan(teacher.model, views, num_views), context)

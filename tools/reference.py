@@ -20,7 +20,7 @@ from potstill.config.load import Setting, settings
 from potstill.config.schema import Config
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
-MADE = "<!-- Made by `python tools/reference.py` from the source; a change here is lost. -->"
+MADE = "<!-- Generated from the source by `python tools/reference.py`; do not edit. -->"
 ORDER = ("demo", "get", "init", "check", "count", "distill", "curve", "predict", "report", "compare", "serve", "export")
 
 
@@ -54,7 +54,7 @@ def settings_page() -> str:
         kind: Any = sections.get(section)
         title, text = (section, _one_line(inspect.getdoc(kind))) if section else ("The run", "")
         lines += ["", f"## {title}", *(["", text] if text else [])]
-        lines += ["", "| setting | type | default | what it is |", "|---|---|---|---|"]
+        lines += ["", "| setting | type | default | description |", "|---|---|---|---|"]
         lines += [
             f"| `{s.name}` | {_cell(s.type)} | `{json.dumps(s.default, ensure_ascii=False)}` | {_cell(s.text)} |"
             for s in members
@@ -66,12 +66,12 @@ def commands_page() -> str:
     """Every command with its arguments."""
     names = [name for name in app if not name.startswith("-")]
     names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    lines = ["# Commands", "", MADE, "", "| command | what it does |", "|---|---|"]
+    lines = ["# Commands", "", MADE, "", "| command | description |", "|---|---|"]
     lines += [f"| [`potstill {n}`](#potstill-{n}) | {_cell(_docs(n).short_description or '')} |" for n in names]
     lines += [
         "",
-        "`potstill COMMAND --help` prints the same. Exit codes: 0 done; 1 done, but something is wrong, as the output "
-        "says; 2 refused, with the reason and the way out; 130 stopped with Ctrl-C, what was finished is kept.",
+        "`potstill COMMAND --help` prints the same. Exit codes: 0, success; 1, completed with problems, which are "
+        "printed; 2, an error, with its cause and what to do; 130, interrupted with Ctrl-C (finished work is kept).",
     ]
     for name in names:
         lines += list(_command(name))
@@ -93,7 +93,7 @@ def _command(name: str) -> Iterator[str]:
     if docs.long_description:
         yield from ("", _one_line(docs.long_description))
     if own:
-        yield from ("", "| argument | default | what it is |", "|---|---|---|")
+        yield from ("", "| argument | default | description |", "|---|---|---|")
     for a in own:
         variable = f" Or the environment variable {a.parameter.env_var[0]}." if a.parameter.env_var else ""
         yield f"| `{_shown(a)}` | {_default(a)} | {_cell(texts[a.field_info.name] + variable)} |"

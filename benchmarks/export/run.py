@@ -45,9 +45,9 @@ TIMED_PHOTOS = 200
 
 def main() -> None:
     """Export all students of the run, and write both tables."""
-    from potstill.deploy.predictor import student_names
     from potstill.export.formats.registry import FORMATS, PRECISIONS
     from potstill.run.folder import Run
+    from potstill.run.layout import student_names
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)

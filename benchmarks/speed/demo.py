@@ -17,13 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from potstill.compute.device import decide, environment
 from potstill.config.load import from_mapping
+from potstill.context import Context
 from potstill.data.pixels import PixelStore
+from potstill.images.folder import read_folder
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
+from potstill.planning import make_plan
 from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.soft_labels.stage import store_soft_labels
-from potstill.students.stage import views_for
 from potstill.teacher.stage import train_teacher
 from potstill.tools.demo import SETTINGS, make_folder
 
@@ -54,12 +56,13 @@ def main() -> None:
         other = Run(Path(folder) / "torch")
         other.path.mkdir()
         other.images.symlink_to(run.images)
-        store, in_torch = PixelStore(run.images), replace(machine, runtime="torch")
+        in_torch = replace(machine, requested=replace(machine.requested, runtime="torch"))
+        context, train = Context(other, in_torch, quiet), PixelStore(run.images).rows("train", "unlabeled")
+        plan = make_plan(read_folder(photos), config, train_photos=len(train))
         with other.timed("2_teacher"):
-            train_teacher(config.teacher, config.views, store, other, in_torch, quiet)
-        count = views_for(config, len(store.rows("train")))
+            train_teacher(plan.teacher, context)
         with other.timed("3_soft_labels"):
-            store_soft_labels(config.teacher, config.views, count, store, other, in_torch, quiet)
+            store_soft_labels(plan.soft_labels, context)
         before = seconds | read_json(other.path / "timings.json")
         how = f"{facts['dtype']} in {facts['runtime']}"
     hardware = f"{here['processor']}, {machine.cores} cores, {here['cpu_capability']}"

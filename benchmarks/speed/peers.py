@@ -44,22 +44,29 @@ def before_students(photos: Path, run: Any, machine: Any, teacher: Any, config: 
     that of views."""
     from potstill.compute.quick_resize import quick_bicubic
     from potstill.config.schema import ImagesConfig
+    from potstill.context import Context
     from potstill.data.soft_labels import SoftLabels
+    from potstill.images.folder import read_folder
+    from potstill.images.plan import ImagesPlan
     from potstill.images.stage import collect_images
     from potstill.monitoring.progress import Reporter
+    from potstill.soft_labels.plan import SoftLabelsPlan
     from potstill.soft_labels.stage import store_soft_labels
     from potstill.students.stage import render_views
+    from potstill.teacher.plan import TeacherPlan
     from potstill.teacher.stage import train_teacher
 
-    reporter = Reporter(quiet=True)
+    context = Context(run, machine, Reporter(quiet=True))
     clock = [time.perf_counter()]
-    store = collect_images(photos, ImagesConfig(test_share=0.1), teacher.size, run, reporter, resize=quick_bicubic)
+    collect_images(
+        ImagesPlan(read_folder(photos), ImagesConfig(test_share=0.1), teacher.size), context, resize=quick_bicubic
+    )
     clock.append(time.perf_counter())
-    train_teacher(teacher, config, store, run, machine, reporter)
+    train_teacher(TeacherPlan(teacher, config, (teacher.size,) * len(teacher.model)), context)
     clock.append(time.perf_counter())
-    store_soft_labels(teacher, config, views, store, run, machine, reporter)
+    store_soft_labels(SoftLabelsPlan(teacher.model, config, views), context)
     clock.append(time.perf_counter())
-    render_views(8.0, SIZE, store, SoftLabels.open(run), run, machine, reporter)
+    render_views(SIZE, 8.0, SoftLabels.open(run), context)
     clock.append(time.perf_counter())
     taken = [b - a for a, b in itertools.pairwise(clock)]
     return dict(zip(("packing", "teacher", "labels", "rendering"), taken, strict=True))
@@ -106,7 +113,7 @@ def train(folder: Path, dtype: str) -> float:
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
     from potstill.students import job as student_job
-    from potstill.students.job import Job, Recipe
+    from potstill.students.recipe import Job, Recipe
     from potstill.training.loop import Schedule, fit
 
     torch.set_num_threads(1)
@@ -129,13 +136,13 @@ def train(folder: Path, dtype: str) -> float:
     projector = torch.nn.Linear(model.num_features, soft.features.shape[-1])
     trained = torch.nn.ModuleDict({"model": model, "projector": projector})
     precision = Precision(torch.device("cpu"), getattr(torch, dtype))
-    batch = student_job.batches(Job(run.path, "", SIZE, "none", 0, recipe), run, store, soft, SIZE)
+    batch = student_job.batches(Job(run.path, STUDENT, SIZE, "none", 0, recipe), run, store, soft)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         fit(
             trained,
             batch,
-            lambda data: student_job.loss_of(data, recipe, model, trained, precision),
+            lambda data: student_job.loss_of(data, recipe, trained, precision),
             Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

@@ -28,23 +28,25 @@ from PIL import Image
 from synthetic import synthetic_run
 from torch import nn
 
+from potstill.compute.backends import inference_model, measure_inference
 from potstill.compute.device import decide, environment
-from potstill.compute.inference import BATCH, answers, store_features
-from potstill.compute.onnx_backbone import choose_precision, form_for
+from potstill.compute.inference import BATCH, outputs, store_features
 from potstill.compute.precision import Precision
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.schema import ImagesConfig, MachineConfig, ViewsConfig
+from potstill.context import Context
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, draw_views
 from potstill.images.folder import read_folder
+from potstill.images.plan import ImagesPlan
 from potstill.images.stage import PROCESSES_FROM, collect_images
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.students import job as student_job
-from potstill.students.job import Job, Recipe
+from potstill.students.recipe import Job, Recipe
 from potstill.training.loop import Schedule, fit
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
@@ -99,8 +101,8 @@ def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
         if recipe.feature_weight:
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1])
         job = Job(run.path, name, size, "none", 0, recipe)
-        batch = student_job.batches(job, run, store, soft, size)
-        return trained, batch, lambda data: student_job.loss_of(data, recipe, model, trained, precision)
+        batch = student_job.batches(job, run, store, soft)
+        return trained, batch, lambda data: student_job.loss_of(data, recipe, trained, precision)
 
     def loop(recipe: Recipe, *, resident: bool) -> Callable[[], float]:
         trained, batch, loss = side(recipe)
@@ -132,11 +134,9 @@ def packing_row(photos: Path, side: int) -> Row:
 
     def pack() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            took = seconds_of(
-                lambda: collect_images(
-                    photos, ImagesConfig(test_share=0.1), side, Run(Path(folder)), QUIET, resize=quick_bicubic
-                )
-            )
+            plan = ImagesPlan(read_folder(photos), ImagesConfig(test_share=0.1), side)
+            context = Context(Run(Path(folder)), decide(MachineConfig()), QUIET)
+            took = seconds_of(lambda: collect_images(plan, context, resize=quick_bicubic))
         return len(files) / took
 
     def decode(path: Path) -> None:
@@ -189,9 +189,10 @@ def labeling_rows(photos: Path, name: str, size: int) -> list[Row]:
     model.to(memory_format=torch.channels_last)
     exact = Precision(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        precision, _ = choose_precision(model, Path(folder), machine, looks=1_000_000)
-        form = form_for(model, precision, Path(folder), threads=machine.cores)
-        store = collect_images(photos, ImagesConfig(test_share=0.1), size, Run(Path(folder) / "run"), QUIET)
+        precision = measure_inference(model, Path(folder), machine, num_views=1_000_000).precision(machine.device)
+        backbone = inference_model(model, precision, Path(folder), threads=machine.cores)
+        plan = ImagesPlan(read_folder(photos), ImagesConfig(test_share=0.1), size)
+        store = collect_images(plan, Context(Run(Path(folder) / "run"), machine, QUIET))
         rows = store.rows("train")[:64]
         views = draw_views(store, rows, 4, ViewsConfig())
         renderer = Renderer(store, rows, views, size, threads=machine.cores)
@@ -199,16 +200,16 @@ def labeling_rows(photos: Path, name: str, size: int) -> list[Row]:
 
         def label() -> float:
             writer = RowWriter(Path(folder) / "features.npy", (*views.shape, model.num_features), np.float16)
-            took = seconds_of(lambda: store_features(form, renderer, writer, precision, lambda done: None))
+            took = seconds_of(lambda: store_features(backbone, renderer, writer, precision, lambda done: None))
             writer.close()
             return views.size / took
 
         def bare(asked: nn.Module, precision: Precision, times: int) -> Callable[[], float]:
-            return lambda: times * BATCH / seconds_of(lambda: [answers(asked, batch, precision) for _ in range(times)])
+            return lambda: times * BATCH / seconds_of(lambda: [outputs(asked, batch, precision) for _ in range(times)])
 
         times = views.size // BATCH
         what = f"{name} at {size} px, {machine.cores} threads"
-        quick = bare(form, precision, times)
+        quick = bare(backbone, precision, times)
         return [
             in_turn(
                 f"teacher labeling / bare inference: {what}, {precision.title}", "views per s", "≥ 0.95", label, quick
@@ -217,7 +218,7 @@ def labeling_rows(photos: Path, name: str, size: int) -> list[Row]:
                 f"{precision.title}, norms folded / float32 as trained, inference: {what}",
                 "views per s",
                 "",
-                bare(form, precision, 3),
+                bare(backbone, precision, 3),
                 bare(model, exact, 3),
             ),
         ]
@@ -256,7 +257,7 @@ def train_and_tell(folder: Path) -> None:
     run = Run(folder)
     recipe = replace(STUDENT, soft_labels="")
     job = Job(folder / "job", "mobilenetv1_025", 64, "none", 0, recipe)
-    batch = student_job.batches(job, run, PixelStore(run.images), SoftLabels.open(run), 64)
+    batch = student_job.batches(job, run, PixelStore(run.images), SoftLabels.open(run))
     model = build(describe(job.model, run.classes(), size=64))
     trained = nn.ModuleDict({"model": model, "projector": nn.Linear(model.num_features, 64)})
     precision = Precision(torch.device("cpu"))
@@ -264,7 +265,7 @@ def train_and_tell(folder: Path) -> None:
         fit(
             trained,
             batch,
-            lambda data: student_job.loss_of(data, recipe, model, trained, precision),
+            lambda data: student_job.loss_of(data, recipe, trained, precision),
             Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

@@ -148,15 +148,16 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
 
     from potstill import metrics
     from potstill.compute.device import decide
-    from potstill.compute.inference import plain_answers
+    from potstill.compute.inference import plain_outputs
     from potstill.compute.precision import Precision
     from potstill.compute.selection import fastest_precision, fastest_threads
+    from potstill.compute.timing import Workload
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
     from potstill.data.pixels import PixelStore
     from potstill.models.classifier import build, describe, load
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
-    from potstill.students.job import Job, Recipe
+    from potstill.students.recipe import Job, Recipe
     from potstill.students.runner import JobRunner
 
     machine = decide(MachineConfig())
@@ -181,14 +182,15 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
             task_weight=0.3,
         )
         job = Job(run.students / "distilled", STUDENT, SIZE, weights, seed, recipe)
-        threads, _ = fastest_threads(student, SIZE, precision, machine, trainings=1, batch=BATCH)
+        work = Workload(size=SIZE, batch=BATCH, photos=0, trainings=1)
+        threads, _ = fastest_threads(student, work, precision, machine)
         JobRunner(run, machine, Reporter(quiet=True)).run([job], "student", threads)
         stages["student"] = time.perf_counter() - started
         model, store = load(job.folder), PixelStore(run.images)
 
         def right(part: Literal["val", "test"]) -> float:
             rows = store.rows(part)
-            _, logits = plain_answers(model, store, rows, Precision(torch.device("cpu")), threads=machine.cores)
+            _, logits = plain_outputs(model, store, rows, Precision(torch.device("cpu")), threads=machine.cores)
             return metrics.accuracy(logits, store.labels(rows))
 
         return {

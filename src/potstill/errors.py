@@ -1,22 +1,22 @@
-"""Every error that a user can cause or mend. The command line prints it and exits with code 2.
+"""Every error that a user can cause or fix. The command line prints it and exits with code 2.
 
     PotstillError
     ├── ConfigError        a setting is unknown, out of range or contradicts another
     ├── DataError          the folder of photos cannot be used as it is
-    ├── WeightsError       weights are missing, unreachable, of the wrong shape or not what they say
+    ├── WeightsError       weights are missing, unreachable, of the wrong shape or damaged
     ├── ModelError         no such model, or a stored model that does not match its description
-    ├── TeacherError       the teacher did not learn: it is no better than always saying one class
+    ├── TeacherError       the teacher did not learn: it is no better than always predicting one class
     ├── StaleError         a finished stage was made from other inputs or settings
     ├── SpaceError         the disk is too small for what would be written
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
-    └── ExportError        an exporter is missing or its file is not right any more
+    └── ExportError        an exporter is missing or its file is wrong
 
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
 """
 
 
 class PotstillError(Exception):
-    """Base of all errors that users can mend."""
+    """Base of all errors that users can fix."""
 
 
 class ConfigError(PotstillError):
@@ -28,7 +28,7 @@ class DataError(PotstillError):
 
 
 class WeightsError(PotstillError):
-    """Weights are missing, unreachable, of the wrong shape or not what they say they are."""
+    """Weights are missing, unreachable, of the wrong shape or damaged."""
 
 
 class ModelError(PotstillError):
@@ -36,7 +36,7 @@ class ModelError(PotstillError):
 
 
 class TeacherError(PotstillError):
-    """The teacher did not learn anything that could be taught."""
+    """The teacher has learned nothing that could be distilled."""
 
 
 class StaleError(PotstillError):
@@ -52,4 +52,4 @@ class SourceError(PotstillError):
 
 
 class ExportError(PotstillError):
-    """An exporter is missing, or the file that it made is not right any more."""
+    """An exporter is missing, or the file that it made is wrong."""

@@ -81,7 +81,7 @@ def mean_probability_logits(logits: list[Array]) -> Array:
 
 
 def confusion(logits: Array, labels: Array) -> Array:
-    """(C, C) counts: rows are the true classes, columns the answers."""
+    """(C, C) counts: rows are the true classes, columns the predicted ones."""
     classes = logits.shape[-1]
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, logits.argmax(-1)), 1)

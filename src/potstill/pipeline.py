@@ -1,4 +1,4 @@
-"""The main job, from photos to report. Each line reads finished folders and writes only its own."""
+"""The main job, from photos to report. Each stage reads finished folders and writes only its own."""
 
 import shlex
 import sys
@@ -15,22 +15,21 @@ from potstill.compute.device import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
-from potstill.deploy.predictor import Predictor, load_predictor, student_names
-from potstill.estimate import Estimate, estimate
-from potstill.images.folder import Folder, read_folder
+from potstill.context import Context
+from potstill.deploy.predictor import Predictor, load_predictor
+from potstill.estimate import estimate
+from potstill.images.folder import read_folder
 from potstill.images.stage import collect_images
-from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
+from potstill.planning import Plan, make_plan, with_students
 from potstill.report.stage import write_report
 from potstill.run.files import check_space, read_json, write_json, write_text
-from potstill.run.folder import Run, new_run_name
+from potstill.run.folder import FORMAT, Run, new_run_name
+from potstill.run.layout import student_names
 from potstill.soft_labels.stage import store_soft_labels
-from potstill.students.budget import candidates, is_set
-from potstill.students.stage import parse_students, train_students, views_for
+from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
-
-DEFAULT_STUDENT = "mobilenetv3_small_100"
 
 QUICK: dict[str, Any] = {
     "seeds": 1,
@@ -102,12 +101,12 @@ def distill(
         config: all settings; the defaults when None.
         settings: single settings by dotted name, such as `{"student.lr": 1e-3}`; they win over `config`.
         run: the run folder; a fitting unfinished or finished one under `runs/`, or a new one, when None.
-        quick: seconds instead of minutes, to see that everything works; the numbers mean nothing.
+        quick: minutes instead of hours, to see that everything works; the numbers mean nothing.
         redo: make stages again that were made from other settings or photos.
         track: "tensorboard", "trackio", "mlflow" or "wandb": follow the trainings there, too.
         reporter: where to print.
     Raises:
-        PotstillError: whatever a user can mend, before any long work where possible.
+        PotstillError: what a user can fix, before any long work where possible.
     """
     short = {"student.models": students, "images.classes": classes, "seeds": seeds}
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
@@ -116,69 +115,50 @@ def distill(
     data = Path(data)
     reporter = reporter or Reporter()
     check_tracker(track)
-    config = with_students(config, check(data, config))
-    folder = Run(Path(run) if run is not None else find_run(data, config), redo)
-    with folder.only_here():
-        reporter.log_to(folder.path / "log.txt")
+    folder = read_folder(data, classes=config.images.classes)
+    config = with_students(config, folder)
+    plan = make_plan(folder, config)
+    target = Run(Path(run) if run is not None else find_run(data, config), redo)
+    with target.only_here():
+        reporter.log_to(target.path / "log.txt")
         started = time.monotonic()
-        _describe_run(folder, data, config, reporter)
-        with tracking(folder, track, reporter):
-            _stages(data, config, folder, reporter)
-        folder.write_readme()
-        reporter.info(f"Done in {duration(time.monotonic() - started)}: {folder.path}")
-    return Result(folder)
+        _describe_run(target, data, config, reporter)
+        with tracking(target, track, reporter):
+            _stages(plan, config, Context(target, decide(config.machine), reporter))
+        target.write_readme()
+        reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
+    return Result(target)
 
 
-def _stages(data: Path, config: Config, run: Run, reporter: Reporter) -> None:
+def _stages(plan: Plan, config: Config, context: Context) -> None:
     """The whole job, top to bottom."""
-    machine = decide(config.machine)
-    write_json(run.path / "environment.json", environment(machine))
+    run = context.run
+    write_json(run.path / "environment.json", environment(context.machine))
     if not run.stage("1_images").is_done:
-        expected = estimate(data, config)
-        for line in expected.lines():
-            reporter.info(line)
-        check_space(run.path, sum(expected.disk.values()), "This run")
-    largest = max(model_sizes(config))
+        for line in [*plan.lines(), *estimate(plan, context.machine).lines()]:
+            context.reporter.info(line)
+        check_space(run.path, sum(plan.disk.values()), "This run")
     with run.timed("1_images"):
-        store = collect_images(data, config.images, largest, run, reporter, resize=quick_bicubic)
+        store = collect_images(plan.images, context, resize=quick_bicubic)
     run.write_readme()
+    # By the same rules, now that it is known how many photos can be used.
+    plan = make_plan(plan.images.folder, config, train_photos=len(store.rows("train", "unlabeled")))
     with run.timed("2_teacher"):
-        train_teacher(config.teacher, config.views, store, run, machine, reporter)
-    views = views_for(config, len(store.rows("train", "unlabeled")))
+        train_teacher(plan.teacher, context)
     with run.timed("3_soft_labels"):
-        store_soft_labels(config.teacher, config.views, views, store, run, machine, reporter)
+        store_soft_labels(plan.soft_labels, context)
     with run.timed("4_students"):
-        train_students(config, store, run, machine, reporter)
+        train_students(plan.students, context)
     with run.timed("5_comparison"):
-        compare(config, student_names(run), store, run, machine, reporter)
+        compare(plan.comparison, context)
     write_report(run)
 
 
-def check(data: Path, config: Config) -> Folder:
-    """The cheap checks: the folder's names, the models' names. Nothing is read or built."""
+def dry_run(data: Path, config: Config) -> list[str]:
+    """What the run would do and take, without starting it: the lines of its plan and its estimate."""
     folder = read_folder(data, classes=config.images.classes)
-    model_sizes(config)
-    return folder
-
-
-def with_students(config: Config, folder: Folder) -> Config:
-    """The config with its students named: as given, by the budget, or the default one."""
-    if config.student.models:
-        return config
-    names = candidates(config, len(folder.classes)) if is_set(config.budget) else (DEFAULT_STUDENT,)
-    return from_mapping({"student.models": names}, base=config)
-
-
-def model_sizes(config: Config) -> list[int]:
-    """The input sizes of all models of the run. Raises ModelError for unknown names."""
-    size = None if config.teacher.size == "auto" else config.teacher.size
-    teachers = [describe(name, (), size=size).size for name in config.teacher.model]
-    return teachers + [describe(spec.model, (), size=spec.size).size for spec in parse_students(config)]
-
-
-def dry_run(data: Path, config: Config) -> Estimate:
-    """What the run would take, without starting it."""
-    return estimate(data, with_students(config, check(data, config)))
+    plan = make_plan(folder, with_students(config, folder))
+    return [*plan.lines(), *estimate(plan, decide(config.machine)).lines()]
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
@@ -186,11 +166,7 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     name = new_run_name(data, "+".join(config.teacher.model))
     stem = name.split("_", 1)[1]
     wanted = _config_text(data, config)
-    same = [
-        path
-        for path in sorted(runs.glob(f"*_{stem}*"))
-        if (path / "config.toml").is_file() and (path / "config.toml").read_text("utf-8") == wanted
-    ]
+    same = [path for path in sorted(runs.glob(f"*_{stem}*")) if _is_run_of(path, wanted)]
     if same:
         return same[-1]
     number = 1
@@ -199,14 +175,18 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     return runs / (name if number == 1 else f"{name}-{number}")
 
 
+def _is_run_of(path: Path, config_text: str) -> bool:
+    config = path / "config.toml"
+    return config.is_file() and config.read_text("utf-8") == config_text and Run(path).format == FORMAT
+
+
 def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> None:
-    """config.toml, the log's head, and .gitignore."""
-    new = not (run.path / "config.toml").is_file()
-    run.path.mkdir(parents=True, exist_ok=True)
+    """run.json, config.toml, the log's head, and .gitignore."""
+    new = run.create()
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
     reporter.write_log("Command: " + shlex.join(["potstill", *sys.argv[1:]]))
-    reporter.info(f"{'New run' if new else 'Going on with'} {run.path}")
+    reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
     if new and (other := _same_soft_labels(run.path)):
         reporter.info(
             f"Hint: {other} has the same photos and teacher; with --run {other} only the students would be trained."

@@ -59,7 +59,7 @@ def test_a_stage_that_peeks_is_caught(
     stage: str, peek: str, run_copy: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def peeking(*arguments: Any) -> None:
-        store = next(argument for argument in arguments if isinstance(argument, PixelStore))
+        store = PixelStore(arguments[1].run.images)
         rows = store.rows("test")
         getattr(store, peek)(rows if peek == "labels" else int(rows[0]))
 

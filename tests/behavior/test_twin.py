@@ -11,8 +11,8 @@ import torch
 
 import potstill
 from potstill import metrics
-from potstill.compute.device import Machine
-from potstill.compute.inference import plain_answers
+from potstill.compute.inference import plain_outputs
+from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
@@ -21,7 +21,8 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run, Stage
 from potstill.students import job as student_job
 from potstill.students import runner as job_runner
-from potstill.students.job import Job, Recipe, train_job
+from potstill.students.job import train_job
+from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")
@@ -86,7 +87,7 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
     tiny_run: "potstill.Result", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chain from view to label, end to end: the teacher, asked again, gives what is stored for the batch."""
-    from potstill.compute.inference import answers
+    from potstill.compute.inference import outputs
     from potstill.data.folds import fold_of
     from potstill.data.soft_labels import SoftLabels
     from potstill.data.views import Renderer
@@ -99,7 +100,7 @@ def test_the_teachers_answer_in_a_batch_is_that_to_the_very_pixels(
     order = np.random.default_rng([0, 1]).permutation(len(soft.photos))[:8]  # epoch 1
     epoch_start = len(soft.photos) // 8
     pixels = Renderer(store, soft.photos, soft.views, teacher.info.size)(order, np.ones(8, int))
-    features, _ = answers(teacher, pixels, Precision(torch.device("cpu")))
+    features, _ = outputs(teacher, pixels, Precision(torch.device("cpu")))
     folds = fold_of(store, soft.photos[order], len(heads))
     with torch.inference_mode():
         expected = torch.stack([heads[f](torch.from_numpy(x)) for f, x in zip(folds, features, strict=True)])
@@ -150,14 +151,14 @@ def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result
     labels = store.labels(val)
     losses = {}
     for crop in ("auto", 1.0, 0.875, 0.6):
-        one = job(tmp_path / str(crop), replace(RECIPE, crop=crop))  # type: ignore[arg-type]
+        one = job(tmp_path / str(crop), replace(RECIPE, crop_pct=crop))  # type: ignore[arg-type]
         train_job(one, tiny_run.run, "cpu", lambda step: None)
         model = load(one.folder)
         with np.load(one.folder / "val_predictions.npz") as stored:
             logits = stored["logits"]
-        assert np.allclose(plain_answers(model, store, val, cpu)[1], logits, atol=1e-4), "looked at as it was measured"
+        assert np.allclose(plain_outputs(model, store, val, cpu)[1], logits, atol=1e-4), "looked at as it was measured"
         losses[crop] = metrics.nll(logits / model.info.trained["temperature"], labels)
-        assert model.info.crop == crop if crop != "auto" else model.info.crop in student_job.CROPS
+        assert model.info.crop_pct == crop if crop != "auto" else model.info.crop_pct in student_job.CROPS
     assert len({losses[crop] for crop in (1.0, 0.875, 0.6)}) == 3
     assert losses["auto"] == min(losses[crop] for crop in student_job.CROPS)
 
@@ -165,7 +166,7 @@ def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result
 def _test_accuracy(run: Run, folder: Path) -> float:
     store = PixelStore(run.images)
     rows = store.rows("test")
-    _, logits = plain_answers(load(folder), store, rows, Precision(torch.device("cpu")))
+    _, logits = plain_outputs(load(folder), store, rows, Precision(torch.device("cpu")))
     return metrics.accuracy(logits, store.labels(rows))
 
 

@@ -17,6 +17,7 @@ from tests.support import environment
 import potstill
 from potstill.cli import app, deploy, photos, run, runs  # noqa: F401  each registers its commands
 from potstill.config.load import from_mapping, settings
+from potstill.errors import ConfigError
 
 OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "export", "cd"}
 COMMANDS = {name for name in app if not name.startswith("-")}
@@ -35,7 +36,8 @@ def of(program: str) -> list[Piece]:
 
 
 def parse(arguments: list[str]) -> None:
-    app.parse_args(arguments, exit_on_error=False, print_error=False)
+    _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    from_mapping(bound.arguments.get("settings", {}), source="command line")
 
 
 def test_there_is_something_to_check() -> None:
@@ -54,6 +56,8 @@ def test_a_wrong_command_would_not_parse() -> None:
     for wrong in (["distil", "data"], ["distill", "data", "--student.epoch", "3"], ["count"]):
         with pytest.raises(CycloptsError):
             parse(wrong)
+    with pytest.raises(ConfigError):
+        parse(["distill", "data", "--student.epochs", "0"])
 
 
 def test_every_command_in_the_text_exists() -> None:

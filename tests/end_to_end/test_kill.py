@@ -125,4 +125,4 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(victim: Victim) -> None:
     assert victim.done() == ["1_images"]
     readme = (victim.run / "README.md").read_text("utf-8")
     assert f"--run {victim.run}" in readme
-    assert "go on where it stopped" in readme
+    assert "# resume" in readme

@@ -18,7 +18,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import STAGES
 
 FILES = (
-    *("README.md", "config.toml", "environment.json", "log.txt"),
+    *("README.md", "run.json", "config.toml", "environment.json", "log.txt"),
     *(f"1_images/{name}" for name in ("images.csv", "classes.txt", "rejected.csv", "pixels.bin", "index.npy")),
     *(f"2_teacher/{name}" for name in ("model.safetensors", "model.json", "metrics.jsonl", "features.npy")),
     "2_teacher/fold_heads.safetensors",
@@ -123,7 +123,10 @@ def test_dry_run_says_time_and_disk_and_makes_nothing(
     photos: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["distill", str(photos), "--dry-run", *flags(TINY)]) == 0
-    time, disk = capsys.readouterr().out.splitlines()
+    *plan, time, disk = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in plan] == ["Photos", "Teacher", "Soft labels", "Student"]
+    assert "66 files in 3 classes" in plan[0]
+    assert "mobilenetv1_025 at 32 px, from scratch, 3 epochs in batches of" in plan[3]
     assert time.startswith("About ")
     assert all(part in time for part in ("photos", "teacher", "students"))
     assert " GB of disk (" in disk
@@ -139,7 +142,7 @@ def test_the_command_line_prints_table_verdict_and_plain_lines(
     assert done.returncode == 0, done.stderr
     assert tiny_run.verdicts()[0] in done.stdout
     assert f"Report: {run_copy.path / '7_report' / 'index.html'}" in done.stdout
-    assert f"Going on with {run_copy.path}" in done.stderr
+    assert f"Resuming {run_copy.path}" in done.stderr
     assert "Scoring on the test photos: 3 models in" in done.stderr, "teacher, distilled and alone"
     assert "\x1b" not in done.stdout + done.stderr, "no colors or bars where no terminal is"
     assert json.loads((run_copy.path / "timings.json").read_text("utf-8")).keys() >= {"2_teacher", "4_students"}

@@ -5,10 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support import TINY, run_on
+from tests.support import TINY, context_of, run_on, teach
 
 import potstill
-from potstill.compute.device import decide
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.export import export
@@ -16,7 +15,6 @@ from potstill.export.attempts import Tolerance
 from potstill.models.classifier import load, load_info, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.teacher.stage import train_teacher
 
 STUDENT = "mobilenetv1_025-32px"
 FORMATS = ("onnx", "torch")
@@ -36,8 +34,8 @@ def taught_run(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFac
     store = PixelStore(run.images)
     knowing = run_on(store, tmp_path_factory.mktemp("knowing") / "run")
     # The head of a student sees the last features; one without penalty is turned by rounding sooner.
-    config = from_mapping({**TINY, "teacher.levels": 0, "teacher.probe_penalty": 0.0, "teacher.probe_lr": 1e-3})
-    train_teacher(config.teacher, config.views, store, knowing, decide(config.machine), quiet())
+    config = from_mapping({**TINY, "teacher.feature_stages": 0, "teacher.head_l2": 0.0, "teacher.probe_lr": 1e-3})
+    teach(config.teacher, config.views, context_of(knowing))
     for student in run.students.glob("*/seed-*/distilled"):
         replace_by(knowing.teacher, student)
     return run
@@ -47,7 +45,7 @@ def replace_by(teacher: Path, folder: Path) -> None:
     """Put a teacher in the place of a stored student: a real network with ImageNet weights, at no cost."""
     trained = load_info(folder).trained
     model = load(teacher)
-    model.info = dataclasses.replace(model.info, trained={}, crop=0.875)  # less than 1, so that a lost crop shows
+    model.info = dataclasses.replace(model.info, trained={}, crop_pct=0.875)  # less than 1, so that a lost crop shows
     save(model, folder, **trained | {"temperature": 1.5})
 
 

@@ -1,5 +1,6 @@
 """Every file, run by its own runtime, says what the torch student says."""
 
+import io
 import json
 
 import numpy as np
@@ -12,7 +13,8 @@ from potstill.export import load_exported
 from potstill.export.formats.registry import FORMATS as ALL
 from potstill.export.int8.ladder import LADDER
 from potstill.export.reference import Reference
-from potstill.export.results import formats_table, read_results
+from potstill.export.results import formats_on_terminal, formats_table, read_results
+from potstill.monitoring.tables import print_table
 from potstill.report.stage import write_report
 from potstill.run.files import read_json, sha256_of
 from potstill.run.folder import Run
@@ -147,6 +149,13 @@ def test_the_table_has_a_row_for_each(exported: Run) -> None:
     assert len(table) == 2 + len(files)
     assert any(line.startswith("| onnx | int8 | ") and line.endswith("| ok |") for line in table)
     assert any("torch.export files have no int8 here" in line for line in table)
+    out = io.StringIO()
+    print_table(formats_on_terminal(files), out)
+    printed = out.getvalue().splitlines()
+    assert len(printed) == len(table)
+    for shown, markdown in zip(printed[2:], table[2:], strict=True):
+        cells = [cell.strip() for cell in markdown.strip("|").split(" | ")]
+        assert shown.split() == " ".join(cells).split(), "the same cells"
 
 
 def test_the_report_shows_every_file(exported_copy: Run) -> None:

@@ -23,7 +23,8 @@ from potstill.data.pixels import PixelStore
 from potstill.data.views import mixed_labels
 from potstill.run.folder import Run, Stage
 from potstill.students import job as student_job
-from potstill.students.job import Job, Recipe, train_job
+from potstill.students.job import train_job
+from potstill.students.recipe import Job, Recipe
 
 EXPECTED = Path(__file__).with_name("losses.txt")
 COMMAND = "python -m pytest tests/golden --update-golden"

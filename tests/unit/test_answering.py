@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support import run_on
+from tests.support import context_of, label, run_on, teach
 
-from potstill.compute import onnx_backbone as answering
-from potstill.compute.device import Machine, decide
-from potstill.compute.inference import answers, store_features
-from potstill.compute.onnx_backbone import FILE, choose_precision, form_for, graph_form
+from potstill.compute import backends as answering
+from potstill.compute.backends import inference_model, measure_inference
+from potstill.compute.device import decide
+from potstill.compute.inference import outputs, store_features
+from potstill.compute.machine import Machine
+from potstill.compute.onnx_backbone import FILE, graph_model
 from potstill.compute.precision import Precision
 from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
 from potstill.data.arrays import RowWriter
@@ -20,10 +22,7 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, draw_views
 from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
-from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json
-from potstill.soft_labels.stage import store_soft_labels
-from potstill.teacher.stage import train_teacher
 
 pytestmark = pytest.mark.usefixtures("short_heads")
 
@@ -45,12 +44,12 @@ def pixels() -> np.ndarray:
 
 def test_the_graph_says_what_torch_says_for_any_number_of_photos(tmp_path: Path, pixels: np.ndarray) -> None:
     model = model_of(1)
-    form = graph_form(model, tmp_path, threads=1)
+    form = graph_model(model, tmp_path, 1)
     assert form is not None
     assert form.num_features == model.num_features
     for count in (1, 2, 5):
         for exact, graph in zip(
-            answers(model, pixels[:count], GRAPH), answers(form, pixels[:count], GRAPH), strict=True
+            outputs(model, pixels[:count], GRAPH), outputs(form, pixels[:count], GRAPH), strict=True
         ):
             assert graph.dtype == np.float32
             assert np.abs(exact - graph).max() < 1e-4 * max(np.abs(exact).max(), 1)
@@ -60,14 +59,14 @@ def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = model_of(1), model_of(2)
-    assert graph_form(first, tmp_path, threads=1)
+    assert graph_model(first, tmp_path, 1)
     written = (tmp_path / FILE).read_bytes()
-    form = graph_form(second, tmp_path, threads=1)
+    form = graph_model(second, tmp_path, 1)
     assert form is not None
     assert (tmp_path / FILE).read_bytes() != written
-    assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(second, pixels, GRAPH)[0], abs=1e-4)
+    assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(second, pixels, GRAPH)[0], abs=1e-4)
     monkeypatch.setattr(answering, "_write", lambda model, path: pytest.fail("the graph was there"))
-    assert graph_form(second, tmp_path, threads=1)
+    assert graph_model(second, tmp_path, 1)
 
 
 def test_what_the_exporter_cannot_follow_answers_in_torch(
@@ -78,15 +77,16 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
 
     monkeypatch.setattr(answering, "_write", write)
     model = model_of(1)
-    form = form_for(model, GRAPH, tmp_path, threads=1)
-    assert answers(form, pixels, GRAPH)[0] == pytest.approx(answers(model, pixels, GRAPH)[0], abs=1e-4)
+    form = inference_model(model, GRAPH, tmp_path, threads=1)
+    assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(model, pixels, GRAPH)[0], abs=1e-4)
 
 
 def labeled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.ndarray]:
     """What a run's stages 2 and 3 measured, and the features of the second view of all photos."""
-    run, machine = run_on(store, folder), Machine("cpu", 1, 1, "float32", runtime)
-    train_teacher(TEACHER, ViewsConfig(), store, run, machine, Reporter(quiet=True))
-    store_soft_labels(TEACHER, ViewsConfig(), 2, store, run, machine, Reporter(quiet=True))
+    run = run_on(store, folder)
+    context = context_of(run, runtime=runtime)
+    teach(TEACHER, ViewsConfig(), context)
+    label(TEACHER, ViewsConfig(), 2, context)
     assert not (run.teacher / FILE).exists(), "the graph has done its work"
     soft = SoftLabels.open(run)
     rows = np.arange(len(soft.photos))
@@ -115,16 +115,16 @@ def test_another_number_of_photos_in_one_go_must_be_clearly_faster(
         return (100 * lead if batch == 16 else 100.0), 0.0
 
     monkeypatch.setattr(answering, "photos_per_second", timed)
-    machine = Machine("cpu", 1, 1, "float32", "torch")
+    machine = Machine("cpu", 1, 1, MachineConfig(precision="float32", runtime="torch"))
     for _ in range(2):  # the second time it is read
-        precision, _ = choose_precision(model_of(1), tmp_path, machine, looks=MANY)
+        precision = measure_inference(model_of(1), tmp_path, machine, num_views=MANY).precision("cpu")
         assert precision.batch == chosen
     assert read_json(tmp_path / "precision.json")["batch_photos_per_second"] == {"16": 100 * lead, "32": 100, "64": 100}
 
 
 def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: PixelStore, tmp_path: Path) -> None:
-    asked = Machine("cpu", 1, 1, "float32", "torch", label_batch=5)
-    precision, _ = choose_precision(model_of(1), tmp_path, asked, looks=MANY)
+    asked = Machine("cpu", 1, 1, MachineConfig(precision="float32", runtime="torch", label_batch=5))
+    precision = measure_inference(model_of(1), tmp_path, asked, num_views=MANY).precision("cpu")
     assert precision.batch == 5
     rows = store.rows("train")
     views, form = draw_views(store, rows, 2, ViewsConfig()), model_of(1)
@@ -139,16 +139,21 @@ def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: Pi
 
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("cpu", 2, 2)
-    assert not answering.advice(machine, 10_000)
-    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
-    assert "pip install 'potstill[export]'" in answering.advice(machine, 10_000)
-    assert not answering.advice(machine, 10)
-    assert not answering.advice(Machine("cuda", 2, 1), 10_000)
+    assert not answering.install_hint(machine, 10_000)
+    monkeypatch.setattr("potstill.compute.backend.find_spec", lambda name: None)
+    assert "pip install 'potstill[export]'" in answering.install_hint(machine, 10_000)
+    assert not answering.install_hint(machine, 10)
+    assert not answering.install_hint(Machine("cuda", 2, 1), 10_000)
+
+
+def test_an_unknown_runtime_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"is none of auto, torch, onnxruntime\. Did you mean 'onnxruntime'\?"):
+        decide(MachineConfig(device="cpu", runtime="onnx_runtime"))
 
 
 def test_what_cannot_be_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float32 only"):
         decide(MachineConfig(device="cpu", precision="bfloat16", runtime="onnxruntime"))
-    monkeypatch.setattr("potstill.compute.device.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.compute.backend.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'potstill\[export\]'"):
         decide(MachineConfig(device="cpu", runtime="onnxruntime"))

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from potstill.compute import compile as compiling
 from potstill.compute.compile import LONG_SECONDS, decide_compile
-from potstill.compute.device import Machine
+from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
+from potstill.compute.timing import Workload
+from potstill.config.schema import MachineConfig
 from potstill.run.files import read_json
 from potstill.run.folder import Run, Stage
-from potstill.students.job import Job, Recipe, train_job
+from potstill.students.job import train_job
+from potstill.students.recipe import Job, Recipe
 
 FLOAT32 = Precision(torch.device("cpu"))
-LONG = {"batch": 4, "photos": int(LONG_SECONDS * 1000) * 100, "speed": 1000.0}
+PHOTOS = int(LONG_SECONDS * 1000)
+"""That a model of 1000 photos per second trains on in the shortest time that counts as long."""
 
 
 def model() -> nn.Module:
@@ -46,14 +50,15 @@ def compiled_as(monkeypatch: pytest.MonkeyPatch, *, factor: float, speed: float)
     )
 
 
-def decided(asked: str = "auto", **others: Any) -> dict[str, Any]:
-    return decide_compile(model(), 16, FLOAT32, Machine("cpu", 1, 1, compile=asked), **{**LONG, **others})
+def decided(asked: Any = "auto", *, photos: int = 100 * PHOTOS) -> tuple[bool, dict[str, Any]]:
+    work = Workload(size=16, batch=4, photos=photos, trainings=2)
+    return decide_compile(model(), work, FLOAT32, Machine("cpu", 1, 1, MachineConfig(compile=asked)), 1000.0)
 
 
 def test_short_trainings_do_not_try(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled_as(monkeypatch, factor=1.0, speed=5.0)
-    assert decided(photos=int(LONG_SECONDS * 1000) - 1) == {"compile": False}
-    assert decided(photos=int(LONG_SECONDS * 1000) + 1)["compile"]
+    assert decided(photos=PHOTOS - 1) == (False, {})
+    assert decided(photos=PHOTOS + 1)[0]
 
 
 @pytest.mark.parametrize(("factor", "speed", "taken"), [(1.0, 1.2, True), (1.0, 1.05, False), (1.5, 2.0, False)])
@@ -61,16 +66,16 @@ def test_it_is_taken_where_it_is_faster_and_the_same(
     monkeypatch: pytest.MonkeyPatch, factor: float, speed: float, taken: bool
 ) -> None:
     compiled_as(monkeypatch, factor=factor, speed=speed)
-    found = decided()
-    assert found["compile"] is taken
-    assert found["compile_same_losses"] is (factor == 1.0)
-    assert found["compiled_photos_per_second"] == 1000 * speed
+    compiled, trial = decided()
+    assert compiled is taken
+    assert trial["same_losses"] is (factor == 1.0)
+    assert trial["photos_per_second"] == 1000 * speed
 
 
 def test_what_the_user_sets_is_not_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled_as(monkeypatch, factor=1.0, speed=5.0)
-    assert decided("off") == {"compile": False}
-    assert decided("on", photos=1) == {"compile": True}
+    assert decided("off") == (False, {})
+    assert decided("on", photos=1) == (True, {})
 
 
 def test_no_compiler_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +83,17 @@ def test_no_compiler_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("InvalidCxxCompiler")
 
     monkeypatch.setattr(compiling.torch, "compile", fail)
-    assert decided() == {"compile": False}
+    assert decided() == (False, {})
 
 
 @pytest.mark.slow
 def test_the_real_compiler_gives_the_same_losses_and_leaves_the_model_alone() -> None:
     plain = model()
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    found = decide_compile(plain, 16, FLOAT32, Machine("cpu", 1, 1), **LONG)
-    assert found["compile_same_losses"]
-    assert found["compile_seconds"] > 0
+    work = Workload(size=16, batch=4, photos=100 * PHOTOS, trainings=2)
+    _, trial = decide_compile(plain, work, FLOAT32, Machine("cpu", 1, 1), 1000.0)
+    assert trial["same_losses"]
+    assert trial["seconds"] > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
 
 

@@ -6,23 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support import TINY, run_on
+from tests.support import TINY, context_of, label, run_on, teach
 from torch import Tensor
 
-from potstill.compute.device import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.models.classifier import build, describe, load
-from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json
 from potstill.run.folder import Run
-from potstill.soft_labels.stage import store_soft_labels
-from potstill.teacher.stage import train_teacher
 
 pytestmark = pytest.mark.usefixtures("short_heads")
 
-MACHINE = Machine("cpu", 1, 1, "float32")
 NAME = TINY["teacher.model"][0]
 
 
@@ -35,7 +30,7 @@ def teacher_of(train: str, **settings: float) -> TeacherConfig:
 def taught(store: PixelStore, folder: Path, config: TeacherConfig) -> Run:
     """A run with the store's photos, its teacher trained."""
     run = run_on(store, folder)
-    train_teacher(config, ViewsConfig(), store, run, MACHINE, Reporter(quiet=True))
+    teach(config, ViewsConfig(), context_of(run))
     return run
 
 
@@ -68,8 +63,8 @@ def test_weights_learn_and_norms_keep_their_statistics(tuned: Run) -> None:
     assert (moved("conv_pw.weight") > 0).all()
 
 
-def test_its_soft_labels_are_its_own(tuned: Run, store: PixelStore) -> None:
-    store_soft_labels(TUNED, ViewsConfig(), 3, store, tuned, MACHINE, Reporter(quiet=True))
+def test_its_soft_labels_are_its_own(tuned: Run) -> None:
+    label(TUNED, ViewsConfig(), 3, context_of(tuned))
     soft = SoftLabels.open(tuned)
     rows = np.arange(len(soft.photos))
     last = load(tuned.teacher).num_last_features

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compute.fold_batchnorm import HESITATION, agreement, fused
-from potstill.compute.inference import answers
+from potstill.compute.fold_batchnorm import MIN_MARGIN, agreement, fold
+from potstill.compute.inference import outputs
 from potstill.compute.precision import Precision
 from potstill.models.classifier import Classifier, build, describe
 
@@ -46,8 +46,8 @@ def pixels() -> np.ndarray:
 def test_the_folded_model_answers_the_same(name: str, norms_left: int, pixels: np.ndarray) -> None:
     model = _lived_in(name)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    form = fused(model, FLOAT32)
-    for exact, folded in zip(answers(model, pixels, FLOAT32), answers(form, pixels, FLOAT32), strict=True):
+    form = fold(model, FLOAT32)
+    for exact, folded in zip(outputs(model, pixels, FLOAT32), outputs(form, pixels, FLOAT32), strict=True):
         assert np.abs(exact - folded).max() < 2e-3 * np.abs(exact).max()
     assert sum(isinstance(module, nn.BatchNorm2d) for module in form.modules()) <= norms_left
     after = model.state_dict()
@@ -64,20 +64,20 @@ class _OddNorm(nn.BatchNorm2d):
 def test_a_model_that_cannot_be_folded_stays_as_it_is(pixels: np.ndarray) -> None:
     model = _lived_in("resnet18")
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).__class__ = _OddNorm
-    form = fused(model, FLOAT32)
+    form = fold(model, FLOAT32)
     assert any(isinstance(m, nn.BatchNorm2d) for m in form.modules())
-    assert np.array_equal(answers(model, pixels, FLOAT32)[0], answers(form, pixels, FLOAT32)[0])
+    assert np.array_equal(outputs(model, pixels, FLOAT32)[0], outputs(form, pixels, FLOAT32)[0])
 
 
 @pytest.mark.parametrize("head_width", [0, 16])
 def test_in_bfloat16_the_backbone_is_rounded_and_the_head_is_not(head_width: int, pixels: np.ndarray) -> None:
     model = _lived_in("efficientnet_lite0", head_width)
-    form = fused(model, BFLOAT16)
+    form = fold(model, BFLOAT16)
     kinds = {m.weight.dtype for m in form.modules() if isinstance(m, nn.Conv2d)}
     assert kinds == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in form.head.parameters())
-    features, logits = answers(form, pixels, BFLOAT16)
-    exact, _ = answers(model, pixels, FLOAT32)
+    features, logits = outputs(form, pixels, BFLOAT16)
+    exact, _ = outputs(model, pixels, FLOAT32)
     assert features.dtype == logits.dtype == np.float32
     assert 0 < np.abs(features - exact).max() < 0.1 * np.abs(exact).max()
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def test_in_bfloat16_the_backbone_is_rounded_and_the_head_is_not(head_width: int
 
 
 def test_agreement_counts_photos_on_which_float32_is_decided() -> None:
-    undecided = np.log([0.5 + HESITATION / 4, 0.5 - HESITATION / 4])
+    undecided = np.log([0.5 + MIN_MARGIN / 4, 0.5 - MIN_MARGIN / 4])
     exact = np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], undecided])
     turned = exact.copy()
     turned[3] = turned[3, ::-1]

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support import run_on
+from tests.support import context_of, label, run_on, teach
 from torch import nn
 
-from potstill.compute.device import Machine
-from potstill.compute.fold_batchnorm import fused, same_features
-from potstill.compute.onnx_backbone import graph_form
+from potstill.compute.fold_batchnorm import fold, same_features
+from potstill.compute.onnx_backbone import graph_model
 from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
@@ -23,18 +22,15 @@ from potstill.models import classifier as models
 from potstill.models.classifier import Classifier, build, describe, load, load_info, save
 from potstill.models.fold_heads import load_fold_heads
 from potstill.models.zoo import construct
-from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json, write_json
-from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher.heads import apply_head
-from potstill.teacher.stage import train_teacher
 
 CPU = torch.device("cpu")
 LITE = "efficientnet_lite0"
 
 
-def of(name: str, levels: int, size: int = 64) -> Classifier:
-    return build(describe(name, ["a", "b", "c"], size=size, levels=levels), seed=1).eval()
+def of(name: str, feature_stages: int, size: int = 64) -> Classifier:
+    return build(describe(name, ["a", "b", "c"], size=size, feature_stages=feature_stages), seed=1).eval()
 
 
 def some_pixels(size: int = 64) -> torch.Tensor:
@@ -95,14 +91,14 @@ def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monke
 
     monkeypatch.setattr(models, "construct", telling_wrong)
     model = of(LITE, 4)
-    assert model.info.levels == 0
+    assert model.info.feature_stages == 0
     assert model(some_pixels()).shape == (2, 3)
 
 
 def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
     model = of(LITE, 4)
-    assert same_features(model, fused(model, Precision(CPU)), CPU)
-    graph = graph_form(model, tmp_path, threads=1)
+    assert same_features(model, fold(model, Precision(CPU)), CPU)
+    graph = graph_model(model, tmp_path, 1)
     assert graph is not None, "ONNX Runtime can have it"
     assert graph.num_features == model.num_features
 
@@ -114,27 +110,20 @@ def test_it_is_stored_and_loaded_and_older_files_have_none(tmp_path: Path) -> No
     assert torch.equal(load(tmp_path / "new")(some_pixels()), model(some_pixels()))
     save(of(LITE, 0), tmp_path / "old", role="teacher")
     content = read_json(tmp_path / "old" / "model.json")
-    del content["levels"]
+    del content["feature_stages"]
     write_json(tmp_path / "old" / "model.json", {**content, "format": 2})
-    assert load_info(tmp_path / "old").levels == 0
+    assert load_info(tmp_path / "old").feature_stages == 0
     assert load(tmp_path / "old")(some_pixels()).shape == (2, 3)
 
 
-@pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine("cpu", 1, 1, "float32")
-
-
 @pytest.mark.parametrize("folds", [0, 2])
-def test_its_head_sees_all_and_students_learn_the_last_features(
-    folds: int, store: PixelStore, machine: Machine, tmp_path: Path
-) -> None:
+def test_its_head_sees_all_and_students_learn_the_last_features(folds: int, store: PixelStore, tmp_path: Path) -> None:
     config = TeacherConfig(
         model=(LITE,), weights="package", size=64, probe_views=2, probe_epochs=5, folds=folds, min_gain=0
     )
     run, views = run_on(store, tmp_path / "run"), ViewsConfig()
-    train_teacher(config, views, store, run, machine, Reporter(quiet=True))
-    store_soft_labels(config, views, 2, store, run, machine, Reporter(quiet=True))
+    teach(config, views, context_of(run))
+    label(config, views, 2, context_of(run))
     soft = SoftLabels.open(run)
     seen = np.load(run.teacher / "features.npy")
     assert seen.shape[-1] == load(run.teacher).num_features == 2272
@@ -147,14 +136,14 @@ def test_its_head_sees_all_and_students_learn_the_last_features(
     assert np.abs(said - told).max(-1).min(0) == pytest.approx(0, abs=0.02), "each photo by one of the heads"
 
 
-def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, machine: Machine, tmp_path: Path) -> None:
+def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Path) -> None:
     sizes = []
     for penalty in (0.0, 0.02, 0.5):
         config = TeacherConfig(
-            model=(LITE,), weights="package", size=64, probe_views=1, folds=0, min_gain=0, probe_penalty=penalty
+            model=(LITE,), weights="package", size=64, probe_views=1, folds=0, min_gain=0, head_l2=penalty
         )
         run = run_on(store, tmp_path / f"run-{penalty}")
-        train_teacher(config, ViewsConfig(), store, run, machine, Reporter(quiet=True))
+        teach(config, ViewsConfig(), context_of(run))
         head = load(run.teacher).head
         seen = np.load(run.teacher / "features.npy").astype(np.float32).reshape(-1, 2272)
         sizes.append(float(np.square(head.weight.detach().numpy() * seen.std(0)).sum()))
@@ -163,9 +152,9 @@ def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, machine: Mach
 
 
 def test_the_description_says_how_many_before_anything_is_built() -> None:
-    info = describe(LITE, ["a", "b"], levels=2)
-    assert info.levels == 2
-    assert dataclasses.replace(info, levels=0) == describe(LITE, ["a", "b"])
+    info = describe(LITE, ["a", "b"], feature_stages=2)
+    assert info.feature_stages == 2
+    assert dataclasses.replace(info, feature_stages=0) == describe(LITE, ["a", "b"])
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "sequencer2d_s"])

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compute import selection, timing
-from potstill.compute.device import Machine
+from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.compute.selection import fastest_precision, fastest_threads
-from potstill.compute.timing import torch_threads
-from potstill.config.schema import Auto
+from potstill.compute.timing import Workload, torch_threads
+from potstill.config.schema import Auto, MachineConfig
 from potstill.errors import ConfigError
 
 
@@ -52,7 +52,9 @@ def test_faster_but_different_is_refused() -> None:
 
 
 def test_what_the_user_sets_is_not_questioned() -> None:
-    precision, speeds = fastest_precision(_Slow(1.5), 8, Machine("cpu", 1, 1, "bfloat16"), training=True)
+    precision, speeds = fastest_precision(
+        _Slow(1.5), 8, Machine("cpu", 1, 1, MachineConfig(precision="bfloat16")), training=True
+    )
     assert precision.dtype == torch.bfloat16
     assert list(speeds) == ["bfloat16"]
 
@@ -72,7 +74,7 @@ def test_arithmetic_that_a_model_lacks_is_passed_over_or_refused() -> None:
     assert precision.dtype == torch.float32
     assert speeds["bfloat16"] == 0
     with pytest.raises(ConfigError, match=r"bfloat16.*not implemented"):
-        fastest_precision(_FloatOnly(3, 2), 8, Machine("cpu", 1, 1, "bfloat16"), training=True)
+        fastest_precision(_FloatOnly(3, 2), 8, Machine("cpu", 1, 1, MachineConfig(precision="bfloat16")), training=True)
 
 
 @pytest.mark.parametrize(("training", "asked", "timed_on"), [(False, "auto", 5), (True, "auto", 1), (True, 3, 3)])
@@ -86,7 +88,7 @@ def test_a_training_is_timed_on_its_own_threads_and_the_teacher_on_all(
         return 1.0, 1.0
 
     with torch_threads(5), patch.object(selection, "photos_per_second", timed):
-        fastest_precision(_Slow(1.0), 8, Machine("cpu", 5, 5, threads=asked), training=training)
+        fastest_precision(_Slow(1.0), 8, Machine("cpu", 5, 5, MachineConfig(threads=asked)), training=training)
         assert torch.get_num_threads() == 5
     assert seen == [timed_on, timed_on]
 
@@ -116,32 +118,24 @@ def test_idle_cores_become_threads_where_that_pays(
 ) -> None:
     before = torch.get_num_threads()
     with patch.object(selection, "photos_per_second", lambda *a, **k: (speeds[torch.get_num_threads()], 0.0)):
-        found = fastest_threads(
-            _Slow(1.0),
-            8,
-            Precision(torch.device("cpu")),
-            Machine("cpu", cores, jobs),
-            trainings=trainings,
-            batch=4,
-        )
+        work = Workload(size=8, batch=4, photos=100, trainings=trainings)
+        found = fastest_threads(_Slow(1.0), work, Precision.on("cpu"), Machine("cpu", cores, jobs))
     assert found == (chosen, {str(number): speed for number, speed in speeds.items()})
     assert torch.get_num_threads() == before
 
 
 def test_threads_can_be_set() -> None:
-    asked = Machine("cpu", 8, 1, threads=3)
-    precision = Precision(torch.device("cpu"))
-    assert fastest_threads(_Slow(1.0), 8, precision, asked, trainings=2, batch=4) == (3, {})
+    asked = Machine("cpu", 8, 1, MachineConfig(threads=3))
+    work = Workload(size=8, batch=4, photos=100, trainings=2)
+    assert fastest_threads(_Slow(1.0), work, Precision.on("cpu"), asked) == (3, {})
 
 
 def test_a_real_model_is_timed_with_each_number() -> None:
     _, speeds = fastest_threads(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        16,
-        Precision(torch.device("cpu")),
+        Workload(size=16, batch=4, photos=100, trainings=2),
+        Precision.on("cpu"),
         Machine("cpu", 2, 1),
-        trainings=2,
-        batch=4,
     )
     assert list(speeds) == ["1", "2"]
     assert all(speed > 0 for speed in speeds.values())

@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import TINY, make_photos, run_on
+from tests import support
+from tests.support import TINY, context_of, make_photos, run_on
 
-from potstill.compute.device import Machine
 from potstill.config.schema import TeacherConfig, ViewsConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import blended, draw_views, mixed_labels, one_hot
 from potstill.metrics import softmax
-from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.soft_labels.stage import store_soft_labels
 from potstill.teacher import propagation
 from potstill.teacher.propagation import Graph, joined
-from potstill.teacher.stage import train_teacher
 
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,24 +83,23 @@ def few(tmp_path_factory: pytest.TempPathFactory, packer) -> PixelStore:
     return packer(photos, folder / "run", size=40)
 
 
-def teach(store: PixelStore, run: Run, *, mix: float = 0.5, **settings) -> list[str]:
+def teach(run: Run, *, mix: float = 0.5, **settings) -> list[str]:
     """Train a teacher on the photos and have it label four views; returns what was said."""
     views = ViewsConfig(mix=mix)
     teacher = TeacherConfig(
         model=(TINY["teacher.model"][0],), weights="package", size=64, probe_views=2, folds=2, min_gain=0, **settings
     )
     said: list[str] = []
-    reporter = Reporter(quiet=True)
-    reporter.say = said.append  # type: ignore[method-assign]
-    machine = Machine("cpu", 1, 1, "float32")
-    train_teacher(teacher, views, store, run, machine, reporter)
-    store_soft_labels(teacher, views, 4, store, run, machine, reporter)
+    context = context_of(run)
+    context.reporter.info = said.append  # type: ignore[method-assign]
+    support.teach(teacher, views, context)
+    support.label(teacher, views, 4, context)
     return said
 
 
 def test_a_teacher_learns_from_photos_without_labels(few: PixelStore) -> None:
     run = Run(few.folder.parent)
-    said = teach(few, run)
+    said = teach(run)
     (line,) = [line for line in said if "photos without labels" in line]
     assert "30 photos without labels" in line
     features = np.load(run.teacher / "features.npy", mmap_mode="r")
@@ -120,21 +116,21 @@ def test_a_teacher_learns_from_photos_without_labels(few: PixelStore) -> None:
 
 def test_a_teacher_may_ignore_them(few: PixelStore, tmp_path: Path) -> None:
     run = run_on(few, tmp_path / "run")
-    said = teach(few, run, unlabeled="ignore")
+    said = teach(run, unlabeled="ignore")
     assert not [line for line in said if "without labels" in line]
     assert len(np.load(run.teacher / "features.npy", mmap_mode="r")) == 6
     assert len(SoftLabels.open(run).photos) == 36, "they are labeled all the same"
 
 
 def test_a_sample_of_very_many_is_enough(few: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potstill.teacher.probe.MOST", 16)
-    assert propagation.MOST > 1000
+    monkeypatch.setattr("potstill.teacher.probe.MAX_NODES", 16)
+    assert propagation.MAX_NODES > 1000
     run = run_on(few, tmp_path / "run")
-    assert [line for line in teach(few, run) if "photos without labels" in line]
+    assert [line for line in teach(run) if "photos without labels" in line]
 
 
 def test_where_every_view_is_a_blend_val_says_how_sure_the_teacher_is(few: PixelStore, tmp_path: Path) -> None:
     run = run_on(few, tmp_path / "run")
-    teach(few, run, mix=1.0)
+    teach(run, mix=1.0)
     meta = SoftLabels.open(run).meta
     assert meta["train_top_probability"] == meta["val_top_probability"] > 1 / 3

@@ -122,3 +122,22 @@ def test_the_readme_says_what_is_missing_and_what_to_type(tmp_path: Path) -> Non
     assert text.count("| finished |") == 1
     assert "potstill distill DATA --run" in text
     assert json.loads((tmp_path / "1_images/done.json").read_text())["inputs"] == {}
+
+
+@pytest.mark.parametrize("content", [None, {"format": 1}, {"format": 99}])
+def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: dict[str, int] | None) -> None:
+    write_text(tmp_path / "config.toml", "seeds = 1\n")
+    if content is not None:
+        write_json(tmp_path / "run.json", content)
+    with pytest.raises(StaleError, match=r"was made by another version of Potstill \(run format \d+; this version"):
+        Run.open(tmp_path)
+    with pytest.raises(StaleError, match="make a new run"):
+        Run(tmp_path).create()
+
+
+def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    assert run.create()
+    write_text(run.path / "config.toml", "seeds = 1\n")
+    assert not run.create(), "it is there already"
+    assert Run.open(run.path).path == run.path

@@ -38,7 +38,7 @@ def test_every_model_of_every_run_has_its_difference_from_the_reference(pair: tu
     assert worse.against is not None
     assert worse.against.value == pytest.approx(worse.accuracy.value - found.rows[1].accuracy.value)
     assert worse.against.high < 0
-    text = "\n".join(found.lines())
+    text = "\n".join(found.notes())
     assert "300 test photos, the same in all runs" in text
     assert "Reference: student-0 distilled of a" in text
     assert "different machines" not in text
@@ -46,7 +46,7 @@ def test_every_model_of_every_run_has_its_difference_from_the_reference(pair: tu
 
 def test_times_of_different_machines_are_marked(pair: tuple[Run, Run]) -> None:
     edit(pair[1].comparison / "comparison.json", lambda c: c["environment"].update(processor="another"))
-    assert "do not compare their ms" in side_by_side([run.path for run in pair]).lines()[-1]
+    assert "do not compare their ms" in side_by_side([run.path for run in pair]).notes()[-1]
 
 
 def test_renamed_photos_are_the_same_photos(pair: tuple[Run, Run]) -> None:
@@ -85,7 +85,10 @@ def test_one_run_is_nothing_to_compare(pair: tuple[Run, Run]) -> None:
 def test_the_command_prints_a_table_or_json_and_refuses_with_code_2(pair: tuple[Run, Run]) -> None:
     done = command("compare", pair[0].path, pair[1].path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split()[:3] == ["run", "model", "accuracy"]
+    header, _, *rows = done.stdout.splitlines()
+    assert header.split() == ["run", "model", "accuracy", "interval", "against", "reference", "MB", "MMACs", "ms"]
+    assert [row.split()[0] for row in rows[:6]] == ["a"] * 3 + ["b"] * 3
+    assert rows[6].startswith("300 test photos")
     found = json.loads(command("compare", pair[0].path, pair[1].path, "--json").stdout)
     assert len(found["rows"]) == 6
     refused = command("compare", pair[0].path)

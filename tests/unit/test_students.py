@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support import context_of
 
 from potstill.config.load import from_mapping
-from potstill.monitoring.progress import Reporter
-from potstill.students.job import Job, Recipe
-from potstill.students.stage import _batch_size, _choose, epochs_for, parse_students, views_for
+from potstill.images.folder import Folder, PhotoFile
+from potstill.planning import batch_size, make_plan, num_epochs, num_views, parse_students
+from potstill.run.folder import Run
+from potstill.students.recipe import Job, Recipe
+from potstill.students.stage import _Training
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,7 @@ def test_batches_are_smaller_from_scratch_and_of_few_photos(
 ) -> None:
     config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
     (spec,) = parse_students(config)
-    assert _batch_size(config, spec, photos) == expected
+    assert batch_size(spec, config, photos) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,8 +52,8 @@ def test_from_scratch_takes_twice_as_long_on_the_same_views(
 ) -> None:
     config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
     (spec,) = parse_students(config)
-    assert epochs_for(config, spec, photos) == epochs
-    assert views_for(config, photos) == views
+    assert num_epochs(spec, config, photos) == epochs
+    assert num_views(config, photos) == views
 
 
 TWIN = Recipe(epochs=1, batch_size=8, lr=1e-3, weight_decay=0.0, ema=0.0, dtype="float32", soft_labels="")
@@ -78,14 +81,16 @@ def _pilot(folder: Path, recipe: Recipe, right: np.ndarray) -> Job:
 def test_a_teacher_that_does_harm_on_val_is_left_out_where_weights_are_auto(
     tmp_path: Path, settings: dict[str, object], student_right: int, taught: bool
 ) -> None:
-    config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
-    (spec,) = parse_students(config)
+    config = from_mapping({"student.models": ["mobilenetv1_025"], "teacher.model": ["resnet18"], **settings})
+    folder = Folder(tmp_path, ("a", "b"), (PhotoFile(tmp_path / "1.png", "train", 0),), flat=False)
+    plan = make_plan(folder, config).students
     photos = np.arange(200)  # the two are wrong on others
     candidates = {"distilled": [STUDENT], "alone": [TWIN]}
     pilots = {
         "distilled": [_pilot(tmp_path / "distilled", STUDENT, photos < student_right)],
         "alone": [_pilot(tmp_path / "alone", TWIN, photos >= 40)],
     }
-    distilled, alone = _choose(config, spec, candidates, pilots, Reporter(quiet=True))
+    training = _Training(plan.students[0], plan, None, context_of(Run(tmp_path)))  # type: ignore[arg-type]
+    distilled, alone = training.choose(candidates, pilots)
     assert alone == TWIN
     assert distilled == (STUDENT if taught else TWIN)

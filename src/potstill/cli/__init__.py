@@ -4,7 +4,6 @@ import errno
 import shlex
 import sys
 from collections.abc import Sequence
-from contextvars import ContextVar
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -13,14 +12,10 @@ from potstill.errors import PotstillError
 
 app = App(
     name="potstill",
-    help="Photos in, the smallest classifier that is still right out, with proof.",
+    help="Distill a large image classifier into small ones, and measure what distillation gains.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what is kept
 )
-
-
-given: ContextVar[tuple[str, ...]] = ContextVar("given", default=())
-"""The words of the command that runs, for telling a flag that was given from one that has its default."""
 
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """A full or read-only disk, or missing rights: no bugs of ours."""
@@ -32,18 +27,17 @@ def run(tokens: Sequence[str] | None = None) -> int:
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     words = list(sys.argv[1:] if tokens is None else tokens)
-    given.set(tuple(words))
     same = shlex.join(["potstill", *words])
     try:
         result = app(
             words,
             exit_on_error=False,
-            print_error=True,
-            error_console=errors,
+            print_error=False,
             result_action="return_value",
         )
-    except CycloptsError:
-        return 2  # already printed, with the nearest valid name
+    except CycloptsError as error:
+        errors.print(f"{error} See: {_help_of(words)}", markup=False)
+        return 2
     except PotstillError as error:
         errors.print(f"{type(error).__name__}: {error}", markup=False)
         return 2
@@ -57,3 +51,8 @@ def run(tokens: Sequence[str] | None = None) -> int:
         errors.print(f"\nStopped. What was finished is kept. To go on: {same}", markup=False)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _help_of(words: Sequence[str]) -> str:
+    command = next((word for word in words if not word.startswith("-") and word in app), "")
+    return " ".join(["potstill", *([command] if command else []), "--help"])

@@ -22,34 +22,37 @@ def export(
     min_rounded_agreement: float = 95.0,
     isolated: bool = False,
 ) -> None:
-    """Files to deploy, each scored again on the test photos. What is not right any more is not left behind.
+    """Export a student to deployment formats and check each file on the test photos.
+
+    A file that loses too much accuracy is deleted.
 
     Parameters
     ----------
     run
         A finished run folder.
     to
-        Formats: onnx, litert, executorch, openvino, coreml, torch, web (a page that runs in the browser).
+        Any of onnx, litert, executorch, openvino, coreml, torch and web (a page that runs in the browser).
     precision
-        float32, float16, int8. All three by default.
+        Any of float32, float16 and int8. By default all three.
     student
-        Which student of the run; the one that the comparison chose on val by default.
+        Name of the student. By default the one chosen on the validation photos.
     seed
-        Which seed; the best on val by default.
+        Training seed of the student. By default the best one on the validation photos.
     max_loss
-        Points of accuracy that a file may lose against the torch student.
+        Largest loss of accuracy relative to the PyTorch student, in percentage points.
     min_agreement
-        Percent of the test photos on which a file must give the torch student's class.
+        Lowest share of test photos with the same prediction as the PyTorch student, in percent.
     min_rounded_agreement
-        The same for int8 where no rung of its ladder reaches --min-agreement: the nearest one is kept, and told.
+        The same for int8 files if no way of calibrating reaches --min-agreement. The closest one is kept.
     isolated
-        Where tools of a format are missing here, make an environment of their own for them.
+        Install missing conversion tools into a separate virtual environment.
     """
     from potstill.export import Tolerance
     from potstill.export import export as export_files
     from potstill.export.formats.registry import PRECISIONS
-    from potstill.export.results import formats_table
+    from potstill.export.results import formats_on_terminal
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
     from potstill.run.folder import Run
 
     opened = Run.open(run)
@@ -71,7 +74,7 @@ def export(
             isolated=isolated,
             reporter=reporter,
         )
-        print(formats_table([result.to_json() for result in results]), end="")
+        print_table(formats_on_terminal([result.to_json() for result in results]))
         print(f"Files: {opened.export}")
     if "web" in _split(to):
         from potstill.export.web import export_web
@@ -82,21 +85,21 @@ def export(
 
 @app.command
 def push(run: Path, repository: str, *, student: str | None = None, private: bool = False) -> None:
-    """Upload a student, its exported files and its model card to a model hub.
+    """Upload a student with its exported files and model card to a model hub.
 
-    The address is the environment variable HF_ENDPOINT's (the public hub without it), the token HF_TOKEN's or the one
-    that `hf auth login` stored.
+    The environment variable HF_ENDPOINT sets the address (the public hub by default), HF_TOKEN the access token (by
+    default the one stored by `hf auth login`).
 
     Parameters
     ----------
     run
         A run folder with exported files.
     repository
-        OWNER/NAME on the hub; made where it is not there yet.
+        OWNER/NAME on the hub. It is created if it does not exist.
     student
-        Which student; the first exported one by default.
+        Name of the student. By default the first exported one.
     private
-        Make a new repository private.
+        Create the repository as private if it is new.
     """
     from potstill.export import push as push_files
     from potstill.run.folder import Run

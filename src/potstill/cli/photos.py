@@ -1,6 +1,7 @@
 """Commands about folders of photos: init, get, check, count, doctor."""
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from potstill.cli import app
 
 @app.command
 def init(*classes: str, into: Path) -> None:
-    """Make the empty folders for your own photos: INTO/train/CLASS and INTO/test/CLASS.
+    """Create empty folders for your own photos: INTO/train/CLASS and INTO/test/CLASS.
 
     Parameters
     ----------
@@ -44,48 +45,51 @@ def get(
     strict: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Find, download, check and split photos of these classes, with license and origin of each.
+    """Download photos of the given classes, check them, split them, and record the license and source of each.
 
-    Run again, it goes on where it stopped.
+    An interrupted download continues when the command is run again.
 
     Parameters
     ----------
     classes
-        The class names. `cat=/m/01yrx`, `cat=Q146`, `cat=n02121620` or `cat=inat:118552` says which cat is meant.
+        The class names. For ambiguous names add an identifier: `cat=/m/01yrx` (Open Images), `cat=Q146` (Wikidata),
+        `cat=n02121620` (WordNet) or `cat=inat:118552` (iNaturalist).
     into
         The photo folder: INTO/train/CLASS and INTO/test/CLASS.
     train
-        Photos per class to learn from.
+        Training photos per class.
     test
-        Photos per class for the final numbers.
+        Test photos per class.
     source
         auto, openimages, commons, inaturalist, hf:OWNER/NAME, archive:NAME, imagenet:FOLDER, or a path: a list of URLs,
         a folder, tar shards.
     contact
-        Your e-mail address. Wikimedia Commons wants it; it goes to the servers that are asked.
+        Your e-mail address, which is sent to the photo servers. Wikimedia Commons requires it.
     license
-        Keep only these license families, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
+        License families to accept, or "any". The default is CC0, PD, CC-BY and CC-BY-SA.
     allow_nc
-        Also take photos that are free for non-commercial use only.
+        Also accept licenses that allow only non-commercial use.
     seed
-        Another number gives another train/test split.
+        Random seed of the train/test split.
     min_side
-        Leave out photos with a shorter side below this many pixels.
+        Skip photos whose shorter side has fewer pixels than this.
     near_bits
-        Leave out photos that look like another one: bits of 64 by which their picture hashes may differ. -1 keeps them.
+        Skip photos that look like another one: 64-bit perceptual hashes that differ in at most this many bits. -1 keeps
+        them.
     quick
-        Open Images: read only its smallest lists (42 MB), which hold fewer photos.
+        Read only the smallest lists of Open Images (42 MB), which contain fewer photos.
     dry_run
-        Say what would be fetched; fetch no photo.
+        Print what would be downloaded, without downloading any photo.
     strict
-        Exit with 1 when a class has too few photos.
+        Exit with code 1 if a class has too few photos.
     allow_private
-        HOST:PORT that may be a private address: a mirror of your own.
+        HOST:PORT of a server that may have a private address, such as your own mirror.
     """
     from potstill.get.licenses import NON_COMMERCIAL, OPEN
     from potstill.get.run import GetRequest, get, preview
     from potstill.get.summary import shortages, table
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
 
     request = GetRequest(
         classes=classes,
@@ -103,10 +107,10 @@ def get(
     )
     reporter = Reporter()
     if dry_run:
-        reporter.console.print(preview(request, reporter))
+        print_table(preview(request, reporter), sys.stderr)
         return 0
     result = get(request, reporter)
-    reporter.console.print(table(result.streams))
+    print_table(table(result.streams), sys.stderr)
     for text in (*shortages(result.streams), *(f"{host} was left alone: {why}" for host, why in result.parked.items())):
         reporter.info(text)
     reporter.info(f"Photos: {into}. Whose they are: {into / 'ATTRIBUTION.csv'}.")
@@ -128,30 +132,30 @@ def check(
     min_side: int = 32,
     near_bits: int = 6,
 ) -> int:
-    """Find bad photos, copies and leaks from test into train, and move them to quarantine, with the reason.
+    """Find broken photos, duplicates and test photos that are also in train, and move them to quarantine.
 
     Parameters
     ----------
     data
         The photo folder.
     run
-        A finished run on these photos: its teacher's answers show likely wrong labels, which are listed, never moved.
+        A finished run on these photos. Photos that its teacher finds likely mislabeled are listed, but never moved.
     restore
-        Bring photos back from quarantine: of this reason, or "all".
+        Restore photos from quarantine: those with this reason, or "all".
     purge
-        Delete photos in quarantine for good: of this reason, or "all". Asks first.
+        Permanently delete photos in quarantine: those with this reason, or "all". Asks first.
     dry_run
-        Only list.
+        Only list the findings.
     yes
-        Move (or delete) without asking.
+        Move or delete without asking.
     strict
-        Exit with 1 when anything was found that goes to quarantine.
+        Exit with code 1 if any photo belongs in quarantine.
     json
-        Print all findings as JSON.
+        Print the findings as JSON.
     min_side
-        Photos with a shorter side below this many pixels go.
+        Reject photos whose shorter side has fewer pixels than this.
     near_bits
-        Bits of 64 by which the picture hashes of copies may differ; thumbnails confirm.
+        Most bits in which the 64-bit perceptual hashes of duplicates may differ. Thumbnails are compared to confirm.
     """
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
@@ -184,25 +188,24 @@ def check(
 
 @app.command
 def count(data: Path, *, json: bool = False) -> None:
-    """Count photos per split and class, and those in quarantine.
+    """Count the photos per split and class, and those in quarantine.
 
     Parameters
     ----------
     data
         The photo folder.
     json
-        Print JSON.
+        Print the counts as JSON.
     """
-    from rich.console import Console
-
     from potstill.check.count import count
     from potstill.check.summary import count_table
+    from potstill.monitoring.tables import print_table
 
     counts = count(data)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:
-        Console(highlight=False).print(count_table(counts))
+        print_table(count_table(counts))
 
 
 @app.command
@@ -213,18 +216,18 @@ def doctor(
     json: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Say what this machine has, what is installed, and which photo sources answer.
+    """Show the hardware, the installed packages, and which photo sources can be reached.
 
     Parameters
     ----------
     contact
-        Your e-mail address, for Wikimedia Commons.
+        Your e-mail address, which Wikimedia Commons requires.
     offline
-        Ask no server.
+        Do not contact any server.
     json
         Print JSON.
     allow_private
-        HOST:PORT that may be a private address: a mirror of your own.
+        HOST:PORT of a server that may have a private address, such as your own mirror.
     """
     from dataclasses import asdict
 
@@ -248,8 +251,6 @@ def doctor(
 
 def _agreed(question: str, *, yes: bool) -> bool:
     """Ask on a terminal; without one, only --yes agrees."""
-    import sys
-
     if yes:
         return True
     if not sys.stdin.isatty():

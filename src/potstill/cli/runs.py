@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from potstill.cli import app
-from potstill.cli import given as words
-from potstill.config.schema import Config
-
-Settings = Annotated[Config | None, Parameter(name="*")]
+from potstill.cli.settings import SettingFlags, combined
 
 
 @app.command
@@ -29,52 +26,51 @@ def distill(
     redo: bool = False,
     track: Literal["tensorboard", "trackio", "mlflow", "wandb"] | None = None,
     dry_run: bool = False,
-    config: Settings = None,
+    settings: SettingFlags | None = None,
 ) -> None:
-    """Photos to students: teacher, soft labels, students and their twins, comparison, report.
+    """Train small image classifiers from a folder of photos by distilling a large one, and compare them.
 
     Parameters
     ----------
     data
-        DATA/{train,test}/CLASS/* (also val/, unlabeled/), or DATA/CLASS/* to be split.
+        The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split.
     students
-        Models to train, separated by commas. Short for --student.models.
+        Student models, separated by commas. Short for --student.models.
     teacher
-        The large model, or several separated by commas. Short for --teacher.model.
+        Teacher model, or several separated by commas. Short for --teacher.model.
     classes
-        Take only these classes, separated by commas. Short for --images.classes.
+        Classes to use, separated by commas. Short for --images.classes.
     max_size
-        Largest student file, such as 3MB. Potstill picks students that fit.
+        Largest file size of a student, such as 3MB. Potstill picks students that fit.
     max_macs
         Most multiply-accumulates per photo, such as 50M.
     max_latency
-        Longest time per photo on one thread of this machine, such as 5ms.
+        Longest inference time per photo on one CPU thread of this machine, such as 5ms.
     recipe
         A TOML file of settings. Flags win over it.
     run
-        The run folder. Without it: the one under runs/ with these settings, or a new one.
+        The run folder. By default the one under runs/ with the same settings, or a new one.
     quick
-        See that everything works, in about two minutes. The numbers mean nothing.
+        A trial run of about two minutes, to check that everything works. Its numbers mean nothing.
     redo
-        Make stages again that were made from other settings or photos.
+        Redo stages that were run with other settings or photos.
     track
-        Follow the trainings in this tracker, too. The numbers are always in the run's metrics.jsonl files.
+        Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
     dry_run
-        Print what the run would take, and stop.
+        Print the estimated time and disk space, and stop.
     """
     from potstill import pipeline
-    from potstill.cli.settings import combined
     from potstill.students.budget import UNITS, parse_amount
 
     short: dict[str, str | None] = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
     limits = {"budget.max_megabytes": max_size, "budget.max_mmacs": max_macs, "budget.max_milliseconds": max_latency}
     given: dict[str, Any] = {name: _list(value) for name, value in short.items() if value}
     given |= {name: parse_amount(value, UNITS[name], name) for name, value in limits.items() if value}
-    settings = combined(config, words.get(), recipe, given, pipeline.QUICK if quick else {})
+    config = combined(settings, given, recipe, pipeline.QUICK if quick else {})
     if dry_run:
-        print("\n".join(pipeline.dry_run(data, settings).lines()))
+        print("\n".join(pipeline.dry_run(data, config)))
         return
-    _print_result(pipeline.distill(data, config=settings, run=run, redo=redo, track=track))
+    _print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
 
 
 @app.command
@@ -87,18 +83,18 @@ def curve(
     teacher: str | None = None,
     classes: str | None = None,
     recipe: Path | None = None,
-    config: Settings = None,
+    settings: SettingFlags | None = None,
 ) -> None:
-    """Accuracy of distilled and alone against the number of labels per class.
+    """Measure accuracy with and without distillation as the number of labels per class grows.
 
     Parameters
     ----------
     data
         The photo folder.
     per_class
-        Numbers of labels, separated by commas, such as 20,50,100.
+        Numbers of labels per class, separated by commas, such as 20,50,100.
     into
-        The folder for its runs and curve.csv.
+        The folder to write the runs and curve.csv to.
     students
         Short for --student.models.
     teacher
@@ -108,24 +104,26 @@ def curve(
     recipe
         A TOML file of settings. Flags win over it.
     """
-    from potstill.cli.settings import combined
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
     from potstill.tools.curve import curve_table, learning_curve
 
     short = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
-    settings = combined(config, words.get(), recipe, {name: _list(value) for name, value in short.items() if value}, {})
+    config = combined(settings, {name: _list(value) for name, value in short.items() if value}, recipe)
     counts = [int(part) for part in _list(per_class) if part.isdecimal()]
-    print(curve_table(learning_curve(data, counts, settings, into, Reporter())))
+    print_table(curve_table(learning_curve(data, counts, config, into, Reporter())))
 
 
 @app.command
 def demo(*, quick: bool = False) -> None:
-    """The whole job on a built-in real example, solar cells: no account, no model hub, about ten minutes.
+    """Run the whole pipeline on a built-in data set of solar cells. Needs no account and no model hub.
+
+    It takes about ten minutes.
 
     Parameters
     ----------
     quick
-        In about two minutes. The numbers mean little.
+        A shorter run of about two minutes. Its numbers mean little.
     """
     from potstill.tools.demo import beside_published, run_demo
 
@@ -144,7 +142,7 @@ def predict(
     seed: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """Label and probability of photos.
+    """Classify photos: print the label and probability of each.
 
     Parameters
     ----------
@@ -153,13 +151,13 @@ def predict(
     photos
         Photo files.
     student
-        Which student of the run; the one chosen on val by default.
+        Name of the student. By default the one chosen on the validation photos.
     arm
-        distilled, alone (the twin) or teacher.
+        Which model: distilled, alone (the twin trained without a teacher) or teacher.
     seed
-        Which seed; the best on val by default.
+        Training seed of the student. By default the best one on the validation photos.
     as_json
-        Print one JSON object per photo, with the probability of every class.
+        Print one JSON object per photo, with the probabilities of all classes.
     """
     from potstill.deploy.predictor import load_predictor
     from potstill.errors import DataError
@@ -185,14 +183,14 @@ def predict(
 
 @app.command
 def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = False) -> None:
-    """Make the page to read from a finished run: RUN/7_report/index.html.
+    """Write the HTML report of a finished run to RUN/7_report/index.html.
 
     Parameters
     ----------
     run
         The run folder.
     open_it
-        Show it in the browser.
+        Open the report in the browser.
     """
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
@@ -207,35 +205,40 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
 
 @app.command
 def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Finished runs side by side; refuses when classes or test photos differ.
+    """Compare finished runs that have the same classes and test photos.
 
     Parameters
     ----------
     runs
-        Two run folders or more. Differences are against the first one's first student.
+        Two or more run folders. Differences are relative to the first student of the first run.
     as_json
-        Print one JSON object.
+        Print the comparison as JSON.
     """
+    from potstill.monitoring.tables import print_table
     from potstill.report.side_by_side import side_by_side
 
     found = side_by_side(runs)
-    print(json.dumps(found.to_json(), indent=1, ensure_ascii=False) if as_json else "\n".join(found.lines()))
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        return
+    print_table(found.table())
+    print("\n".join(found.notes()))
 
 
 @app.command
 def serve(run: Path, *, student: str | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """A local page to try photos on: teacher, distilled and alone answer side by side. Needs `potstill[serve]`.
+    """Serve a local web page to try the teacher, a student and its twin on your photos. Needs `potstill[serve]`.
 
     Parameters
     ----------
     run
         A finished run folder.
     student
-        Which student of the run; the one chosen on val by default.
+        Name of the student. By default the one chosen on the validation photos.
     host
-        The address to serve on. The default is reachable from this machine only; 0.0.0.0 from everywhere.
+        The address to listen on. The default is reachable only from this machine, 0.0.0.0 from the network.
     port
-        The port to serve on.
+        The port to listen on.
     """
     from potstill.deploy.serve import serve as start
 
@@ -248,12 +251,12 @@ def serve(run: Path, *, student: str | None = None, host: str = "127.0.0.1", por
 
 @app.command
 def models(pattern: str | None = None) -> None:
-    """Names of models: the presets, or everything in timm that fits a pattern such as '*mobilenet*'.
+    """List model names: the presets, or all timm models that match a pattern such as 'mobilenet*'.
 
     Parameters
     ----------
     pattern
-        With * for any text.
+        A pattern, with * as a wildcard.
     """
     from potstill.models.zoo import CLASSICS, PRESETS, matching
 
@@ -273,9 +276,11 @@ def _list(value: str) -> list[str]:
 
 
 def _print_result(result: Any) -> None:
-    from potstill.report.table import comparison_table
+    from potstill.monitoring.tables import print_table
+    from potstill.report.table import comparison_note, comparison_table
 
-    print(comparison_table(result.comparison))
+    print_table(comparison_table(result.comparison))
+    print(comparison_note(result.comparison))
     for line in result.verdicts():
         print(line)
     print(f"Report: {result.report}")

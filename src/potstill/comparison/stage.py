@@ -13,38 +13,35 @@ import numpy as np
 import torch
 
 from potstill import metrics
-from potstill.compute.device import Machine, environment
-from potstill.compute.inference import plain_answers
+from potstill.comparison.plan import ComparisonPlan
+from potstill.compute.device import environment
+from potstill.compute.inference import plain_outputs
+from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
-from potstill.config.schema import Config
+from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
-from potstill.models.classifier import Classifier, load, load_info
+from potstill.models.classifier import Classifier, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
-from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json, replacing, sha256_of, write_json
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, member_folders, model_folder
+from potstill.run.layout import ARMS, member_folders, model_folder, student_names
 
 
-def compare(
-    config: Config, names: list[str], store: PixelStore, run: Run, machine: Machine, reporter: Reporter
-) -> None:
-    """Score everything on the test photos and write `5_comparison/`.
-
-    Args:
-        names: the students' folder names.
-    """
-    stage, models = run.stage("5_comparison"), config.teacher.model
+def compare(plan: ComparisonPlan, context: Context) -> None:
+    """Score everything on the test photos and write `5_comparison/`."""
+    run, machine, reporter = context.run, context.machine, context.reporter
+    names, store = student_names(run), PixelStore(run.images)
+    stage, models = run.stage("5_comparison"), plan.teacher
     inputs = {
         "photos": run.stage("1_images").digest(),
         "teacher": [sha256_of(folder / "model.safetensors") for folder in member_folders(run.teacher, models)],
         "students": {
-            f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(config.seeds)]
+            f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(plan.seeds)]
             for name in names
             for arm in ARMS
         },
-        "comparison": asdict(config.comparison),
+        "comparison": asdict(plan.config),
     }
     answers = _known_answers(run, inputs)
     if stage.is_done and read_json(run.comparison / "done.json")["inputs"] != inputs:
@@ -60,21 +57,21 @@ def compare(
         update(1)
         for done, key in enumerate(todo, 2):
             name, _, arm = key.rpartition("/")
-            answers[key] = np.stack([_logits(run, name, s, arm, store, rows, machine) for s in range(config.seeds)])
+            answers[key] = np.stack([_logits(run, name, s, arm, store, rows, machine) for s in range(plan.seeds)])
             update(done)
     with replacing(run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, labels=labels, rows=rows, **answers)
-    teacher = _teacher_numbers(run, config, answers["teacher"], labels)
-    students = [_student_numbers(run, name, config, answers, labels, teacher["macs"]) for name in names]
+    teacher = _teacher_numbers(run, plan, answers["teacher"], labels)
+    students = [_student_numbers(run, name, plan, answers, labels, teacher["macs"]) for name in names]
     result = {
         "classes": run.classes(),
         "test_photos": len(labels),
         "test_per_class": np.bincount(labels, minlength=len(run.classes())).tolist(),
-        "seeds": config.seeds,
-        "confidence": config.comparison.confidence,
+        "seeds": plan.seeds,
+        "confidence": plan.config.confidence,
         "teacher": teacher,
         "students": students,
-        "chosen": choose(run, students, config.seeds),
+        "chosen": choose(run, students, plan.seeds),
         "environment": environment(machine),
     }
     write_json(run.comparison / "comparison.json", result)
@@ -97,15 +94,15 @@ def _known_answers(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def _digest(run: Run, name: str, seed: int, arm: str) -> str:
-    described = read_json(model_folder(run, name, seed, arm) / "model.json")
-    return f"{described['sha256']} {described.get('crop', 1.0)}"
+    described = read_description(model_folder(run, name, seed, arm))
+    return f"{described['sha256']} {described.get('crop_pct', 1.0)}"
 
 
 def _logits(
     run: Run, name: str, seed: int, arm: str, store: PixelStore, rows: np.ndarray, machine: Machine
 ) -> np.ndarray:
-    model = load(model_folder(run, name, seed, arm)).to(machine.torch_device())
-    return plain_answers(model, store, rows, Precision(machine.torch_device()), threads=machine.cores)[1]
+    model = load(model_folder(run, name, seed, arm)).to(torch.device(machine.device))
+    return plain_outputs(model, store, rows, Precision(torch.device(machine.device)), threads=machine.cores)[1]
 
 
 def _teacher_logits(
@@ -113,21 +110,21 @@ def _teacher_logits(
 ) -> np.ndarray:
     parts = []
     for folder in member_folders(run.teacher, models):
-        model = load(folder).to(machine.torch_device())
-        precision = Precision(machine.torch_device(), getattr(torch, model.info.trained["precision"]))
-        parts.append(plain_answers(model, store, rows, precision, threads=machine.cores)[1])
+        model = load(folder).to(torch.device(machine.device))
+        precision = Precision(torch.device(machine.device), getattr(torch, model.info.trained["precision"]))
+        parts.append(plain_outputs(model, store, rows, precision, threads=machine.cores)[1])
     return metrics.mean_probability_logits(parts)
 
 
-def _teacher_numbers(run: Run, config: Config, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    folders = member_folders(run.teacher, config.teacher.model)
+def _teacher_numbers(run: Run, plan: ComparisonPlan, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    folders = member_folders(run.teacher, plan.teacher)
     right = int(np.sum(logits.argmax(-1) == labels))
-    low, high = metrics.wilson_interval(right, len(labels), config.comparison.confidence)
+    low, high = metrics.wilson_interval(right, len(labels), plan.config.confidence)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
     models = [load(folder) for folder in folders]
     costs = [_costs(model, folder) for model, folder in zip(models, folders, strict=True)]
     return {
-        "models": list(config.teacher.model),
+        "models": list(plan.teacher),
         "sizes": [model.info.size for model in models],
         "method": [model.info.trained.get("method") for model in models],
         "accuracy": asdict(Interval(right / len(labels), low, high)),
@@ -137,16 +134,16 @@ def _teacher_numbers(run: Run, config: Config, logits: np.ndarray, labels: np.nd
 
 
 def _student_numbers(
-    run: Run, name: str, config: Config, answers: dict[str, np.ndarray], labels: np.ndarray, teacher_macs: int
+    run: Run, name: str, plan: ComparisonPlan, answers: dict[str, np.ndarray], labels: np.ndarray, teacher_macs: int
 ) -> dict[str, Any]:
-    confidence, resamples = config.comparison.confidence, config.comparison.resamples
+    confidence, resamples = plan.config.confidence, plan.config.resamples
     folder = model_folder(run, name, 0, "distilled")
     model = load(folder)
     arms: dict[str, Any] = {}
     right = {arm: answers[f"{name}/{arm}"].argmax(-1) == labels for arm in ARMS}
     for arm in ARMS:
         logits = answers[f"{name}/{arm}"]
-        infos = [load_info(model_folder(run, name, s, arm)) for s in range(config.seeds)]
+        infos = [load_info(model_folder(run, name, s, arm)) for s in range(plan.seeds)]
         per_seed = [_calibration(z, labels, info.trained["temperature"]) for z, info in zip(logits, infos, strict=True)]
         interval = metrics.bootstrap_mean(right[arm].astype(float), resamples=resamples, confidence=confidence)
         arms[arm] = {
@@ -155,9 +152,9 @@ def _student_numbers(
             **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
             "agreement": float(np.mean([metrics.agreement(z, answers["teacher"]) for z in logits])),
             "recipe": infos[0].trained["recipe"],
-            "crop_per_seed": [info.crop for info in infos],
+            "crop_per_seed": [info.crop_pct for info in infos],
             "seconds_per_seed": [
-                read_json(model_folder(run, name, s, arm) / "done.json")["seconds"] for s in range(config.seeds)
+                read_json(model_folder(run, name, s, arm) / "done.json")["seconds"] for s in range(plan.seeds)
             ],
         }
     gain = right["distilled"].astype(float) - right["alone"].astype(float)
@@ -186,7 +183,7 @@ def _student_numbers(
         ],
         "smallest_visible_difference": visible,
         "per_class": _per_class(right, teacher_right, labels, run.classes()),
-        "verdict": verdict(name, difference, reduction, visible, len(labels), config.seeds)
+        "verdict": verdict(name, difference, reduction, visible, len(labels), plan.seeds)
         + beside_teacher(behind, teacher_macs / max(costs["macs"], 1)),
     }
 

@@ -1,4 +1,4 @@
-"""Whether `torch.compile` makes a student's training sooner done: tried only where the training is long.
+"""Whether `torch.compile` shortens the training of a student: tried only where trainings are long.
 
 Compiling costs each training process about a minute on two cores, and on those gained nothing for MobileNet v1 × 0.25.
 So short trainings do not even try. What is compiled must give the losses of the plain model, up to rounding.
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.compute.device import Machine
+from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
-from potstill.compute.selection import CLOSE, WORTH_IT
-from potstill.compute.timing import photos_per_second
+from potstill.compute.selection import MAX_DIFFERENCE, MIN_SPEEDUP
+from potstill.compute.timing import Workload, photos_per_second
 
 LONG_SECONDS = 900.0
 """A training that takes less is not worth the try: a gain of a tenth would be eaten by compiling."""
@@ -23,48 +23,42 @@ STEPS = 3
 
 
 def decide_compile(
-    model: nn.Module, size: int, precision: Precision, machine: Machine, *, batch: int, photos: int, speed: float
-) -> dict[str, Any]:
-    """Whether the trainings of this model are to be compiled, and what was measured to say so.
+    model: nn.Module, work: Workload, precision: Precision, machine: Machine, speed: float
+) -> tuple[bool, dict[str, Any]]:
+    """Whether to compile the trainings of this model.
 
     Args:
-        batch: photos per step.
-        photos: that one training looks at, over all epochs.
         speed: photos per second of the plain model, as measured by `photos_per_second`.
     Returns:
-        `compile`, and where it was tried `compile_seconds`, `compiled_photos_per_second` and `compile_same_losses`.
+        The decision, and where compiling was tried `seconds`, `photos_per_second` and `same_losses`.
     """
-    if machine.compile != "auto":
-        return {"compile": machine.compile == "on"}
-    if photos < LONG_SECONDS * speed:
-        return {"compile": False}
+    if machine.requested.compile != "auto":
+        return machine.requested.compile == "on", {}
+    if work.photos < LONG_SECONDS * speed:
+        return False, {}
     try:
         started = time.perf_counter()
         compiled: Any = torch.compile(copy.deepcopy(model))
-        same = same_losses(model, compiled, size, precision, batch)
+        same = same_losses(model, compiled, work, precision)
         seconds = time.perf_counter() - started
-        plain, _ = photos_per_second(model, size, precision, training=True, batch=batch)
-        faster, _ = photos_per_second(compiled, size, precision, training=True, batch=batch)
+        plain, _ = photos_per_second(model, work.size, precision, training=True, batch=work.batch)
+        faster, _ = photos_per_second(compiled, work.size, precision, training=True, batch=work.batch)
     except (RuntimeError, OSError):  # no C++ compiler, or code of the model that torch cannot follow
-        return {"compile": False}
-    saved = photos / plain - photos / faster - seconds
-    return {
-        "compile": same and faster >= WORTH_IT * plain and saved > 0,
-        "compile_seconds": round(seconds, 1),
-        "compiled_photos_per_second": round(faster, 1),
-        "compile_same_losses": same,
-    }
+        return False, {}
+    saved = work.photos / plain - work.photos / faster - seconds
+    trial = {"seconds": round(seconds, 1), "photos_per_second": round(faster, 1), "same_losses": same}
+    return same and faster >= MIN_SPEEDUP * plain and saved > 0, trial
 
 
-def same_losses(model: nn.Module, compiled: nn.Module, size: int, precision: Precision, batch: int) -> bool:
-    """Whether a few training steps on noise lose the same in both forms. Neither is changed."""
-    plain, other = (_losses(form, size, precision, batch) for form in (model, compiled))
-    return bool(torch.allclose(plain, other, rtol=CLOSE, atol=1e-6))
+def same_losses(model: nn.Module, compiled: nn.Module, work: Workload, precision: Precision) -> bool:
+    """Whether both give the same losses over a few training steps on noise. Neither is changed."""
+    plain, other = (_losses(one, work, precision) for one in (model, compiled))
+    return bool(torch.allclose(plain, other, rtol=MAX_DIFFERENCE, atol=1e-6))
 
 
-def _losses(model: nn.Module, size: int, precision: Precision, batch: int) -> Tensor:
-    """(STEPS,) mean squares of the answers while plain gradient descent makes them smaller."""
-    noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))
+def _losses(model: nn.Module, work: Workload, precision: Precision) -> Tensor:
+    """(STEPS,) mean squares of the outputs while plain gradient descent reduces them."""
+    noise = torch.randn(work.batch, work.size, work.size, 3, generator=torch.Generator().manual_seed(0))
     pixels = noise.to(precision.device).permute(0, 3, 1, 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     was_training, found = model.training, []

@@ -1,43 +1,17 @@
-"""What this machine has, and how a run uses it: device, arithmetic, threads. Chosen by timing, written down."""
+"""What this machine has: device, cores, installed runtimes, and a description of it for the record."""
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from potstill.config.schema import Auto, MachineConfig
+from potstill.compute.backends import check_runtime
+from potstill.compute.machine import Machine
+from potstill.config.schema import MachineConfig
 from potstill.errors import ConfigError
 from potstill.processes.cores import available_cores
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The decided use of this machine."""
-
-    device: str
-    cores: int
-    jobs: int
-    """Students trained at the same time."""
-    precision: str = "auto"
-    """Arithmetic of training and labeling as asked for: "auto", "float32" or "bfloat16"."""
-    runtime: str = "auto"
-    """What runs the teacher while it labels, as asked for: "auto", "torch" or "onnxruntime"."""
-    compile: str = "auto"
-    """`torch.compile` of students, as asked for: "auto", "on" or "off"."""
-    label_batch: int | Auto = "auto"
-    """Photos that the teacher looks at in one go, as asked for."""
-    threads: int | Auto = "auto"
-    """Of one student's training, as asked for."""
-
-    def spare_threads(self, trainings: int) -> int:
-        """Threads for each of so many trainings, so that no core has two: 1 where all cores have a training."""
-        return max(1, self.cores // min(self.jobs, max(trainings, 1)))
-
-    def torch_device(self) -> torch.device:
-        return torch.device(self.device)
 
 
 def decide(config: MachineConfig) -> Machine:
@@ -54,22 +28,12 @@ def decide(config: MachineConfig) -> Machine:
         ) from None
     cores = available_cores()
     jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
-    if config.runtime == "onnxruntime" and (device != "cpu" or config.precision == "bfloat16"):
-        raise ConfigError('machine.runtime = "onnxruntime" labels on the CPU and in float32 only. Leave it at "auto".')
-    if config.runtime == "onnxruntime" and not has_onnxruntime():
-        raise ConfigError("machine.runtime = \"onnxruntime\" needs: pip install 'potstill[export]'")
-    return Machine(
-        device, cores, jobs, config.precision, config.runtime, config.compile, config.label_batch, config.threads
-    )
-
-
-def has_onnxruntime() -> bool:
-    """Whether graphs can be written and run here: the extra `export`."""
-    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+    check_runtime(config, device)
+    return Machine(device, cores, jobs, config)
 
 
 def environment(machine: Machine) -> dict[str, Any]:
-    """What environment.json says of the machine and the versions."""
+    """The content of environment.json: the machine and the versions."""
     names = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
     return {
         "machine": asdict(machine),

@@ -1,4 +1,4 @@
-"""The fastest form of a model that only answers: norms folded into the convolutions before them, weights in bfloat16.
+"""The fastest version of a model for inference: norms folded into the convolutions before them, weights in bfloat16.
 
 Folding: a convolution followed by batch norm in evaluation mode is one convolution (Jacob et al. 2018,
 arXiv:1712.05877, section 3.2). Which norm follows which convolution is read off the order in which a model registers
@@ -20,40 +20,40 @@ SAME = 1e-3
 """Largest difference of features, relative to their standard deviation, that is still rounding."""
 
 MIN_AGREEMENT = 0.999
-HESITATION = 0.05
-"""Photos whose two most likely classes are this near in probability turn with any rounding: they do not count."""
+MIN_MARGIN = 0.05
+"""Photos whose two most likely classes are closer in probability change class with any rounding: they do not count."""
 
 
-def fused(model: Classifier, precision: Precision) -> Classifier:
-    """A copy for answering only, in evaluation mode; the model itself stays as it is.
+def fold(model: Classifier, precision: Precision) -> Classifier:
+    """A copy for inference only, in evaluation mode; the model itself stays as it is.
 
     Args:
         precision: with bfloat16 the backbone's matrices are kept in it.
     """
-    form = copy.deepcopy(model).eval()
-    _fold(form.net)
-    if not same_features(model, form, precision.device):
-        form = copy.deepcopy(model).eval()
+    folded = copy.deepcopy(model).eval()
+    _fold_norms(folded.net)
+    if not same_features(model, folded, precision.device):
+        folded = copy.deepcopy(model).eval()
     if precision.dtype != torch.float32:  # what autocast would do at every call
-        for module in set(form.net.modules()) - set(form.head.modules()):
+        for module in set(folded.net.modules()) - set(folded.head.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(precision.dtype)
-    return form
+    return folded
 
 
 def agreement(exact: np.ndarray, quick: np.ndarray) -> float:
-    """Share of photos with the same answer in float32 and in another arithmetic, of those that float32 is decided on.
+    """Share of photos with the same class in float32 and in another arithmetic, of those with a margin in float32.
 
     Args:
         exact, quick: (n, C) logits.
     """
     likely = np.sort(metrics.softmax(exact), axis=-1)
-    decided = likely[:, -1] - likely[:, -2] > HESITATION
+    decided = likely[:, -1] - likely[:, -2] > MIN_MARGIN
     return metrics.agreement(quick[decided], exact[decided]) if decided.any() else 1.0
 
 
-def _fold(module: nn.Module) -> None:
-    """Replace every batch norm that is registered right after a convolution by what it does beside scaling."""
+def _fold_norms(module: nn.Module) -> None:
+    """Replace every batch norm that is registered right after a convolution by what it does besides scaling."""
     before: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and _fits(before, child):
@@ -65,7 +65,7 @@ def _fold(module: nn.Module) -> None:
             )
             setattr(module, name, _rest_of(child))
         else:
-            _fold(child)
+            _fold_norms(child)
         before = child
 
 
@@ -81,14 +81,14 @@ def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
 
 
 @torch.inference_mode()
-def same_features(model: Classifier, form: Classifier, device: torch.device) -> bool:
-    """Whether two forms of a model give the same features, up to rounding, on random pixels."""
+def same_features(model: Classifier, other: Classifier, device: torch.device) -> bool:
+    """Whether two versions of a model give the same features, up to rounding, on random pixels."""
     was_training = model.training
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, model.info.size, model.info.size, generator=generator).to(device)
     try:
-        exact, folded = model.eval().features(pixels), form.features(pixels)
-    except (RuntimeError, TypeError, AttributeError):  # code of the model that asks its norms for more
+        exact, folded = model.eval().features(pixels), other.features(pixels)
+    except (RuntimeError, TypeError, AttributeError):  # the model uses other attributes of its norms
         return False
     finally:
         model.train(was_training)

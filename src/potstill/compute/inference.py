@@ -16,7 +16,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 BATCH = 32
 
 
-def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batch:
+def outputs(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batch:
     """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels. The head is computed in float32."""
     with torch.inference_mode():
         with precision.autocast():
@@ -26,14 +26,14 @@ def answers(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batc
     return features.cpu().numpy(), logits.cpu().numpy()
 
 
-def plain_answers(
+def plain_outputs(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
-    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, cut as the model looks at it."""
-    views = plain_views(store, rows, model.info.crop)[:, None]
+    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, at the model's crop."""
+    views = plain_views(store, rows, model.info.crop_pct)[:, None]
     renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
-        answers(model, renderer(block, np.zeros(len(block), int)), precision)
+        outputs(model, renderer(block, np.zeros(len(block), int)), precision)
         for block in (np.arange(i, min(i + BATCH, len(rows))) for i in range(0, len(rows), BATCH))
     ]
     return np.concatenate([f for f, _ in parts]), np.concatenate([z for _, z in parts])
@@ -45,18 +45,18 @@ def store_features(
     writer: RowWriter,
     precision: Precision,
     update: Callable[[int], None],
-    turned: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
+    transform: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
 ) -> None:
     """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
 
-    Goes on after the last photo that the writer holds. `update` is told the number of finished photos. `turned` makes
-    what is written of features (n, V, D) and the numbers (n,) of their photos.
+    Resumes after the last photo that the writer holds. `update` gets the number of finished photos. `transform` turns
+    features (n, V, D) and the positions (n,) of their photos into what is written.
     """
     photos, count = renderer.views.shape
     block = max(1, precision.batch // max(count, 1))
     for start in range(writer.done, photos, block):
         numbers = np.arange(start, min(start + block, photos))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
-        features, _ = answers(model, pixels, precision)
-        writer.write(turned(features.reshape(len(numbers), count, -1), numbers))
+        features, _ = outputs(model, pixels, precision)
+        writer.write(transform(features.reshape(len(numbers), count, -1), numbers))
         update(int(numbers[-1]) + 1)

@@ -1,12 +1,5 @@
-"""How a model answers fastest on this machine, the same answers: in torch or, on CPUs, through ONNX Runtime.
+"""A backbone in ONNX Runtime, which takes about half the time of torch for the same float32 features on a CPU."""
 
-ONNX Runtime takes about half the time of torch for the same float32 features. It is used where the extra `export` is
-installed, timing says that it is faster, and there is enough to answer that writing the graph pays; what the graph
-says is compared with the model before it is used. Else torch answers, folded, in float32 or bfloat16
-(`potstill.compute.fold_batchnorm`).
-"""
-
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,102 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.compute.device import Machine, has_onnxruntime
-from potstill.compute.fold_batchnorm import fused, same_features
-from potstill.compute.inference import BATCH
+from potstill.compute.backend import Backend
+from potstill.compute.fold_batchnorm import fold, same_features
 from potstill.compute.precision import Precision
-from potstill.compute.selection import WORTH_IT, fastest_precision
-from potstill.compute.timing import photos_per_second
 from potstill.models.classifier import Classifier
-from potstill.run.files import read_json, replacing, write_json
-
-MIN_SECONDS = 20.0
-"""Work that torch has done sooner is not worth a graph, which takes some ten seconds to write, nor the timing of
-batches."""
-
-BATCHES = (BATCH // 2, BATCH, 2 * BATCH)
-"""Photos in one go that are tried."""
+from potstill.run.files import replacing
 
 FILE = "backbone.onnx"
-"""In the teacher's folder until the soft labels are stored."""
 
 
-def choose_precision(
-    model: Classifier, folder: Path, machine: Machine, *, looks: int
-) -> tuple[Precision, dict[str, float]]:
-    """The arithmetic and runtime to answer in, chosen by timing once, and the photos per second of each.
-
-    `looks` is the number of views that this stage will have answered; labeling them all has more.
-    """
-    path, device = folder / "precision.json", machine.torch_device()
-    if not path.is_file():
-        precision, speeds = fastest_precision(fused(model, Precision(device)), model.info.size, machine, training=False)
-        long = looks / speeds[precision.name] >= MIN_SECONDS
-        if _may_use_graph(machine, long=long):
-            form = graph_form(model, folder, threads=machine.cores)
-            if form is not None:
-                speed, _ = photos_per_second(form, model.info.size, Precision(device), training=False)
-                speeds["onnxruntime"] = round(speed, 1)
-                asked = machine.runtime == "onnxruntime"
-                if asked or speed > speeds[precision.name]:
-                    precision = Precision(device, runtime="onnxruntime")
-        precision, batches = _choose_batch(model, folder, precision, machine, long=long)
-        _write_precision(folder, precision, speeds, batches)
-    facts = read_json(path)
-    precision = Precision(device, getattr(torch, facts["dtype"]), facts["runtime"], facts.get("batch", BATCH))
-    return precision, facts["photos_per_second"]
-
-
-def _choose_batch(
-    model: Classifier, folder: Path, precision: Precision, machine: Machine, *, long: bool
-) -> tuple[Precision, dict[str, float]]:
-    """How many photos to answer in one go, and the photos per second of each number that was tried."""
-    if machine.label_batch != "auto" or not long:
-        batch = BATCH if machine.label_batch == "auto" else machine.label_batch
-        return replace(precision, batch=batch), {}
-    form = form_for(model, precision, folder, threads=machine.cores)
-    plain = replace(precision, runtime="torch")  # the form itself knows what it runs in
-    speeds = {
-        number: photos_per_second(form, model.info.size, plain, training=False, batch=number)[0] for number in BATCHES
-    }
-    best = max(speeds, key=lambda number: speeds[number])
-    if speeds[best] < WORTH_IT * speeds[BATCH]:
-        best = BATCH
-    return replace(precision, batch=best), {str(number): round(speed, 1) for number, speed in speeds.items()}
-
-
-def _may_use_graph(machine: Machine, *, long: bool) -> bool:
-    on_cpu = machine.device == "cpu" and machine.precision != "bfloat16" and has_onnxruntime()
-    return machine.runtime == "onnxruntime" or (machine.runtime == "auto" and on_cpu and long)
-
-
-def advice(machine: Machine, seconds: float) -> str:
-    """What would make labeling faster here, when it takes so many seconds; empty when nothing would."""
-    slow = machine.device == "cpu" and machine.runtime == "auto" and seconds >= MIN_SECONDS and not has_onnxruntime()
-    return "On a CPU the teacher may answer twice as fast: pip install 'potstill[export]'" if slow else ""
-
-
-def keep_exact(folder: Path, speeds: dict[str, float], quick: Precision) -> Precision:
-    """float32 after all, instead of `quick`, in the faster runtime; written down."""
-    graph = speeds.get("onnxruntime", 0.0) > speeds["float32"]
-    precision = Precision(quick.device, runtime="onnxruntime" if graph else "torch", batch=quick.batch)
-    _write_precision(folder, precision, speeds, {})
-    return precision
-
-
-def _write_precision(folder: Path, precision: Precision, speeds: dict[str, float], batches: dict[str, float]) -> None:
-    facts = {
-        "dtype": precision.name,
-        "runtime": precision.runtime,
-        "photos_per_second": speeds,
-        "batch": precision.batch,
-        "batch_photos_per_second": batches,
-    }
-    write_json(folder / "precision.json", facts)
-
-
-def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier | None:
-    """The model with its backbone as a graph; None where it cannot be written, or says something else.
+def graph_model(model: Classifier, folder: Path, threads: int) -> Classifier | None:
+    """The model with its backbone as an ONNX graph; None where it cannot be exported, or gives other features.
 
     Args:
         model: on the CPU.
@@ -117,24 +25,18 @@ def graph_form(model: Classifier, folder: Path, *, threads: int) -> Classifier |
     """
     path = folder / FILE
     if path.is_file():
-        form = _GraphForm(model, path, threads)
-        if same_features(model, form, torch.device("cpu")):
-            return form
+        graph = _GraphModel(model, path, threads)
+        if same_features(model, graph, torch.device("cpu")):
+            return graph
     try:
         _write(model, path)
     except (RuntimeError, TypeError, ValueError, AttributeError, torch.onnx.OnnxExporterError):
         return None  # code of the model that the exporter cannot follow
-    form = _GraphForm(model, path, threads)
-    return form if same_features(model, form, torch.device("cpu")) else None
+    graph = _GraphModel(model, path, threads)
+    return graph if same_features(model, graph, torch.device("cpu")) else None
 
 
-def form_for(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
-    """The form of a model that answers as `precision` says; in torch where the graph fails."""
-    form = graph_form(model, folder, threads=threads) if precision.runtime == "onnxruntime" else None
-    return form or fused(model, precision)
-
-
-class _GraphForm(Classifier):
+class _GraphModel(Classifier):
     """Features from ONNX Runtime, logits from the model's own head."""
 
     def __init__(self, model: Classifier, path: Path, threads: int) -> None:
@@ -173,7 +75,7 @@ class _Backbone(nn.Module):
 def _write(model: Classifier, path: Path) -> None:
     """Any number of photos, (B, 3, S, S) float32 normalized pixels → (B, D)."""
     size = model.info.size
-    backbone = _Backbone(fused(model, Precision(torch.device("cpu")))).to(memory_format=torch.contiguous_format)
+    backbone = _Backbone(fold(model, Precision(torch.device("cpu")))).to(memory_format=torch.contiguous_format)
     batch: Any = torch.export.Dim("batch", min=1, max=4096)
     with replacing(path) as temporary:
         torch.onnx.export(
@@ -187,3 +89,14 @@ def _write(model: Classifier, path: Path) -> None:
             output_names=["features"],
             dynamic_shapes=({0: batch},),
         )
+
+
+BACKEND = Backend(
+    name="onnxruntime",
+    title="ONNX Runtime",
+    devices=("cpu",),
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    install="pip install 'potstill[export]'",
+    file=FILE,
+    convert=graph_model,
+)

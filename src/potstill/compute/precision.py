@@ -14,9 +14,14 @@ class Precision:
     device: torch.device
     dtype: torch.dtype = torch.float32
     runtime: str = "torch"
-    """What runs a backbone that only answers: "torch" or "onnxruntime"."""
+    """Of inference: "torch", or the name of another backend."""
     batch: int = 32
-    """Photos that it looks at in one go."""
+    """Photos in one inference step."""
+
+    @classmethod
+    def on(cls, device: str) -> "Precision":
+        """float32 on this device."""
+        return cls(torch.device(device))
 
     @property
     def name(self) -> str:
@@ -24,14 +29,9 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
     @property
-    def timed_as(self) -> str:
-        """The name of its speed among those that were measured."""
-        return self.name if self.runtime == "torch" else self.runtime
-
-    @property
     def title(self) -> str:
         """For people."""
-        return self.name if self.runtime == "torch" else f"{self.name} in ONNX Runtime"
+        return self.name if self.runtime == "torch" else f"{self.name} in {self.runtime}"
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -3,11 +3,27 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from potstill.compute.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """The trainings of one model, as far as speed depends on them."""
+
+    size: int
+    """Input side in pixels."""
+    batch: int
+    """Photos per step."""
+    photos: int
+    """That one training processes, over all epochs."""
+    trainings: int
+    """That wait to be run."""
+
 
 PROBE_SECONDS = 1.0
 
@@ -26,7 +42,7 @@ def torch_threads(number: int) -> Iterator[None]:
 def photos_per_second(
     model: nn.Module, size: int, precision: Precision, training: bool, batch: int = 16
 ) -> tuple[float, float]:
-    """The speed, and the mean square of the answers to a batch of noise, for comparing arithmetics."""
+    """The speed, and the mean square of the outputs for a batch of noise, for comparing arithmetics."""
     noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))
     pixels = noise.to(precision.device).permute(0, 3, 1, 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -40,7 +56,7 @@ def photos_per_second(
             total.backward()
         return float(total.detach())  # waits for the device
 
-    answer = step()
+    square = step()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < PROBE_SECONDS:
         step()
@@ -49,4 +65,4 @@ def photos_per_second(
     model.zero_grad(set_to_none=True)
     model.load_state_dict(state)
     model.train(was_training)
-    return speed, answer
+    return speed, square

@@ -15,8 +15,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from potstill.config.schema import Config
+from potstill.config.schema import Config, Range, range_of
 from potstill.errors import ConfigError
+
+RENAMED: Mapping[str, str] = {
+    "teacher.levels": "teacher.feature_stages",
+    "teacher.probe_penalty": "teacher.head_l2",
+    "student.crop": "student.crop_pct",
+}
+"""Former names of settings. They are refused, and the message gives the name of today."""
 
 
 def from_mapping(values: Mapping[str, Any], *, base: Config | None = None, source: str = "settings") -> Config:
@@ -27,12 +34,21 @@ def from_mapping(values: Mapping[str, Any], *, base: Config | None = None, sourc
         base: what is not named keeps this config's value; the defaults when None.
         source: what to call the values in messages.
     Raises:
-        ConfigError: unknown name (with the nearest valid one), wrong type, value out of range.
+        ConfigError: unknown name (with the nearest valid one), former name (with the one of today), wrong type, value
+            out of range.
     """
-    config = base or Config()
+    config: Any = base or Config()
+    changes: dict[str, dict[str, Any]] = {"": {}}
     for name, value in _flatten(values):
-        config = _with(config, name, value, source)
-    return config
+        setting = _named(name, source)
+        section, _, leaf = name.rpartition(".")
+        changes.setdefault(section, {})[leaf] = _coerced(setting.hint, value, f"{source}: {name}")
+    own = changes.pop("")
+    try:
+        sections = {name: dataclasses.replace(getattr(config, name), **items) for name, items in changes.items()}
+        return dataclasses.replace(config, **sections, **own)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def read_toml(path: Path, *, base: Config | None = None) -> Config:
@@ -68,31 +84,39 @@ class Setting:
     """One documented setting, for help, the reference and tests."""
 
     name: str
-    type: str
+    hint: Any
+    """Its type, as `potstill.config.schema` annotates it."""
+    range: Range | None
     default: Any
     text: str
+
+    @property
+    def type(self) -> str:
+        """Its type and range in words."""
+        return _hint_text(self.hint) + (f", {self.range}" if self.range else "")
 
 
 @cache
 def settings() -> tuple[Setting, ...]:
-    """Every setting with its documentation, in the order of this file."""
-    return tuple(_settings())
-
-
-def _settings() -> Iterator[Setting]:
+    """Every setting with its documentation, in the order of `potstill.config.schema`."""
+    found: list[Setting] = []
     for item in dataclasses.fields(Config):
-        section = item.default_factory if item.default_factory is not dataclasses.MISSING else None
-        if section is None:
-            yield Setting(item.name, _type_text(Config, item.name), item.default, field_docs(Config)[item.name])
-            continue
-        assert isinstance(section, type)
-        for inner in dataclasses.fields(section):  # type: ignore[arg-type]
-            yield Setting(
-                f"{item.name}.{inner.name}",
-                _type_text(section, inner.name),
-                inner.default,
-                field_docs(section)[inner.name],
-            )
+        section: Any = item.default_factory
+        if section is dataclasses.MISSING:
+            found.append(_setting("", Config, item))
+        else:
+            found += [_setting(f"{item.name}.", section, inner) for inner in dataclasses.fields(section)]
+    return tuple(found)
+
+
+def _setting(prefix: str, owner: type, item: dataclasses.Field[Any]) -> Setting:
+    return Setting(
+        name=prefix + item.name,
+        hint=_hints(owner)[item.name],
+        range=range_of(item.type),
+        default=item.default,
+        text=field_docs(owner)[item.name],
+    )
 
 
 @cache
@@ -126,17 +150,13 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + key, value
 
 
-def _with(config: Config, name: str, value: Any, source: str) -> Config:
-    valid = [setting.name for setting in settings()]
-    if name not in valid:
-        raise ConfigError(f"{source}: there is no setting {name!r}.{nearest(name, valid)}")
-    section, _, leaf = name.rpartition(".")
-    owner: Any = getattr(config, section) if section else config
-    kind: type = type(owner)
-    value = _coerced(_hints(kind)[leaf], value, f"{source}: {name}")
-    changed = dataclasses.replace(owner, **{leaf: value})
-    root: Any = config
-    return dataclasses.replace(root, **{section: changed}) if section else changed
+def _named(name: str, source: str) -> Setting:
+    if name in RENAMED:
+        raise ConfigError(f"{source}: the setting {name!r} is now called {RENAMED[name]!r}.")
+    known = {setting.name: setting for setting in settings()}
+    if name not in known:
+        raise ConfigError(f"{source}: there is no setting {name!r}.{nearest(name, list(known))}")
+    return known[name]
 
 
 def _coerced(hint: Any, value: Any, name: str) -> Any:
@@ -160,10 +180,6 @@ def _coerced(hint: Any, value: Any, name: str) -> Any:
     ):
         return hint(value)
     raise ConfigError(f"{name} must be {_hint_text(hint)}, got {value!r}.")
-
-
-def _type_text(cls: type, name: str) -> str:
-    return _hint_text(_hints(cls)[name])
 
 
 @cache

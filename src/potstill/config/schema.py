@@ -4,306 +4,306 @@ A value "auto" is decided by a rule or a measurement; what was decided stands in
 Settings come from the defaults here, then a TOML recipe, then flags; later wins (`potstill.config.load`).
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 from potstill.errors import ConfigError
 
 Auto = Literal["auto"]
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a field may have; of a list, each of them. Both ends belong to it unless `open_low`."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.low <= value <= self.high and not (self.open_low and value == self.low)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+
+
+def range_of(annotation: Any) -> Range | None:
+    """The range in a field's annotation."""
+    return next((item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Range)), None)
+
+
+def _check_ranges(section: Any, prefix: str) -> None:
+    for item in fields(section):
+        allowed, value = range_of(item.type), getattr(section, item.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if allowed is not None and number != "auto" and number not in allowed:
+                raise ConfigError(f"{prefix}{item.name} must be {allowed}, got {number!r}.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
-    """Which photos take part, how they are split, and how they are packed."""
+    """Which photos are used, how they are split, and how they are stored."""
 
     classes: tuple[str, ...] = ()
-    """Take only these classes. Empty: all class folders."""
-    val_share: float = 0.15
-    """Share of the training photos that is kept for choosing (val), where the folder has no val/. In (0, 0.5]."""
-    test_share: float = 0.25
-    """Share of a flat folder's photos that is kept for the final numbers (test). In (0, 0.9]."""
-    split_seed: int = 0
-    """Another number gives another val (and, for flat folders, test) split."""
-    min_side: int = 32
-    """Photos with a shorter side below this many pixels are rejected."""
-    duplicate_bits: int = 10
-    """Photos of train and val whose 64-bit picture hash is this near to a test photo's, and whose thumbnails agree,
-    are left out. -1 keeps them."""
-    per_class: int = 0
-    """Take the labels of this many training photos per class only, the first by hash. 0: of all."""
+    """Use only these classes. Empty: all class folders."""
+    val_share: Annotated[float, Range(0, 0.5, open_low=True)] = 0.15
+    """Share of the training photos set aside for validation if the folder has no val/."""
+    test_share: Annotated[float, Range(0, 0.9, open_low=True)] = 0.25
+    """Share of the photos set aside for the final test if the folder has no train/ and test/."""
+    split_seed: Annotated[int, Range(0)] = 0
+    """Random seed of the validation split, and of the test split if the folder has no test/."""
+    min_side: Annotated[int, Range(1)] = 32
+    """Reject photos whose shorter side has fewer pixels than this."""
+    duplicate_bits: Annotated[int, Range(-1, 20)] = 10
+    """Leave out training and validation photos that look like a test photo: 64-bit perceptual hashes that differ in at
+    most this many bits, confirmed by comparing thumbnails. -1: keep them."""
+    per_class: Annotated[int, Range(0)] = 0
+    """Use the labels of only this many training photos per class, in the order of their hashes. 0: use all labels."""
     rest: Literal["unlabeled", "out"] = "unlabeled"
-    """What becomes of the other training photos under per_class: the teacher labels them, or they are left out."""
-    margin: float = 1.15
-    """Photos are packed with a short side of this many times the largest input size of the run."""
-    max_gb: float = 40.0
-    """Where raw pixels would take more disk than this, the store holds JPEG instead."""
+    """What to do with the remaining training photos if per_class is set. "unlabeled": use them without their labels.
+    "out": leave them out."""
+    margin: Annotated[float, Range(1, 4)] = 1.15
+    """Store photos with a shorter side of this many times the largest input size of any model in the run."""
+    max_gb: Annotated[float, Range(0)] = 40.0
+    """Store photos as JPEG if their raw pixels would take more disk space than this, in GB."""
 
     def __post_init__(self) -> None:
-        _between("images.val_share", self.val_share, 0, 0.5, open_low=True)
-        _between("images.test_share", self.test_share, 0, 0.9, open_low=True)
-        _between("images.margin", self.margin, 1, 4)
-        _between("images.per_class", self.per_class, 0, 1e9)
-        _between("images.duplicate_bits", self.duplicate_bits, -1, 20)
+        _check_ranges(self, "images.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewsConfig:
-    """Which views (crop, flip, color, mix-up) of each photo the teacher labels and the student learns from."""
+    """The augmented views of each photo (crop, flip, color, mixup) that the teacher labels and the student learns
+    from."""
 
-    count: int | Auto = "auto"
-    """Views per photo, V. Epoch e uses view e modulo V. "auto": one per epoch, at most 24."""
-    min_scale: float = 0.25
-    """Smallest share of the photo's area that a crop shows. In (0, 1]."""
-    max_aspect: float = 1.33
-    """Largest stretch of a crop: the ratio of its sides lies between 1/this and this."""
+    count: Annotated[int | Auto, Range(1)] = "auto"
+    """Stored views per photo. Epoch e uses view e modulo this number. "auto": one per epoch, at most 24."""
+    min_scale: Annotated[float, Range(0, 1, open_low=True)] = 0.25
+    """Smallest area of a random crop, as a share of the photo's area."""
+    max_aspect: Annotated[float, Range(1, 4)] = 1.33
+    """Largest aspect ratio of a random crop. Ratios are drawn between 1/max_aspect and max_aspect."""
     flip: Literal["none", "horizontal", "both"] = "horizontal"
-    """Mirror half of the views left to right; "both" also upside down (photos without a natural upright)."""
-    color: float = 0.3
-    """Strength of random brightness, contrast and saturation: each factor lies in 1 ± this. 0 turns it off."""
-    mix: float = 0.5
-    """Share of views that are blended with another photo (mix-up). The teacher labels the blend itself."""
-    ops: float = 0.0
-    """Share of views that get two stronger changes more: turn, shear, gamma, blur or tint (after RandAugment). The
-    teacher labels the changed picture."""
-    op_strength: float = 0.7
-    """How strong those may be. In (0, 1]: at 1, turns by up to 30 degrees."""
-    seed: int = 0
-    """Another number draws other views."""
+    """"horizontal": flip half of the views left to right. "both": also flip half of them upside down, for photos
+    without a natural orientation."""
+    color: Annotated[float, Range(0, 0.9)] = 0.3
+    """Strength of the color jitter: factors for brightness, contrast and saturation are drawn from 1 ± this value. 0:
+    no color jitter."""
+    mix: Annotated[float, Range(0, 1)] = 0.5
+    """Share of views that are blended with another photo (mixup). The teacher labels the blended image."""
+    ops: Annotated[float, Range(0, 1)] = 0.0
+    """Share of views that get two additional strong augmentations, chosen from rotation, shear, gamma, blur and tint
+    (after RandAugment). The teacher labels the augmented image."""
+    op_strength: Annotated[float, Range(0, 1, open_low=True)] = 0.7
+    """Strength of these augmentations. At 1, rotations go up to 30 degrees."""
+    seed: Annotated[int, Range(0)] = 0
+    """Random seed of the views."""
 
     def __post_init__(self) -> None:
-        if self.count != "auto" and self.count < 1:
-            raise ConfigError(f"views.count must be at least 1, got {self.count}.")
-        _between("views.min_scale", self.min_scale, 0, 1, open_low=True)
-        _between("views.max_aspect", self.max_aspect, 1, 4)
-        _between("views.color", self.color, 0, 0.9)
-        _between("views.mix", self.mix, 0, 1)
-        _between("views.ops", self.ops, 0, 1)
-        _between("views.op_strength", self.op_strength, 0, 1, open_low=True)
+        _check_ranges(self, "views.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """The large model: which, from what weights, and how it learns the classes."""
+    """The large model: its architecture, its starting weights, and how it is trained on your classes."""
 
     model: tuple[str, ...] = ("densenet201",)
-    """A preset (`potstill models`), or any name in timm.list_models(). Several names: their answers are averaged."""
+    """A preset (see `potstill models`) or any name in timm.list_models(). Several names form an ensemble: their
+    predictions are averaged."""
     weights: str = "auto"
-    """"auto": a weight package where one is installed, else the model hub. "package", "hub", "none" (random), or a
-    .safetensors or .pth file."""
+    """Starting weights. "auto": from an installed weight package if there is one, otherwise from the model hub.
+    "package", "hub", "none" (random initialization), or a .safetensors or .pth file."""
     train: Literal["probe", "finetune", "auto"] = "probe"
-    """"probe": the backbone stays as it is, a dense head learns on its stored features. "finetune": the backbone
-    learns too, after the probe; its norms keep their statistics. "auto": both, and the better on val stays."""
-    size: int | Auto = "auto"
-    """Input side in pixels. "auto": the size the weights were trained for."""
-    levels: int = 4
-    """Stages of the backbone that the head sees beside its last features: mean and deviation of every channel. 0: the
-    last features alone."""
-    head_width: int = 0
-    """Neurons of the head's hidden layer. 0: none, the head is one linear layer."""
-    dropout: float = 0.0
-    """Dropout before the head's last layer, while it learns. Beside the penalty it gains nothing, and drawing what is
-    dropped takes most of the time."""
-    probe_views: int = 4
-    """Views per training photo whose features the head learns on, beside the plain photo."""
-    probe_epochs: int = 60
-    """Passes of the head over the stored features."""
-    probe_lr: float = 3e-3
-    """Learning rate of the head (Adam, cosine to 0)."""
-    probe_penalty: float = 0.02
-    """The loss of the head grows by this times the sum of its squared weights, of standardized features."""
-    weight_decay: float = 0.01
-    """Weight decay of fine-tuning."""
-    finetune_epochs: int = 6
-    """Passes over the photos when the backbone learns too."""
-    finetune_lr: float = 1e-4
-    """Learning rate of the backbone in fine-tuning; the head's is ten times as large."""
+    """"probe": train only a new head on features of the frozen backbone. "finetune": then also train the backbone, with
+    frozen normalization statistics. "auto": do both and keep whichever is better on the validation photos."""
+    size: Annotated[int | Auto, Range(1)] = "auto"
+    """Input size in pixels. "auto": the size the weights were trained with."""
+    feature_stages: Annotated[int, Range(0)] = 4
+    """Number of backbone stages whose features the head uses in addition to the final features: the mean and standard
+    deviation of every channel. 0: the final features only."""
+    head_width: Annotated[int, Range(0)] = 0
+    """Units in the head's hidden layer. 0: no hidden layer, a linear head."""
+    dropout: Annotated[float, Range(0, 0.95)] = 0.0
+    """Dropout before the head's last layer during training. In our experiments it added nothing to head_l2 and made
+    training the head much slower."""
+    probe_views: Annotated[int, Range(0)] = 4
+    """Augmented views per training photo for training the head, in addition to the photo itself."""
+    probe_epochs: Annotated[int, Range(0)] = 60
+    """Epochs for training the head."""
+    probe_lr: Annotated[float, Range(0, 1, open_low=True)] = 3e-3
+    """Learning rate for training the head (Adam with cosine decay to 0)."""
+    head_l2: Annotated[float, Range(0, 10)] = 0.02
+    """L2 regularization of the head: this factor times the sum of its squared weights is added to the loss. Features
+    are standardized."""
+    weight_decay: Annotated[float, Range(0)] = 0.01
+    """Weight decay in fine-tuning."""
+    finetune_epochs: Annotated[int, Range(0)] = 6
+    """Epochs of fine-tuning."""
+    finetune_lr: Annotated[float, Range(0, 1, open_low=True)] = 1e-4
+    """Learning rate of the backbone in fine-tuning. The head learns at ten times this rate."""
     unlabeled: Literal["propagate", "ignore"] = "propagate"
-    """Photos without labels. "propagate": they get soft labels from the photos that look like them, the head learns
-    on these too, and stays if val agrees. "ignore": the head learns on labeled photos only."""
-    folds: int = 5
-    """Out-of-fold soft labels: the training photos are cut into this many folds, and each fold is labeled by a head
-    that never saw it. 0 or 1: one head labels all, and is too sure of photos that it learned by heart."""
-    min_gain: float = 0.1
-    """The run stops when the teacher's val accuracy is not this share of the way from always saying the most common
-    class to being always right."""
+    """How to use photos without labels. "propagate": give them soft labels by label propagation from similar photos,
+    train a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled
+    photos only."""
+    folds: Annotated[int, Range(0)] = 5
+    """Number of folds for out-of-fold soft labels: each fold is labeled by a head trained on the other folds. 0 or 1:
+    one head labels all photos, and is overconfident on the photos it was trained on."""
+    min_gain: Annotated[float, Range(0, 1)] = 0.1
+    """Stop the run if the teacher's validation accuracy does not close at least this share of the gap between always
+    predicting the most common class and 100 %."""
 
     def __post_init__(self) -> None:
+        _check_ranges(self, "teacher.")
         if not self.model:
             raise ConfigError("teacher.model is empty; name at least one model.")
-        _between("teacher.dropout", self.dropout, 0, 0.95)
-        _between("teacher.min_gain", self.min_gain, 0, 1)
-        for name in ("probe_epochs", "finetune_epochs", "probe_views", "levels", "head_width", "folds"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"teacher.{name} must not be negative, got {getattr(self, name)}.")
-        for name in ("probe_lr", "finetune_lr"):
-            _between(f"teacher.{name}", getattr(self, name), 0, 1, open_low=True)
-        _between("teacher.probe_penalty", self.probe_penalty, 0, 10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
-    """The small models: which, at what size, and how they learn from the soft labels."""
+    """The small models: architectures, input size, and how they learn from the soft labels."""
 
     models: tuple[str, ...] = ()
-    """Names in timm.list_models(), or Potstill's for the small classics (`mobilenetv1_025`, `_050`, `_075`). `NAME@128`
-    sets one student's input size, `NAME=FILE` its weights; both together: `NAME@128=FILE`. Empty: what fits the budget,
-    or `mobilenetv3_small_100` without one."""
+    """Names in timm.list_models(), or Potstill's small MobileNets (`mobilenetv1_025`, `_050`, `_075`). `NAME@128` sets
+    the input size of one student, `NAME=FILE` its weights, `NAME@128=FILE` both. Empty: models that fit the budget, or
+    `mobilenetv3_small_100` without a budget."""
     weights: str = "auto"
-    """As teacher.weights, for students that do not name their own. "none" trains from scratch."""
-    size: int | Auto = "auto"
-    """Input side in pixels for students that do not name their own. "auto": what the weights were trained for."""
-    crop: float | Auto = "auto"
-    """Share of the center square's side that the trained student looks at, in [0.5, 1]. Training views zoom in; a plain
-    photo whose margin is cut shows things as large. "auto": 1 or 0.875, each model what val is surer of."""
-    epochs: int | Auto = "auto"
-    """Passes over the photos. "auto": such that about 60,000 views are seen, from scratch 120,000, between 10
-    and 200 passes."""
-    batch_size: int | Auto = "auto"
-    """Photos per step; an eighth of all photos where there are fewer than eight times as many. "auto": 64, and 16 from
-    scratch (but not with "dist"), where many steps are worth more than steady ones."""
-    lr: float | Auto = "auto"
-    """Highest learning rate (AdamW, 5 % warm-up, cosine to 0). "auto": 3e-3, and 1e-2 from scratch."""
-    weight_decay: float = 0.02
-    """Weight decay of all weight matrices; biases and norms have none."""
-    ema: float = 0.998
-    """Averaging of the weights over the steps: the kept model is the average. 0 turns it off."""
+    """Starting weights of students that do not name their own, as in teacher.weights. "none": train from scratch."""
+    size: Annotated[int | Auto, Range(1)] = "auto"
+    """Input size in pixels of students that do not name their own. "auto": the size the weights were trained with."""
+    crop_pct: Annotated[float | Auto, Range(0.5, 1)] = "auto"
+    """Side of the center crop that the trained student sees, as a share of the photo's shorter side (crop_pct in timm).
+    Objects look larger in training crops than in whole photos, and a smaller center crop compensates for that. "auto":
+    1 or 0.875, chosen for each model on the validation photos."""
+    epochs: Annotated[int | Auto, Range(1)] = "auto"
+    """Training epochs. "auto": enough to see about 60,000 views, or 120,000 when training from scratch, but between 10
+    and 200."""
+    batch_size: Annotated[int | Auto, Range(2)] = "auto"
+    """Photos per training step, reduced to an eighth of the training photos in small data sets. "auto": 64, or 16 when
+    training from scratch with a method other than "dist"."""
+    lr: Annotated[float | Auto, Range(0, 1, open_low=True)] = "auto"
+    """Peak learning rate (AdamW, 5 % warmup, cosine decay to 0). "auto": 3e-3, or 1e-2 when training from scratch."""
+    weight_decay: Annotated[float, Range(0)] = 0.02
+    """Weight decay, applied to weight matrices but not to biases and normalization layers."""
+    ema: Annotated[float, Range(0, 0.99999)] = 0.998
+    """Decay of the exponential moving average of the weights. The averaged weights are the final model. 0: no
+    averaging."""
     method: Literal["kl", "logit_mse", "dist", "dkd"] = "kl"
-    """The distillation loss. "kl": softened probabilities (Hinton 2015). "logit_mse": centered logits (Ba and Caruana
-    2014). "dist": correlations (Huang 2022). "dkd": decoupled (Zhao 2022), for 5 classes and more."""
-    temperature: float | Auto = "auto"
-    """Softmax temperature T > 0 of "kl" and "dkd". "auto": by how saturated the teacher is on train."""
-    distill_weight: float | Auto = "auto"
-    """Weight of the distillation loss."""
-    feature_weight: float | Auto = "auto"
-    """Weight of 1 − cosine between the projected student features and the teacher's. It carries most where there are
-    few classes."""
-    task_weight: float | Auto = "auto"
-    """Weight of the cross-entropy with the given label."""
-    lr_factors: tuple[float, ...] = (1.0, 0.33)
-    """Learning rates that student and twin choose from on val, each for itself, as factors of `lr`."""
+    """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
+    centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022). "dkd": decoupled distillation (Zhao 2022),
+    for 5 or more classes."""
+    temperature: Annotated[float | Auto, Range(0, open_low=True)] = "auto"
+    """Softmax temperature of "kl" and "dkd". 1: no softening. "auto": 1, 2 or 4; the more confident the teacher is on
+    the training photos, the higher."""
+    distill_weight: Annotated[float | Auto, Range(0)] = "auto"
+    """Weight of the distillation loss. "auto": 1."""
+    feature_weight: Annotated[float | Auto, Range(0)] = "auto"
+    """Weight of the feature loss: 1 minus the cosine similarity of the projected student features and the teacher's.
+    "auto": 1 up to 10 classes, 0.5 up to 50, otherwise 0.25."""
+    task_weight: Annotated[float | Auto, Range(0)] = "auto"
+    """Weight of the cross-entropy with the true labels. "auto": 0.3."""
+    lr_factors: Annotated[tuple[float, ...], Range(0, 100, open_low=True)] = (1.0, 0.33)
+    """Learning rates to try, as factors of `lr`. Student and twin each use the one that is best on the validation
+    photos."""
     search: Literal["lr", "weights"] = "lr"
-    """What the student's pilots choose among: the learning rates, or also a temperature twice as high and no feature
-    loss. Where loss weights are "auto", "no distillation" stands among them: the twin's best pilot."""
-    pilot_share: float = 0.3
-    """Share of the epochs that each candidate of student and twin trains before one is chosen on val. 0: the first of
-    each, no pilot."""
+    """What to try in short pilot runs of the student. "lr": the learning rates. "weights": also a doubled temperature
+    and no feature loss. With automatic loss weights, the student drops the teacher if the twin's best pilot run is
+    clearly better."""
+    pilot_share: Annotated[float, Range(0, 1)] = 0.3
+    """Length of the pilot runs, as a share of the epochs. 0: no pilot runs, use the first candidate."""
 
     def __post_init__(self) -> None:
-        if self.epochs != "auto" and self.epochs < 1:
-            raise ConfigError(f"student.epochs must be at least 1, got {self.epochs}.")
-        if self.batch_size != "auto" and self.batch_size < 2:
-            raise ConfigError(f"student.batch_size must be at least 2, got {self.batch_size}.")
-        if self.temperature != "auto" and not self.temperature > 0:
-            raise ConfigError(f"student.temperature must be above 0, got {self.temperature}. Use 1 for no softening.")
-        if self.crop != "auto":
-            _between("student.crop", self.crop, 0.5, 1)
-        if self.lr != "auto":
-            _between("student.lr", self.lr, 0, 1, open_low=True)
-        _between("student.ema", self.ema, 0, 0.99999)
-        _between("student.pilot_share", self.pilot_share, 0, 1)
+        _check_ranges(self, "student.")
         if not self.lr_factors:
             raise ConfigError("student.lr_factors is empty; name at least one factor, such as 1.")
-        for value in self.lr_factors:
-            _between("student.lr_factors", value, 0, 100, open_low=True)
-        for name in ("distill_weight", "feature_weight", "task_weight"):
-            value = getattr(self, name)
-            if value != "auto" and not value >= 0:
-                raise ConfigError(f"student.{name} must not be negative, got {value}.")
         if self.task_weight == self.distill_weight == self.feature_weight == 0:
             raise ConfigError("All three loss weights of the student are 0; nothing would be learned.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwinConfig:
-    """The same student without a teacher. It gets the same photos, views, steps and starting weights, and the best
-    of these settings and of student.lr_factors, chosen on val."""
+    """The twin: the same student trained without a teacher, on the same photos, views and number of steps, from the
+    same starting weights. Its label smoothing and learning rate are chosen on the validation photos."""
 
-    label_smoothing: tuple[float, ...] = (0.0, 0.1)
-    """Label smoothing values to choose from."""
+    label_smoothing: Annotated[tuple[float, ...], Range(0, 0.9)] = (0.0, 0.1)
+    """Label smoothing values to try."""
 
     def __post_init__(self) -> None:
+        _check_ranges(self, "twin.")
         if not self.label_smoothing:
             raise ConfigError("twin.label_smoothing is empty; name at least one value, such as 0.")
-        for value in self.label_smoothing:
-            _between("twin.label_smoothing", value, 0, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetConfig:
-    """Limits of the student to find. With any of them and no student.models, candidates come from a ladder."""
+    """Limits on the student. If any is set and student.models is empty, Potstill picks candidates that fit."""
 
-    max_megabytes: float = 0.0
-    """Largest float32 file, in MB. 0: no limit. Short: --max-size 3MB."""
-    max_mmacs: float = 0.0
-    """Most multiply-accumulates per photo, in millions. 0: no limit. Short: --max-macs 50M."""
-    max_milliseconds: float = 0.0
-    """Longest time per photo in torch on one thread of this machine. 0: no limit. Short: --max-latency 5ms."""
-    candidates: int = 3
-    """Students to train; the one to deploy is chosen among them on val."""
+    max_megabytes: Annotated[float, Range(0)] = 0.0
+    """Largest file size of the float32 model, in MB. 0: no limit. Short form: --max-size 3MB."""
+    max_mmacs: Annotated[float, Range(0)] = 0.0
+    """Most multiply-accumulates per photo, in millions. 0: no limit. Short form: --max-macs 50M."""
+    max_milliseconds: Annotated[float, Range(0)] = 0.0
+    """Longest inference time per photo, in milliseconds, with torch on one CPU thread of this machine. 0: no limit.
+    Short form: --max-latency 5ms."""
+    candidates: Annotated[int, Range(1)] = 3
+    """Number of students to train. The one to deploy is chosen among them on the validation photos."""
 
     def __post_init__(self) -> None:
-        for name in ("max_megabytes", "max_mmacs", "max_milliseconds"):
-            _between(f"budget.{name}", getattr(self, name), 0, 1e9)
-        if self.candidates < 1:
-            raise ConfigError(f"budget.candidates must be at least 1, got {self.candidates}.")
+        _check_ranges(self, "budget.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonConfig:
-    """How the numbers are made."""
+    """How the final numbers and their confidence intervals are computed."""
 
-    confidence: float = 0.95
-    """Of all intervals."""
-    resamples: int = 10_000
-    """Bootstrap resamples of test photos and seeds."""
+    confidence: Annotated[float, Range(0.5, 0.999)] = 0.95
+    """Confidence level of all intervals."""
+    resamples: Annotated[int, Range(100, 1_000_000)] = 10_000
+    """Number of bootstrap resamples of test photos and seeds."""
 
     def __post_init__(self) -> None:
-        _between("comparison.confidence", self.confidence, 0.5, 0.999)
-        _between("comparison.resamples", self.resamples, 100, 1_000_000)
+        _check_ranges(self, "comparison.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineConfig:
-    """How the machine is used. "auto" values are measured in the first seconds and written to environment.json."""
+    """Devices, precision and parallelism. "auto" values are chosen by a rule or by timing, and recorded in the run
+    folder."""
 
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1", "mps". "auto": the first that is there of cuda, mps, cpu."""
+    """"cpu", "cuda", "cuda:1" or "mps". "auto": the first one available of cuda, mps and cpu."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of training and labeling."""
-    runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
-    """What runs the teacher while it labels. "auto": ONNX Runtime on CPUs where it is installed (extra "export") and
-    faster; its features are checked against torch's."""
+    """Floating-point precision for training and labeling. "auto": bfloat16 if it is faster and agrees with float32,
+    otherwise float32."""
+    runtime: str = "auto"
+    """Runtime for the teacher's labeling: "auto", "torch" or "onnxruntime". "auto": ONNX Runtime on CPUs if it is
+    installed (extra "export"), faster, and gives the same features as torch, otherwise torch."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """`torch.compile` of students. "auto": tried where one training takes longer than a quarter of an hour, and used if
-    it is a tenth faster, saves more than compiling costs, and a few steps lose the same."""
-    label_batch: int | Auto = "auto"
-    """Photos that the teacher looks at in one go. "auto": 32, or 16 or 64 where that is a tenth faster. Not the batch
-    of training, which changes results and is no question of speed."""
-    jobs: int | Auto = "auto"
-    """Students trained at the same time. "auto": one per core on CPU, 1 on a GPU."""
-    threads: int | Auto = "auto"
-    """Threads of each of these trainings, on CPU. "auto": one; where there are more cores than trainings as many as
-    make it a tenth faster, by timing. Another number adds up in another order: the same student but for rounding."""
-    cache_gb: float = 8.0
-    """Disk for views rendered at a student's size, so that twin, seeds and epochs render them once. 0: render again
-    each time."""
+    """Whether to train students with `torch.compile`. "auto": try it if a training takes more than 15 minutes, and use
+    it if it is at least 10 % faster, saves more time than compiling takes, and gives the same losses in a few steps."""
+    label_batch: Annotated[int | Auto, Range(1)] = "auto"
+    """Batch size for labeling with the teacher. "auto": 32, or 16 or 64 if that is at least 10 % faster. It affects
+    only the speed."""
+    jobs: Annotated[int | Auto, Range(1)] = "auto"
+    """Number of students trained in parallel. "auto": one per core on a CPU, 1 on a GPU."""
+    threads: Annotated[int | Auto, Range(1)] = "auto"
+    """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
+    changes results only by rounding."""
+    cache_gb: Annotated[float, Range(0, 1e6)] = 8.0
+    """Disk space in GB for views rendered at a student's input size, so that they are rendered once for all seeds and
+    epochs. 0: render them every time."""
 
     def __post_init__(self) -> None:
-        if self.jobs != "auto" and self.jobs < 1:
-            raise ConfigError(f"machine.jobs must be at least 1, got {self.jobs}.")
-        if self.threads != "auto" and self.threads < 1:
-            raise ConfigError(f"machine.threads must be at least 1, got {self.threads}.")
-        if self.label_batch != "auto" and self.label_batch < 1:
-            raise ConfigError(f"machine.label_batch must be at least 1, got {self.label_batch}.")
-        _between("machine.cache_gb", self.cache_gb, 0, 1e6)
+        _check_ranges(self, "machine.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Every setting of a run."""
 
-    seeds: int = 3
-    """Each student and its twin are trained this many times, from different random numbers."""
+    seeds: Annotated[int, Range(1)] = 3
+    """Number of training runs with different random seeds, for each student and its twin."""
     images: ImagesConfig = field(default_factory=ImagesConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -314,11 +314,4 @@ class Config:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"seeds must be at least 1, got {self.seeds}.")
-
-
-def _between(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ConfigError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value!r}.")
+        _check_ranges(self, "")

@@ -15,7 +15,7 @@ class RowWriter:
     """Writes `path` (.npy) one row of the first axis after the other.
 
     Until `close` the rows stand in `NAME.growing` beside it, and the number of whole rows in its length: an
-    interrupted writer goes on after the last whole row.
+    interrupted writer resumes after the last whole row.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> None:

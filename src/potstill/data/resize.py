@@ -9,8 +9,8 @@ that end in exactly .5; runtimes sum them in different order, so each would roun
 networks notice that."""
 
 
-def shown(shorter: int, crop: float) -> int:
-    """Side of the square that a model looks at, in pixels of the photo: `crop` times the shorter side, rounded up.
+def crop_side(shorter: int, crop: float) -> int:
+    """Side of the square that a model is given, in pixels of the photo: `crop` times the shorter side, rounded up.
 
     In whole numbers, and without a conditional: exporters call it with symbols.
     """
@@ -20,10 +20,10 @@ def shown(shorter: int, crop: float) -> int:
 def fit(image: Image.Image, size: int, crop: float = 1.0) -> np.ndarray:
     """(size, size, 3) uint8: what `Deployable.prepare` makes of the photo, by Pillow.
 
-    The channels are resized as floats. On bytes Pillow rounds twice, after the rows and after the columns, which turned
-    the answers to 1.5 % of our test photos.
+    The channels are resized as floats. On bytes Pillow rounds twice, after the rows and after the columns, which
+    changed the predicted class of 1.5 % of our test photos.
     """
-    side = shown(min(image.size), crop)
+    side = crop_side(min(image.size), crop)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = np.asarray(image.crop((left, top, left + side, top + side)), np.float32)
     channels = [

@@ -69,7 +69,7 @@ def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.nd
     """(n,) of VIEW: the center square of each photo, unchanged. What val, test and deployment use.
 
     Args:
-        crop: share of the square's side that is shown, in (0, 1].
+        crop: share of the square's side that is kept, in (0, 1].
     """
     width, height = store.index["width"][rows].astype(float), store.index["height"][rows].astype(float)
     side = crop * np.minimum(width, height)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from potstill.data.resize import ROUND_UP_FROM, shown
+from potstill.data.resize import ROUND_UP_FROM, crop_side
 from potstill.models.classifier import Classifier
 
 
@@ -22,9 +22,9 @@ class Deployable(nn.Module):
     def __init__(self, model: Classifier, *, temperature: float = 1.0) -> None:
         super().__init__()
         # A teacher's head may see more than the bare network gives it.
-        self.net = model if model.info.levels else model.net
+        self.net = model if model.info.feature_stages else model.net
         self.size = model.info.size
-        self.crop = model.info.crop
+        self.crop = model.info.crop_pct
         self.temperature = temperature
         self.dtype = torch.float32
         self.mean: Tensor
@@ -41,7 +41,7 @@ class Deployable(nn.Module):
         height, width = photo.shape[0], photo.shape[1]
         side = torch.sym_min(height, width)
         if self.crop < 1:
-            side = shown(side, self.crop)  # type: ignore[arg-type]  # a symbol while exporting
+            side = crop_side(side, self.crop)  # type: ignore[arg-type]  # a symbol while exporting
         # narrow, not slicing: slices give exporters sizes that they cannot reason about.
         pixels = pixels.narrow(2, (height - side) // 2, side).narrow(3, (width - side) // 2, side)
         pixels = F.interpolate(

@@ -15,7 +15,7 @@ from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models.classifier import Classifier, load
 from potstill.run.files import read_json
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS
+from potstill.run.layout import ARMS, student_names
 
 Photo = str | Path | Image.Image | np.ndarray
 
@@ -100,11 +100,6 @@ def load_predictor(
         raise ModelError(f"There is no arm {arm!r}; take distilled, alone or teacher.")
     folder = best_seed(run, student or chosen_student(run), arm, seed)
     return Predictor(load(folder), folder)
-
-
-def student_names(run: Run) -> list[str]:
-    """The finished students of a run, in the order of its settings."""
-    return list(run.stage("4_students").facts()["inputs"]["students"])
 
 
 def chosen_student(run: Run) -> str:

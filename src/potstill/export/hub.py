@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from potstill.errors import ExportError
 from potstill.export.load import MANIFEST, verify
 from potstill.export.results import read_results
+from potstill.models.classifier import read_description
 from potstill.run.files import read_json, sha256_of, write_json
 from potstill.run.folder import Run
 
@@ -24,7 +25,7 @@ def write_timm(run: Run, student: str, folder: Path) -> None:
     """
     facts = read_results(run)["students"][student]
     source = run.students / student / f"seed-{facts['seed']}" / facts["arm"]
-    info = read_json(source / "model.json")
+    info = read_description(source)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(load_file(source / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "model.json", {**info, "sha256": sha256_of(folder / "model.safetensors")})
@@ -39,7 +40,7 @@ def write_timm(run: Run, student: str, folder: Path) -> None:
             "input_size": [3, size, size],
             "fixed_input_size": False,
             "interpolation": "bilinear",
-            "crop_pct": info.get("crop", 1.0),
+            "crop_pct": info.get("crop_pct", 1.0),
             "crop_mode": "center",
             "mean": info["mean"],
             "std": info["std"],

@@ -15,8 +15,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rich.table import Table
+
 from potstill.compute.device import decide, environment
 from potstill.config.schema import MachineConfig
+from potstill.monitoring.tables import text_table
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 
@@ -126,25 +129,33 @@ def write_results(run: Run, results: dict[str, Any]) -> None:
     write_json(run.export / "export.json", results)
 
 
+_HEADER = ["format", "precision", "accuracy", "agreement", "largest difference", "MB", "ms/photo", "runtime", "status"]
+
+
 def formats_table(files: list[dict[str, Any]]) -> str:
-    """The files as a Markdown table, for terminals, cards and docs."""
-    head = "| format | precision | accuracy | agreement | largest difference | MB | ms/photo | runtime | status |"
-    lines = [head, "|---|---|--:|--:|--:|--:|--:|---|---|"]
-    for f in files:
-        note = f["status"] if not f["reason"] else f"{f['status']}: {f['reason'].splitlines()[0]}"
-        cells = [
-            f["format"],
-            f["precision"],
-            _text(f["accuracy"], "{:.1%}"),
-            _text(f["agreement"], "{:.1%}"),
-            _text(f["max_difference"], "{:.2g}"),
-            _text(f["bytes"] and f["bytes"] / 1e6, "{:.2f}"),
-            _text(f["milliseconds"], "{:.1f}"),
-            f["runtime"] or "–",
-            note,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    """The files as a Markdown table, for cards and docs."""
+    lines = [_HEADER, ["---", "---", *["--:"] * 5, "---", "---"], *(_cells(file) for file in files)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def formats_on_terminal(files: list[dict[str, Any]]) -> Table:
+    """The same table for the terminal."""
+    return text_table(_HEADER, [_cells(file) for file in files], right=range(2, 7))
+
+
+def _cells(file: dict[str, Any]) -> list[str]:
+    note = file["status"] if not file["reason"] else f"{file['status']}: {file['reason'].splitlines()[0]}"
+    return [
+        file["format"],
+        file["precision"],
+        _text(file["accuracy"], "{:.1%}"),
+        _text(file["agreement"], "{:.1%}"),
+        _text(file["max_difference"], "{:.2g}"),
+        _text(file["bytes"] and file["bytes"] / 1e6, "{:.2f}"),
+        _text(file["milliseconds"], "{:.1f}"),
+        file["runtime"] or "–",
+        note,
+    ]
 
 
 def _text(value: float | None, form: str) -> str:

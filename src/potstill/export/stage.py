@@ -217,7 +217,9 @@ class _Job:
 
     def _score(self, form: Format, path: Path, split: Split, python: str | None) -> Answers:
         info, images = self.reference.model.info, str(self.run.images)
-        scoring = Scoring(format=form.name, path=str(path), images=images, split=split, size=info.size, crop=info.crop)
+        scoring = Scoring(
+            format=form.name, path=str(path), images=images, split=split, size=info.size, crop=info.crop_pct
+        )
         return score(scoring, python)
 
     def _compare(self, answers: Answers, told: Told) -> Comparison:

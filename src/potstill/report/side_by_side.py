@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from potstill.errors import DataError
 from potstill.metrics import Interval
+from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
-from potstill.report.table import aligned
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS
 
@@ -48,16 +49,19 @@ class SideBySide:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """A plain text table with its legend."""
+    def table(self) -> Table:
+        """For the terminal."""
         header = ["run", "model", "", "accuracy", "interval", "against reference", "MB", "MMACs", "ms"]
         cells = [
             [r.run, r.model, r.arm, f"{r.accuracy.value:.1%}", _span(r.accuracy), _against(r.against),
              f"{r.megabytes:.2f}", f"{r.mmacs:,.0f}", f"{r.milliseconds:.1f}"]
             for r in self.rows
         ]  # fmt: skip
+        return text_table(header, cells, right=range(3, len(header)))
+
+    def notes(self) -> list[str]:
+        """What the numbers of the table are."""
         return [
-            *aligned(header, cells, left=3),
             f"{self.test_photos:,} test photos, the same in all runs; {self.confidence:.0%} intervals over seeds and "
             f"photos. Reference: {self.reference}.",
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),

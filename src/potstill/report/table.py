@@ -1,9 +1,13 @@
-"""The comparison as a plain text table, for the terminal and for README files."""
+"""The comparison as a table for the terminal."""
 
 from typing import Any
 
+from rich.table import Table
 
-def comparison_table(comparison: dict[str, Any]) -> str:
+from potstill.monitoring.tables import text_table
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
     """Teacher, then each student distilled and alone: accuracy with interval, calibration, agreement and costs."""
     header = ["model", "accuracy", "interval", "NLL", "ECE", "agreement", "parameters", "MMACs", "MB", "ms"]
     teacher = comparison["teacher"]
@@ -11,28 +15,17 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     for student in comparison["students"]:
         for arm in ("distilled", "alone"):
             rows.append(_row(f"{student['name']} {arm}", student[arm], student))
-    lines = aligned(header, rows)
+    return text_table(header, rows, right=range(1, len(header)))
+
+
+def comparison_note(comparison: dict[str, Any]) -> str:
+    """What the numbers of the table are."""
     seeds = comparison["seeds"]
-    lines.append(
+    return (
         f"{comparison['test_photos']:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{comparison['confidence']:.0%} intervals over seeds and photos; NLL and ECE after temperature scaling on "
         f"val; ms per photo in torch on one thread of {comparison['environment']['processor']}"
     )
-    return "\n".join(lines)
-
-
-def aligned(header: list[str], rows: list[list[str]], *, left: int = 1) -> list[str]:
-    """Lines of a table; the first `left` columns are texts, the others numbers."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, *rows]
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return [line.rstrip() for line in lines]
 
 
 def _row(name: str, numbers: dict[str, Any], costs: dict[str, Any]) -> list[str]:

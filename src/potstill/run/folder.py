@@ -1,8 +1,8 @@
-"""The run folder: where things are, what is finished, what is stale and why, and writing that cannot be half done.
+"""The run folder: what is finished, what is stale and why.
 
 Each stage owns one folder. It first writes `inputs.json` (what it is made from), then its files, last `done.json`.
-A stage whose `done.json` agrees with today's inputs is skipped; one that was interrupted goes on; one that was made
-from something else is refused with the difference, or made again when asked to.
+A stage whose `done.json` agrees with today's inputs is skipped; one that was interrupted is resumed; one that was
+made from something else is refused with the difference, or made again with --redo.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from potstill.run.files import read_json, write_json, write_text
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
     "2_teacher": "the large model, trained on your classes",
-    "3_soft_labels": "the teacher's answers for every view of every photo",
+    "3_soft_labels": "the teacher's outputs for every view of every photo",
     "4_students": "each small model, distilled and alone (its twin), once per seed",
     "5_comparison": "the test photos, read here for the first time: every number, with its interval",
     "6_export": "files to deploy, each scored again on the test photos",
     "7_report": "the page to read: index.html",
 }
+
+FORMAT = 2
+"""Of run folders, in run.json. Folders of format 1 have no such file."""
 
 Inputs = Mapping[str, Any]
 
@@ -43,14 +47,38 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """An existing run folder. Raises PotstillError where there is none."""
+        """An existing run folder. Raises PotstillError where there is none, or one of another format."""
         path = Path(path)
         if not (path / "config.toml").is_file():
             raise PotstillError(
                 f"{path} is not a run folder (it has no config.toml).\n"
                 "  `potstill distill DATA` makes one under runs/ and prints its name."
             )
-        return cls(path)
+        run = cls(path)
+        run.require_format()
+        return run
+
+    @property
+    def format(self) -> int:
+        """The format that its files are written in."""
+        path = self.path / "run.json"
+        return int(read_json(path).get("format", 1)) if path.is_file() else 1
+
+    def require_format(self) -> None:
+        """Raise StaleError for a run folder that another version of Potstill made."""
+        if self.format != FORMAT:
+            raise StaleError(
+                f"{self.path} was made by another version of Potstill (run format {self.format}; this version reads "
+                f"{FORMAT}).\n  Use that version to read it, or make a new run from the same photos."
+            )
+
+    def create(self) -> bool:
+        """Make the folder, or check the format of one that is there. Returns whether it is new."""
+        if (self.path / "config.toml").is_file():
+            self.require_format()
+            return False
+        write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill")})
+        return True
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
@@ -139,7 +167,7 @@ class Run:
 
     def _next(self, done: Mapping[str, bool]) -> list[str]:
         if not done["5_comparison"]:
-            return [f"potstill distill DATA --run {self.path}     # go on where it stopped"]
+            return [f"potstill distill DATA --run {self.path}     # resume"]
         return [
             f"potstill predict {self.path} photo.jpg",
             f"potstill export {self.path} --to onnx",
@@ -206,7 +234,7 @@ class Stage:
         return hashlib.sha256(json.dumps(self.facts()["inputs"], sort_keys=True).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
-        """What `finish` was told. Raises PotstillError when the stage is not finished."""
+        """The facts of `finish`. Raises PotstillError when the stage is not finished."""
         if not self.is_done:
             raise PotstillError(f"{self.path} is not finished. Run `potstill distill` on this run folder first.")
         return dict(read_json(self.path / "done.json"))

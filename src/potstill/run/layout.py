@@ -1,4 +1,4 @@
-"""Where the files of a run lie: one place that knows."""
+"""Where the files of a run are: the one place that knows."""
 
 from pathlib import Path
 
@@ -23,3 +23,8 @@ def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
 def views_path(run: Run, size: int) -> Path:
     """Where the views rendered at a size are kept while students train."""
     return run.students / f"views-{size}px.npy"
+
+
+def student_names(run: Run) -> list[str]:
+    """The finished students of a run, in the order of its settings."""
+    return list(run.stage("4_students").facts()["inputs"]["students"])

@@ -1,7 +1,7 @@
 """Which students to train when only a limit is given: size on disk, multiply-accumulates, or time per photo.
 
-From a ladder of small models and input sizes the costliest rungs that fit are taken, each model once: within a budget,
-more computing is the best single predictor of accuracy. Which of them is deployed is then decided on val.
+Of small models at several input sizes the costliest that fit are taken, each model once: within a budget, more
+computation is the best single predictor of accuracy. Which of them is deployed is then decided on val.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from potstill.config.schema import BudgetConfig, Config
 from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
-from potstill.models.weights import can_be_had
+from potstill.models.weights import is_available
 from potstill.models.zoo import construct
 
-LADDER: tuple[tuple[str, tuple[int, ...]], ...] = (
+CANDIDATES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("mobilenetv1_025", (96, 128, 160)),
     ("mobilenetv3_small_050", (128, 160, 224)),
     ("mobilenetv3_small_100", (128, 160, 224)),
@@ -37,7 +37,7 @@ UNITS: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class Candidate:
     """One model at one size, and what it costs with a head of few classes."""
 
     model: str
@@ -59,47 +59,48 @@ def candidates(config: Config, classes: int) -> tuple[str, ...]:
     """The students to train for `config.budget`, costliest first.
 
     Raises:
-        ConfigError: nothing fits; the message has the smallest rung.
+        ConfigError: nothing fits; the message has the smallest candidate.
     """
     budget = config.budget
-    rungs = sorted((rung for model, sizes in LADDER for rung in _rungs(model, sizes, classes)), key=lambda r: -r.mmacs)
-    chosen: list[Rung] = []
-    for rung in rungs:
+    known = [candidate for model, sizes in CANDIDATES for candidate in _with_costs(model, sizes, classes)]
+    known.sort(key=lambda candidate: -candidate.mmacs)
+    chosen: list[Candidate] = []
+    for candidate in known:
         if len(chosen) == budget.candidates:
             break
-        if _fits(rung, budget, classes) and rung.model not in {c.model for c in chosen}:
-            info = describe(rung.model, (), size=rung.size)
-            if can_be_had(info.architecture, info.arguments, config.student.weights):
-                chosen.append(rung)
+        if _fits(candidate, budget, classes) and candidate.model not in {c.model for c in chosen}:
+            info = describe(candidate.model, (), size=candidate.size)
+            if is_available(info.architecture, info.arguments, config.student.weights):
+                chosen.append(candidate)
     if not chosen:
-        least = rungs[-1]
+        least = known[-1]
         raise ConfigError(
-            f"No student fits the budget ({_limits(budget)}) with weights that can be had here. The smallest, "
+            f"No student fits the budget ({_limits(budget)}) with weights that are available here. The smallest, "
             f"{least.name}, has {least.megabytes:.2f} MB and {least.mmacs:.1f} million MACs.\n"
             "  Raise a limit, train from scratch (--student.weights none), or name students and their weights "
             "(--students NAME@SIZE=FILE)."
         )
-    return tuple(rung.name for rung in chosen)
+    return tuple(candidate.name for candidate in chosen)
 
 
-def _rungs(model: str, sizes: tuple[int, ...], classes: int) -> list[Rung]:
+def _with_costs(model: str, sizes: tuple[int, ...], classes: int) -> list[Candidate]:
     """Counted once, at the largest size: the work of convolutions grows with the area."""
     largest = max(sizes)
     info = describe(model, [str(i) for i in range(classes)], size=largest)
     with torch.device("meta"):
         empty = Classifier(construct(info.architecture, {**info.arguments, "num_classes": classes}), info)
     megabytes, mmacs = 4 * parameters_of(empty) / 1e6, macs_of(empty) / 1e6
-    return [Rung(model, size, megabytes, mmacs * (size / largest) ** 2) for size in sizes]
+    return [Candidate(model, size, megabytes, mmacs * (size / largest) ** 2) for size in sizes]
 
 
-def _fits(rung: Rung, budget: BudgetConfig, classes: int) -> bool:
-    if budget.max_megabytes and rung.megabytes > budget.max_megabytes:
+def _fits(candidate: Candidate, budget: BudgetConfig, classes: int) -> bool:
+    if budget.max_megabytes and candidate.megabytes > budget.max_megabytes:
         return False
-    if budget.max_mmacs and rung.mmacs > budget.max_mmacs:
+    if budget.max_mmacs and candidate.mmacs > budget.max_mmacs:
         return False
     if not budget.max_milliseconds:
         return True
-    model = build(describe(rung.model, [str(i) for i in range(classes)], size=rung.size))
+    model = build(describe(candidate.model, [str(i) for i in range(classes)], size=candidate.size))
     return milliseconds_of(model) <= budget.max_milliseconds
 
 

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from potstill.compute.device import Machine
+from potstill.compute.machine import Machine
 from potstill.compute.timing import torch_threads
 from potstill.errors import PotstillError
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import write_json
 from potstill.run.folder import Run, Stage
-from potstill.students.job import Job, copy_job, train_job
+from potstill.students.job import copy_job, train_job
+from potstill.students.recipe import Job
 from potstill.students.worker import TOLD
 
 _POLL_SECONDS = 0.5

@@ -22,7 +22,8 @@ def main(run_folder: str, job_folder: str, parent: str, threads: str) -> int:
 
     from potstill.errors import PotstillError
     from potstill.run.folder import Run
-    from potstill.students.job import Job, train_job
+    from potstill.students.job import train_job
+    from potstill.students.recipe import Job
 
     torch.set_num_threads(int(threads))
     job = Job.read(Path(job_folder))

@@ -1,5 +1,6 @@
-"""Heads of a frozen backbone: learned on stored features in seconds, one for all photos or one per fold."""
+"""Heads of a frozen backbone: trained on stored features in seconds, one for all photos or one per fold."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +15,88 @@ from potstill.models.classifier import HEAD_STD, Classifier
 from potstill.training.loop import Schedule, fit
 
 PROBE_BATCH = 256
-MOMENTS = 40_000_000
-"""Stored numbers from which the scale of the features is read: 160 MB."""
+MAX_VALUES = 40_000_000
+"""Stored numbers from which the scale of the features is estimated: 160 MB."""
 MIN_STEPS = 500
-"""Of few photos, or a head has not learned them yet: with 20 per class 60 passes are 120 steps."""
+"""So that small sets do not underfit: with 20 photos per class 60 epochs are 120 steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadData:
+    """What a head is trained on."""
+
+    features: RowReader
+    """(N, V, D)."""
+    targets: np.ndarray
+    """(N, V, C) soft targets."""
+    photos: np.ndarray
+    """(n,) positions of the photos that take part."""
+
+    def batch(self, step: int, mean: np.ndarray, std: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The standardized features (B, D) and targets (B, C) of a step."""
+        draw = np.random.default_rng([1, step])
+        photo = self.photos[draw.integers(len(self.photos), size=PROBE_BATCH)]
+        view = draw.integers(self.features.shape[1], size=PROBE_BATCH)
+        values = (self.features(photo, view).astype(np.float32) - mean) / std
+        return torch.from_numpy(values), torch.from_numpy(self.targets[photo, view])
 
 
 def fit_head(
-    model: Classifier,
-    features: RowReader,
-    targets: np.ndarray,
-    allowed: np.ndarray,
-    config: TeacherConfig,
-    name: Path,
-    log: list[dict[str, Any]],
-    *,
-    most_steps: int | None = None,
-) -> nn.Module:
-    """Learn a head on the stored features of the `allowed` photos (N,) bool. Returns it with standardization inside."""
-    photos = np.flatnonzero(allowed)
-    count = features.shape[1]
-    mean, std = moments(features, photos)
-    classes = targets.shape[-1]
-    width = config.head_width
+    data: HeadData, config: TeacherConfig, checkpoint: Path, *, max_steps: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a head on stored features.
+
+    Args:
+        checkpoint: where to keep the state while training; removed at the end.
+    Returns:
+        The head, with the standardization of the features folded in, and its steps and last loss.
+    """
+    mean, std = moments(data.features, data.photos)
+    losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        last = nn.Linear(width or features.shape[-1], classes)
-        nn.init.normal_(last.weight, std=HEAD_STD)
-        nn.init.zeros_(last.bias)
-        layers = [nn.Linear(features.shape[-1], width), nn.ReLU()] if width else []
-        head = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
-        steps = max(MIN_STEPS, config.probe_epochs * len(photos) * count // PROBE_BATCH) if config.probe_epochs else 0
-        steps = min(steps, most_steps or steps)
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            draw = np.random.default_rng([1, step])
-            photo, view = photos[draw.integers(len(photos), size=PROBE_BATCH)], draw.integers(count, size=PROBE_BATCH)
-            values = (features(photo, view).astype(np.float32) - mean) / std
-            return torch.from_numpy(values), torch.from_numpy(targets[photo, view])
-
-        losses: list[float] = []
+        head, last = _new_head(data.features.shape[-1], data.targets.shape[-1], config)
+        steps = _steps(data, config, max_steps)
         fit(
             nn.ModuleDict({"head": head}),
-            batch,
-            lambda data: (
-                nn.functional.cross_entropy(head(data[0]), data[1], reduction="none")
-                + config.probe_penalty * last.weight.square().sum()
+            lambda step: data.batch(step, mean, std),
+            lambda batch: (
+                nn.functional.cross_entropy(head(batch[0]), batch[1], reduction="none")
+                + config.head_l2 * last.weight.square().sum()
             ),
             Schedule(steps=steps, lr=config.probe_lr, weight_decay=0.0),
             Precision(torch.device("cpu")),
-            checkpoint=name.with_suffix(".checkpoint"),
+            checkpoint=checkpoint,
             after_step=lambda step, loss: losses.append(loss),
         )
-    name.with_suffix(".checkpoint").unlink(missing_ok=True)
-    log.append({"phase": name.name, "steps": steps, "loss": float(np.mean(losses[-50:])) if losses else None})
-    return _with_standardization(head, mean, std)
+    checkpoint.unlink(missing_ok=True)
+    facts = {"steps": steps, "loss": float(np.mean(losses[-50:])) if losses else None}
+    return _with_standardization(head, mean, std), facts
+
+
+def _new_head(inputs: int, classes: int, config: TeacherConfig) -> tuple[nn.Sequential, nn.Linear]:
+    """A fresh head, and its last layer."""
+    width = config.head_width
+    last = nn.Linear(width or inputs, classes)
+    nn.init.normal_(last.weight, std=HEAD_STD)
+    nn.init.zeros_(last.bias)
+    layers = [nn.Linear(inputs, width), nn.ReLU()] if width else []
+    return nn.Sequential(*layers, nn.Dropout(config.dropout), last), last
+
+
+def _steps(data: HeadData, config: TeacherConfig, max_steps: int | None) -> int:
+    if not config.probe_epochs:
+        return 0
+    views = len(data.photos) * data.features.shape[1]
+    steps = max(MIN_STEPS, config.probe_epochs * views // PROBE_BATCH)
+    return min(steps, max_steps or steps)
 
 
 def moments(features: RowReader, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per dimension, (D,) each, over the vectors of all photos, or as many as MOMENTS."""
+    """Mean and standard deviation per dimension, (D,) each, over the vectors of as many photos as MAX_VALUES allows."""
     draw = np.random.default_rng(2)
     count = features.shape[1]
-    most = max(1, MOMENTS // (count * features.shape[2]))
+    most = max(1, MAX_VALUES // (count * features.shape[2]))
     picked = photos if len(photos) <= most else draw.choice(photos, most, replace=False)
     values = features(np.repeat(picked, count), np.tile(np.arange(count), len(picked))).astype(np.float32)
     return values.mean(0), values.std(0) + 1e-3

@@ -22,12 +22,12 @@ from potstill.data.views import blended, one_hot
 from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import replacing
-from potstill.teacher.heads import apply_head, fit_head, moments
-from potstill.teacher.propagation import MOST, Graph, joined
+from potstill.teacher.heads import HeadData, apply_head, fit_head, moments
+from potstill.teacher.propagation import MAX_NODES, Graph, joined
 
 HEADS_FROM_ALL = 2
-MOST_STEPS = 2000
-"""Of a head from all photos: soft targets are learned soon, and the photos without labels may be very many."""
+MAX_STEPS = 2000
+"""Of a head from all photos: soft targets are learned quickly, and there may be very many photos without labels."""
 
 _BLOCK = 1024
 
@@ -67,9 +67,9 @@ class Probe:
         return self._fit(name, one_hot(self.labels, self.classes), known)
 
     def learn_from_all(self, name: str, known: np.ndarray, head: nn.Module) -> nn.Module:
-        """A head from those labels and from what they, and a `head` of theirs, say of the photos without.
+        """A head from those labels, and from the beliefs about other photos that the graph and a first `head` give.
 
-        Twice: the second time the better head says it.
+        Twice: the second time with the better head's beliefs.
         """
         labels = np.where(known, self.labels, -1)
         graph = self._graph.propagate(labels[self._in_graph], self.classes)
@@ -77,14 +77,14 @@ class Probe:
         others = np.zeros(len(self.photos), bool)
         others[self._in_graph] = ~self.known[self._in_graph]
         for number in range(HEADS_FROM_ALL):
-            said = metrics.softmax(self._said(head, self._in_graph))
+            probabilities = metrics.softmax(self._logits(head, self._in_graph))
             belief = one_hot(labels, self.classes)
-            belief[self._in_graph[unknown]] = joined(graph, said)[unknown]
-            head = self._fit(f"{name}-all-{number}", belief, known | others, MOST_STEPS)
+            belief[self._in_graph[unknown]] = joined(graph, probabilities)[unknown]
+            head = self._fit(f"{name}-all-{number}", belief, known | others, MAX_STEPS)
         return head
 
     def learn_folds(self, reporter: Reporter, *, from_all: bool) -> None:
-        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: what they say of the plain photos."""
+        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: their logits for the plain photos."""
         rows, folds = self.photos[self.known], self.config.folds
         fold = np.full(len(self.photos), -1)
         fold[self.known] = fold_of(self.store, rows, folds)
@@ -96,7 +96,7 @@ class Probe:
                 head = self.learn(f"fold-{number}", rest)
                 if from_all:
                     head = self.learn_from_all(f"fold-{number}", rest, head)
-                logits[fold == number] = self._said(head, np.flatnonzero(fold == number))
+                logits[fold == number] = self._logits(head, np.flatnonzero(fold == number))
                 linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
                 tensors |= {
                     f"{number}.{n}.{k}": t for n, layer in enumerate(linear) for k, t in layer.state_dict().items()
@@ -107,29 +107,31 @@ class Probe:
         logits, labels = logits[self.known], self.labels[self.known]
         with replacing(self.folder / "out_of_fold.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, row=rows, logits=logits, labels=labels)
-        reporter.info(f"Teacher, out of fold: {metrics.accuracy(logits, labels):.1%} right on {len(rows)} train photos")
-
-    def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, most_steps: int | None = None) -> nn.Module:
-        """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
-        targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
-        checkpoint = self.folder / name
-        return fit_head(
-            self.model, self.features, targets, allowed, self.config, checkpoint, self.log, most_steps=most_steps
+        reporter.info(
+            f"Teacher, out of fold: accuracy {metrics.accuracy(logits, labels):.1%} on {len(rows)} train photos"
         )
 
-    def _said(self, head: nn.Module, photos: np.ndarray) -> np.ndarray:
+    def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, max_steps: int | None = None) -> nn.Module:
+        """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
+        targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
+        data = HeadData(self.features, targets, np.flatnonzero(allowed))
+        head, facts = fit_head(data, self.config, self.folder / f"{name}.checkpoint", max_steps=max_steps)
+        self.log.append({"phase": name, **facts})
+        return head
+
+    def _logits(self, head: nn.Module, photos: np.ndarray) -> np.ndarray:
         """(n, C) logits of the plain photos at the positions (n,)."""
-        said = [np.zeros((0, self.classes), np.float32)]
+        parts = [np.zeros((0, self.classes), np.float32)]
         for start in range(0, len(photos), _BLOCK):
             block = photos[start : start + _BLOCK]
-            said.append(apply_head(head, self.features(block, np.zeros(len(block), int))))
-        return np.concatenate(said)
+            parts.append(apply_head(head, self.features(block, np.zeros(len(block), int))))
+        return np.concatenate(parts)
 
     @cached_property
     def _in_graph(self) -> np.ndarray:
         """Positions of the labeled photos and, where there are very many others, of a sample of these."""
         others = np.flatnonzero(~self.known)
-        room = max(MOST - int(self.known.sum()), 0)
+        room = max(MAX_NODES - int(self.known.sum()), 0)
         kept = others if len(others) <= room else np.random.default_rng(0).choice(others, room, replace=False)
         return np.sort(np.concatenate([np.flatnonzero(self.known), kept]))
 

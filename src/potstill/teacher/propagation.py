@@ -1,8 +1,8 @@
 """Labels for photos that have none, from the photos that look like them.
 
 A few labels flow along the edges between photos that are near in the features of a backbone (Zhou et al. 2004,
-"Learning with Local and Global Consistency"). What the graph believes is then joined with what a head says that
-learned from the labeled photos alone: the two err on different photos.
+"Learning with Local and Global Consistency"). The graph's beliefs are then combined with the predictions of a
+head trained on the labeled photos alone: the two err on different photos.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FLOW = 0.95
 ROUNDS = 50
 SHARPNESS = 3
 """The weight of an edge is the cosine to this power."""
-MOST = 20_000
+MAX_NODES = 20_000
 """Photos in a graph: comparing all pairs of these takes seconds, of ten times as many minutes."""
 
 _FLOOR = 1e-3
@@ -67,8 +67,8 @@ class Graph:
         own = torch.from_numpy((labels[:, None] == np.arange(classes)).astype(np.float32))
         belief = own.clone()
         for _ in range(ROUNDS):
-            said = self.weights[:, None] * belief[self.ends[1]]
-            belief = FLOW * torch.zeros_like(own).index_add_(0, self.ends[0], said) + (1 - FLOW) * own
+            passed = self.weights[:, None] * belief[self.ends[1]]
+            belief = FLOW * torch.zeros_like(own).index_add_(0, self.ends[0], passed) + (1 - FLOW) * own
         belief = belief + 1e-12
         return (belief / belief.sum(-1, keepdim=True)).numpy()
 

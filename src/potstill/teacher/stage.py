@@ -1,272 +1,270 @@
 """Stage 2: transfer learning. A dense head on stored features of a frozen backbone, and fine-tuning if asked for.
 
 For every photo the backbone's features of the plain view and of a few random views are stored once
-(`features.npy`); the head learns on them in seconds. With `teacher.folds`, further heads each learn without one fold
-of the photos, to label that fold: a head is far too sure of photos that it learned by heart.
+(`features.npy`); the head is trained on them in seconds. With `teacher.folds`, further heads are each trained without
+one fold of the photos, to label that fold: a head is far too confident on photos that it was trained on.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from potstill import metrics
-from potstill.compute.device import Machine
+from potstill.compute.backends import fall_back_to_float32, inference_model, install_hint, measure_inference
 from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
-from potstill.compute.inference import plain_answers, store_features
-from potstill.compute.onnx_backbone import advice, choose_precision, form_for, keep_exact
+from potstill.compute.inference import plain_outputs, store_features
+from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
-from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.config.schema import TeacherConfig
+from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.data.views import Renderer, draw_views, mixed_labels, plain_views
+from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
-from potstill.models.classifier import Classifier, build, describe, normalize, save
-from potstill.monitoring.progress import Reporter
-from potstill.run.files import check_space, write_json, write_text
-from potstill.run.folder import Run
+from potstill.models.classifier import Classifier, build, describe, save
+from potstill.run.files import check_space, read_json, write_json, write_text
 from potstill.run.layout import member_folders
+from potstill.teacher.finetune import Photos, fine_tune
 from potstill.teacher.heads import apply_head, put_head
+from potstill.teacher.plan import TeacherPlan
 from potstill.teacher.probe import Probe
-from potstill.training.loop import Schedule, fit
-
-FINETUNE_BATCH = 32
 
 AGREEMENT_PHOTOS = 256
 """Val photos on which faster arithmetic must agree with float32."""
 
 
-def train_teacher(
-    config: TeacherConfig, views: ViewsConfig, store: PixelStore, run: Run, machine: Machine, reporter: Reporter
-) -> None:
+def train_teacher(plan: TeacherPlan, context: Context) -> None:
     """Train every model of the teacher and write them to `2_teacher/`.
 
     Raises:
-        WeightsError: starting weights cannot be had.
-        TeacherError: a teacher is not clearly better than always saying the most common class.
+        WeightsError: starting weights are not available.
+        TeacherError: a teacher is not clearly better than always predicting the most common class.
     """
+    run, config = context.run, plan.config
     stage = run.stage("2_teacher")
-    kind = {name: value for name, value in asdict(views).items() if name != "count"}
+    kind = {name: value for name, value in asdict(plan.views).items() if name != "count"}
     inputs = {"images": run.stage("1_images").digest(), "teacher": asdict(config), "views": kind}
     if not stage.begin(inputs):
         return
     facts = {}
-    for name, folder in zip(config.model, member_folders(run.teacher, config.model), strict=True):
+    folders = member_folders(run.teacher, config.model)
+    for name, size, folder in zip(config.model, plan.sizes, folders, strict=True):
         folder.mkdir(exist_ok=True)
         if not (folder / "model.json").is_file():
-            facts[name] = _train_member(name, folder, config, views, store, run.classes(), machine, reporter)
-            write_json(folder / "facts.json", facts[name])
-        facts[name] = json.loads((folder / "facts.json").read_text())
+            member = _Member.start(name, size, folder, plan, context)
+            write_json(folder / "facts.json", member.train())
+        facts[name] = read_json(folder / "facts.json")
     stage.finish(models=list(config.model), **facts)
 
 
-def _train_member(
-    name: str,
-    folder: Path,
-    config: TeacherConfig,
-    views: ViewsConfig,
-    store: PixelStore,
-    classes: list[str],
-    machine: Machine,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    size = None if config.size == "auto" else config.size
-    info = describe(name, classes, size=size, head_width=config.head_width, levels=config.levels)
-    model = build(info, weights=config.weights, dropout=config.dropout).to(machine.torch_device()).eval()
-    model.to(memory_format=torch.channels_last)
-    train, val = store.rows("train"), store.rows("val")
-    # In the order of the soft labels, which need not compute these features again then.
-    photos = np.concatenate([train, store.rows("unlabeled")]) if config.unlabeled == "propagate" else train
-    looks = len(photos) * (1 + config.probe_views)
-    precision, speeds = choose_precision(model, folder, machine, looks=looks)
-    speed = f"{precision.title}, about {speeds[precision.timed_as]:.0f} photos/s"
-    reporter.info(f"Teacher {name}: {info.size} px, weights from {model.info.weights['source']}, {speed}")
-    if hint := advice(machine, looks / speeds[precision.timed_as]):
-        reporter.info(f"Hint: {hint}")
-    drawn = draw_views(store, photos, config.probe_views, views)
-    log: list[dict[str, Any]] = []
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A way to train the model, and what came out on val."""
 
-    def probe(precision: Precision) -> tuple[Probe, np.ndarray, bool]:
-        form = form_for(model, precision, folder, threads=machine.cores)
-        features = _store_features(form, folder, store, photos, drawn, precision, machine, reporter)
-        val_features, _ = plain_answers(form, store, val, precision, threads=machine.cores)
-        probe = Probe(model, folder, config, store, photos, features, drawn, log)
-        head, val_logits, from_all = _learn_head(probe, val_features, store.labels(val), reporter)
-        put_head(model, head)
-        return probe, val_logits, from_all
-
-    heads, val_logits, from_all = probe(precision)
-    if not _agrees(model, val_logits, precision, store, val, machine, reporter):
-        precision = keep_exact(folder, speeds, precision)
-        (folder / "features.npy").unlink()
-        heads, val_logits, from_all = probe(precision)
-    accuracy = _require_learned(name, val_logits, store.labels(val), config)
-    reporter.info(f"Teacher {name}: {accuracy:.1%} right on {len(val)} val photos (linear probe)")
-    method = "probe"
-    if config.train != "probe":
-        probed = {n: t.clone() for n, t in model.state_dict().items()}
-        _fine_tune(model, config, views, store, train, precision, folder, log, reporter)
-        form = form_for(model, precision, folder, threads=machine.cores)
-        _, tuned_logits = plain_answers(form, store, val, precision, threads=machine.cores)
-        tuned = metrics.accuracy(tuned_logits, store.labels(val))
-        reporter.info(f"Teacher {name}: {tuned:.1%} right on val (fine-tuned)")
-        if config.train == "finetune" or tuned > accuracy:
-            method, accuracy, val_logits = "finetune", tuned, tuned_logits
-            if not _agrees(model, val_logits, precision, store, val, machine, reporter):
-                precision = keep_exact(folder, speeds, precision)
-        else:
-            model.load_state_dict(probed)
-    if method == "probe" and config.folds > 1:
-        heads.learn_folds(reporter, from_all=from_all)
-    temperature = metrics.fit_temperature(val_logits, store.labels(val))
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-    facts = {"method": method, "val_accuracy": accuracy, "val_temperature": temperature, "photos_per_second": speeds}
-    arithmetic = {"precision": precision.name, "runtime": precision.runtime, "batch": precision.batch}
-    save(model, folder, role="teacher", method=method, temperature=temperature, **arithmetic)
-    return facts
+    method: str
+    """"probe" or "finetune"."""
+    val_logits: np.ndarray
+    """(n, C)."""
+    accuracy: float
+    measured: Measured
 
 
-def _agrees(
-    model: Classifier,
-    quick: np.ndarray,
-    precision: Precision,
-    store: PixelStore,
-    val: np.ndarray,
-    machine: Machine,
-    reporter: Reporter,
-) -> bool:
-    """Whether the teacher says the same in float32, on a sample of val. What the user has set is not questioned."""
-    if precision.dtype == torch.float32 or machine.precision != "auto":
-        return True
-    sample = val[:AGREEMENT_PHOTOS]
-    _, exact = plain_answers(model, store, sample, Precision(precision.device), threads=machine.cores)
-    share = agreement(exact, quick[: len(sample)])
-    told = f"{precision.name} agrees with float32 on {share:.2%} of {len(sample)} val photos"
-    agrees = share >= MIN_AGREEMENT
-    reporter.info(
-        f"Teacher {model.info.name}: {told}" + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: float32 now")
-    )
-    return agrees
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """A trained probe."""
+
+    probe: Probe
+    val_logits: np.ndarray
+    from_all: bool
+    """Whether the photos without labels took part."""
 
 
-def _store_features(
-    model: Classifier,
-    folder: Path,
-    store: PixelStore,
-    photos: np.ndarray,
-    drawn: np.ndarray,
-    precision: Precision,
-    machine: Machine,
-    reporter: Reporter,
-) -> RowReader:
-    """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
-    path = folder / "features.npy"
-    if not path.is_file():
-        rows = np.concatenate([plain_views(store, photos)[:, None], drawn], axis=1)
-        check_space(folder, 2.0 * rows.size * model.num_features, "The teacher's features")
-        writer = RowWriter(path, (*rows.shape, model.num_features), np.float16)
-        renderer = Renderer(store, photos, rows, model.info.size, threads=machine.cores)
-        with reporter.bar("Teacher's features", len(photos), unit="photos") as update:
-            store_features(model, renderer, writer, precision, update)
-        writer.close()
-    return RowReader(path, leading=2)
+@dataclass(frozen=True)
+class _Member:
+    """One of the teacher's models, while it is trained."""
 
+    name: str
+    model: Classifier
+    folder: Path
+    plan: TeacherPlan
+    context: Context
+    store: PixelStore
+    photos: np.ndarray
+    """(N,) rows of the store: train, then those without labels where they take part. In the order of the soft labels,
+    which then reuse the features that are stored here."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of metrics.jsonl."""
 
-def _learn_head(
-    probe: Probe, val_features: np.ndarray, val_labels: np.ndarray, reporter: Reporter
-) -> tuple[nn.Module, np.ndarray, bool]:
-    """The head, its logits on val, and whether it learned from the photos without labels, too: if val is surer then."""
-    head = probe.learn("head", probe.known)
-    logits = apply_head(head, val_features)
-    if probe.known.all():
-        return head, logits, False
-    wider = probe.learn_from_all("head", probe.known, head)
-    wider_logits = apply_head(wider, val_features)
-    before, after = (
-        metrics.nll(z / metrics.fit_temperature(z, val_labels), val_labels) for z in (logits, wider_logits)
-    )
-    reporter.info(
-        f"Teacher {probe.model.info.name}: {int((~probe.known).sum()):,} photos without labels "
-        f"{'help' if after < before else 'do not help'}, NLL on val {after:.3f} with them, {before:.3f} without"
-    )
-    return (wider, wider_logits, True) if after < before else (head, logits, False)
+    @classmethod
+    def start(cls, name: str, size: int, folder: Path, plan: TeacherPlan, context: Context) -> "_Member":
+        """Build the model from its starting weights."""
+        config, store = plan.config, PixelStore(context.run.images)
+        info = describe(
+            name, context.run.classes(), size=size, head_width=config.head_width, feature_stages=config.feature_stages
+        )
+        model = build(info, weights=config.weights, dropout=config.dropout).to(context.machine.device).eval()
+        model.to(memory_format=torch.channels_last)
+        rows = [store.rows("train")] + ([store.rows("unlabeled")] if config.unlabeled == "propagate" else [])
+        return cls(name, model, folder, plan, context, store, np.concatenate(rows))
+
+    @property
+    def config(self) -> TeacherConfig:
+        return self.plan.config
+
+    @property
+    def val_labels(self) -> np.ndarray:
+        return self.store.labels(self.store.rows("val"))
+
+    def train(self) -> dict[str, Any]:
+        """Train, keep the better of probe and fine-tuning, and save. Returns facts for the stage."""
+        measured = self._measure()
+        probed = self._probe(measured)
+        if not self._agrees(probed.val_logits, measured):
+            measured = fall_back_to_float32(self.folder, measured)
+            (self.folder / "features.npy").unlink()
+            probed = self._probe(measured)
+        accuracy = _require_learned(self.name, probed.val_logits, self.val_labels, self.config)
+        self._report(f"val accuracy {accuracy:.1%} on {len(self.val_labels)} photos (linear probe)")
+        best = _Trained("probe", probed.val_logits, accuracy, measured)
+        if self.config.train != "probe":
+            best = self._fine_tune(best)
+        if best.method == "probe" and self.config.folds > 1:
+            probed.probe.learn_folds(self.context.reporter, from_all=probed.from_all)
+        return self._save(best)
+
+    def _measure(self) -> Measured:
+        """How this model is run here, by timing."""
+        num_views = len(self.photos) * self.plan.stored_views
+        measured = measure_inference(self.model, self.folder, self.context.machine, num_views=num_views)
+        title = measured.precision(self.context.machine.device).title
+        self._report(
+            f"{self.model.info.size} px, weights from {self.model.info.weights['source']}, {title}, "
+            f"about {measured.speed:.0f} photos/s"
+        )
+        if hint := install_hint(self.context.machine, num_views / measured.speed):
+            self.context.reporter.info(f"Hint: {hint}")
+        return measured
+
+    def _probe(self, measured: Measured) -> _Probed:
+        """Store features, train the head on them, and put it on the model."""
+        precision, threads = measured.precision(self.context.machine.device), self.context.machine.cores
+        drawn = draw_views(self.store, self.photos, self.config.probe_views, self.plan.views)
+        backbone = inference_model(self.model, precision, self.folder, threads=threads)
+        features = self._stored_features(backbone, drawn, precision)
+        val_features, _ = plain_outputs(backbone, self.store, self.store.rows("val"), precision, threads=threads)
+        probe = Probe(self.model, self.folder, self.config, self.store, self.photos, features, drawn, self.log)
+        head, val_logits, from_all = self._train_head(probe, val_features)
+        put_head(self.model, head)
+        return _Probed(probe, val_logits, from_all)
+
+    def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
+        """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
+        path = self.folder / "features.npy"
+        if not path.is_file():
+            views = np.concatenate([plain_views(self.store, self.photos)[:, None], drawn], axis=1)
+            width = self.model.num_features
+            check_space(self.folder, 2.0 * views.size * width, "The teacher's features")
+            writer = RowWriter(path, (*views.shape, width), np.float16)
+            renderer = Renderer(
+                self.store, self.photos, views, self.model.info.size, threads=self.context.machine.cores
+            )
+            with self.context.reporter.bar("Teacher's features", len(self.photos), unit="photos") as update:
+                store_features(backbone, renderer, writer, precision, update)
+            writer.close()
+        return RowReader(path, leading=2)
+
+    def _train_head(self, probe: Probe, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
+        """The head, its logits on val, and whether photos without labels took part: where they lower the val NLL."""
+        head = probe.learn("head", probe.known)
+        logits = apply_head(head, val_features)
+        if probe.known.all():
+            return head, logits, False
+        wider = probe.learn_from_all("head", probe.known, head)
+        wider_logits = apply_head(wider, val_features)
+        labels = self.val_labels
+        before, after = (metrics.nll(z / metrics.fit_temperature(z, labels), labels) for z in (logits, wider_logits))
+        helps = after < before
+        self._report(
+            f"{int((~probe.known).sum()):,} photos without labels {'help' if helps else 'do not help'}: "
+            f"val NLL {after:.3f} with them, {before:.3f} without"
+        )
+        return (wider, wider_logits, True) if helps else (head, logits, False)
+
+    def _agrees(self, fast_logits: np.ndarray, measured: Measured) -> bool:
+        """Whether float32 gives the same classes on a sample of val. An arithmetic that the user set is not checked."""
+        machine = self.context.machine
+        precision = measured.precision(machine.device)
+        if precision.dtype == torch.float32 or machine.requested.precision != "auto":
+            return True
+        sample = self.store.rows("val")[:AGREEMENT_PHOTOS]
+        exact_precision = Precision(precision.device)
+        _, exact = plain_outputs(self.model, self.store, sample, exact_precision, threads=machine.cores)
+        share = agreement(exact, fast_logits[: len(sample)])
+        agrees = share >= MIN_AGREEMENT
+        self._report(
+            f"{precision.name} agrees with float32 on {share:.2%} of {len(sample)} val photos"
+            + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: falling back to float32")
+        )
+        return agrees
+
+    def _fine_tune(self, probed: _Trained) -> _Trained:
+        """Train the backbone, too; with `teacher.train = "auto"` the weights of the probe come back if they are better
+        on val."""
+        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        precision = probed.measured.precision(self.context.machine.device)
+        fine_tune(self.model, self.folder, self.plan, precision, Photos(self.store, self.context.reporter, self.log))
+        threads = self.context.machine.cores
+        tuned = inference_model(self.model, precision, self.folder, threads=threads)
+        _, logits = plain_outputs(tuned, self.store, self.store.rows("val"), precision, threads=threads)
+        accuracy = metrics.accuracy(logits, self.val_labels)
+        self._report(f"val accuracy {accuracy:.1%} (fine-tuned)")
+        if self.config.train != "finetune" and accuracy <= probed.accuracy:
+            self.model.load_state_dict(before)
+            return probed
+        measured = probed.measured
+        if not self._agrees(logits, measured):
+            measured = fall_back_to_float32(self.folder, measured)
+        return _Trained("finetune", logits, accuracy, measured)
+
+    def _save(self, trained: _Trained) -> dict[str, Any]:
+        temperature = metrics.fit_temperature(trained.val_logits, self.val_labels)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+        save(
+            self.model,
+            self.folder,
+            role="teacher",
+            method=trained.method,
+            temperature=temperature,
+            precision=trained.measured.dtype,
+            runtime=trained.measured.runtime,
+            batch=trained.measured.batch,
+        )
+        return {
+            "method": trained.method,
+            "val_accuracy": trained.accuracy,
+            "val_temperature": temperature,
+            "photos_per_second": trained.measured.photos_per_second,
+        }
+
+    def _report(self, text: str) -> None:
+        self.context.reporter.info(f"Teacher {self.name}: {text}")
 
 
 def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
-    """The val accuracy; TeacherError when it is hardly above always saying the most common class."""
+    """The val accuracy; TeacherError when it is hardly above always predicting the most common class."""
     accuracy = metrics.accuracy(logits, labels)
     majority = float(np.bincount(labels).max() / len(labels))
     if accuracy < majority + config.min_gain * (1 - majority):
         raise TeacherError(
-            f"The teacher {name} is right on {accuracy:.1%} of {len(labels)} val photos; always saying the most common "
-            f"class is right on {majority:.1%}. It has nothing to teach.\n"
+            f"The teacher {name} has an accuracy of {accuracy:.1%} on {len(labels)} val photos; always predicting the "
+            f"most common class has {majority:.1%}. It has learned nothing that could be distilled.\n"
             "  Are the photos in the right class folders (potstill check)? Do the weights belong to the model "
             "(--teacher.weights)?\n"
             "  Would fine-tuning help (--teacher.train finetune)? teacher.min_gain sets this limit."
         )
     return accuracy
-
-
-def _fine_tune(
-    model: Classifier,
-    config: TeacherConfig,
-    views: ViewsConfig,
-    store: PixelStore,
-    train: np.ndarray,
-    precision: Precision,
-    folder: Path,
-    log: list[dict[str, Any]],
-    reporter: Reporter,
-) -> None:
-    """Train backbone and head on the photos, with the views that students will see.
-
-    Norms keep the statistics they came with. The head has learned on features made with these; with those of a batch,
-    of photos unlike ImageNet's, the first loss is a hundred times as large and what the head knew is lost.
-    """
-    drawn = draw_views(store, train, config.finetune_epochs, views)
-    renderer = Renderer(store, train, drawn, model.info.size)
-    per_epoch = max(1, len(train) // FINETUNE_BATCH)
-    targets = mixed_labels(store, train, drawn, len(model.info.classes))
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        epoch = step // per_epoch
-        order = np.random.default_rng([3, epoch]).permutation(len(train))
-        photo = order[step % per_epoch * FINETUNE_BATCH :][:FINETUNE_BATCH]
-        view = np.full(len(photo), epoch)
-        return torch.from_numpy(renderer(photo, view)), torch.from_numpy(targets[photo, view])
-
-    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
-        pixels, target = (part.to(precision.device) for part in data)
-        return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
-
-    steps = config.finetune_epochs * per_epoch
-    with reporter.bar("Fine-tuning the teacher", steps, unit="steps") as update:
-        fit(
-            nn.ModuleDict({"model": model}),
-            batch,
-            loss,
-            Schedule(
-                steps=steps,
-                lr=config.finetune_lr,
-                weight_decay=config.weight_decay,
-                lr_factors={f"model.net.{model._head_name}": 10.0},
-            ),
-            precision,
-            checkpoint=folder / "finetune.checkpoint",
-            frozen=[module for module in model.modules() if isinstance(module, nn.BatchNorm2d)],
-            after_step=_logged(log, "finetune", update),
-        )
-    (folder / "finetune.checkpoint").unlink(missing_ok=True)
-
-
-def _logged(log: list[dict[str, Any]], phase: str, update: Callable[[int], None]) -> Callable[[int, float], None]:
-    def after_step(step: int, loss: float) -> None:
-        log.append({"phase": phase, "step": step, "loss": round(loss, 5)})
-        update(step)
-
-    return after_step

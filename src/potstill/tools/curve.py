@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from potstill.config.load import from_mapping
 from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.monitoring.progress import Reporter
+from potstill.monitoring.tables import text_table
 from potstill.pipeline import distill
 from potstill.run.files import write_text
 
@@ -67,15 +70,21 @@ def learning_curve(
     return points
 
 
-def curve_table(points: Sequence[Point]) -> str:
+def curve_table(points: Sequence[Point]) -> Table:
     """For the terminal."""
-    lines = [f"{'labels':>7}  {'student':24} {'teacher':>8} {'distilled':>9} {'alone':>7}  difference (interval)"]
-    lines += [
-        f"{p.per_class:7d}  {p.student:24} {p.teacher:8.1%} {p.distilled:9.1%} {p.alone:7.1%}  "
-        f"{100 * p.difference:+.1f} ({100 * p.low:+.1f} to {100 * p.high:+.1f}) points"
+    header = ["student", "labels", "teacher", "distilled", "alone", "difference in points (interval)"]
+    rows = [
+        [
+            p.student,
+            str(p.per_class),
+            f"{p.teacher:.1%}",
+            f"{p.distilled:.1%}",
+            f"{p.alone:.1%}",
+            f"{100 * p.difference:+.1f} ({100 * p.low:+.1f} to {100 * p.high:+.1f})",
+        ]
         for p in points
     ]
-    return "\n".join(lines)
+    return text_table(header, rows, right=range(1, len(header)))
 
 
 def _csv(points: Sequence[Point]) -> str:

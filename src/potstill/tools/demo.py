@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "seeds": 1,
 }
 """Chosen so that two slow cores need about ten minutes. A cell has no upright, so views are mirrored both ways. The
-loss weights are set, so that the demo shows a distilled student even where val would rather have none."""
+loss weights are set, so that the demo shows a distilled student even where val favors none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The one training loop, for teachers and students alike. Killed at any step, it goes on to the same weights.
+"""The one training loop, for teachers and students. Killed at any step, it resumes and ends with the same weights.
 
 A batch is a pure function of the step number, so there is no iterator whose place could be lost; everything else that
 a step depends on (weights, averages, optimizer, random numbers) is in the checkpoint.
@@ -72,7 +72,7 @@ def fit(
         loss: of a batch, one value per photo (B,); calls the modules.
         checkpoint: where to keep the state while training; removed at the end by the caller, when the result is safe.
         frozen: modules that stay in evaluation mode, such as norms that keep their statistics.
-        after_step: told the number of finished steps and the step's mean loss.
+        after_step: called with the number of finished steps and the step's mean loss.
         evaluate: called with the number of finished steps, at those in `evaluate_at`, while `trained` holds the
             averaged weights in evaluation mode.
     Raises:

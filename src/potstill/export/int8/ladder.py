@@ -41,7 +41,7 @@ def calibration_photos(run: Run, info: ModelInfo, *, plain: bool, most: int = CA
     store = PixelStore(run.images)
     if plain:
         rows = store.rows("train")
-        views = plain_views(store, rows, info.crop)[:, None]
+        views = plain_views(store, rows, info.crop_pct)[:, None]
     else:
         soft = SoftLabels.open(run)
         rows, views = soft.photos, np.asarray(soft.views)

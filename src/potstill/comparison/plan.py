@@ -1,0 +1,15 @@
+"""What the comparison is to do, decided before it starts."""
+
+from dataclasses import dataclass
+
+from potstill.config.schema import ComparisonConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPlan:
+    """Which models are compared, and how the intervals are made."""
+
+    teacher: tuple[str, ...]
+    """Names of the teacher's models."""
+    seeds: int
+    config: ComparisonConfig

@@ -1,0 +1,262 @@
+"""The plan of a run: everything "auto" that needs no measurement, decided once and in one place.
+
+`make_plan` is called twice with the same rules: from the file names, before anything long starts, for the estimate and
+`--dry-run`; and with the number of photos that were really packed, for the stages. Choices that need a measurement
+(arithmetic, threads, compilation) are left to the stages and stored in `precision.json`.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from potstill.comparison.plan import ComparisonPlan
+from potstill.config.load import from_mapping
+from potstill.config.schema import Config
+from potstill.errors import ConfigError
+from potstill.images.folder import Folder
+from potstill.images.plan import ImagesPlan
+from potstill.images.stage import estimated_bytes
+from potstill.models.classifier import describe, feature_widths
+from potstill.soft_labels.plan import SoftLabelsPlan
+from potstill.students.budget import candidates, is_set
+from potstill.students.plan import StudentPlan, StudentsPlan
+from potstill.students.recipe import Recipe
+from potstill.teacher.plan import TeacherPlan
+from potstill.training.losses import check_method
+
+DEFAULT_STUDENT = "mobilenetv3_small_100"
+
+VIEWS_SEEN = 60_000
+"""Views that a student with "auto" epochs is trained on; twice as many where it starts from random weights."""
+
+MAX_STORED_VIEWS = 24
+
+MIN_BATCH = 8
+"""With few photos a batch has an eighth of them, but no fewer than this: short epochs would be too few steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What each stage will do."""
+
+    train_photos: int
+    """Photos to train on, labeled or not; expected from the file names until they have been packed."""
+    images: ImagesPlan
+    teacher: TeacherPlan
+    soft_labels: SoftLabelsPlan
+    students: StudentsPlan
+    comparison: ComparisonPlan
+    disk: dict[str, float]
+    """Bytes by what they are for."""
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        config = self.teacher.config
+        teachers = ", ".join(
+            f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
+        )
+        lines = [
+            f"Photos: {len(self.images.folder.files):,} files in {len(self.images.folder.classes)} classes, about "
+            f"{self.train_photos:,} to train on, packed with a short side of {self.images.short_side} px",
+            f"Teacher: {teachers}, {_teacher_training(self.teacher)}",
+            f"Soft labels: {self.soft_labels.num_views} views of each photo",
+        ]
+        for student in self.students.students:
+            recipe = student.shared
+            start = "from scratch" if student.weights == "none" else "pretrained"
+            lines.append(
+                f"Student: {student.model} at {student.input_size} px, {start}, {recipe.epochs} epochs in batches of "
+                f"{recipe.batch_size}, {student.num_pilots} pilots, then {_times(self.students.seeds)} distilled and "
+                "alone"
+            )
+        return lines
+
+
+def _teacher_training(plan: TeacherPlan) -> str:
+    ways = {
+        "probe": "linear probe",
+        "finetune": "fine-tuned after a linear probe",
+        "auto": "linear probe or fine-tuned",
+    }
+    folds = plan.config.folds
+    return ways[plan.config.train] + (f", {folds} folds" if folds > 1 else "")
+
+
+def _times(seeds: int) -> str:
+    return "once" if seeds == 1 else f"{seeds} times"
+
+
+def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None) -> Plan:
+    """Decide everything that needs no measurement.
+
+    Args:
+        folder: the photos by name.
+        train_photos: how many photos there are to train on, labeled or not; expected from the names when None.
+    Raises:
+        ConfigError: a student's name is malformed, or a setting does not work with so many classes.
+        ModelError: no such model.
+    """
+    photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
+    check_method(config.student.method, len(folder.classes))
+    size = None if config.teacher.size == "auto" else config.teacher.size
+    sizes = tuple(describe(name, (), size=size).size for name in config.teacher.model)
+    students = StudentsPlan(
+        students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
+        seeds=config.seeds,
+        cache_gb=config.machine.cache_gb,
+    )
+    largest = max([*sizes, *(student.input_size for student in students.students)])
+    plan = Plan(
+        train_photos=photos,
+        images=ImagesPlan(folder, config.images, largest),
+        teacher=TeacherPlan(config.teacher, config.views, sizes),
+        soft_labels=SoftLabelsPlan(config.teacher.model, config.views, num_views(config, photos)),
+        students=students,
+        comparison=ComparisonPlan(config.teacher.model, config.seeds, config.comparison),
+        disk={},
+    )
+    return replace(plan, disk=_disk(plan))
+
+
+def with_students(config: Config, folder: Folder) -> Config:
+    """The config with its students named: as given, by the budget, or the default one."""
+    if config.student.models:
+        return config
+    names = candidates(config, len(folder.classes)) if is_set(config.budget) else (DEFAULT_STUDENT,)
+    return from_mapping({"student.models": names}, base=config)
+
+
+def expected_train_photos(folder: Folder, config: Config) -> int:
+    """Photos to train on, labeled or not, as far as file names tell."""
+    files = folder.files
+    test_share = config.images.test_share if folder.flat else sum(f.split == "test" for f in files) / len(files)
+    has_val = any(file.split == "val" for file in files)
+    return int(len(files) * (1 - test_share) * (1 if has_val else 1 - config.images.val_share))
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSpec:
+    """One student as the user asked for it."""
+
+    name: str
+    """Name of its folder."""
+    model: str
+    size: int | None
+    weights: str
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.weights == "none"
+
+
+def parse_students(config: Config) -> tuple[StudentSpec, ...]:
+    """`student.models` as specs. Raises ConfigError for what is not `NAME`, `NAME@SIZE`, `NAME=FILE`."""
+    specs = []
+    for text in config.student.models:
+        head, _, weights = text.partition("=")
+        model, _, size_text = head.partition("@")
+        if not model or (size_text and not size_text.isdecimal()):
+            raise ConfigError(f"student.models: {text!r} is not NAME, NAME@SIZE, NAME=FILE or NAME@SIZE=FILE.")
+        size = int(size_text) if size_text else None if config.student.size == "auto" else config.student.size
+        # The same words give the same folder in every command of a run, whatever other students it names.
+        name = model.replace("/", "-") + (f"-{size}px" if size else "")
+        specs.append(StudentSpec(name, model, size, weights or config.student.weights))
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ConfigError("student.models names the same student at the same size twice.")
+    return tuple(specs)
+
+
+def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> StudentPlan:
+    student = config.student
+    lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
+    shared = Recipe(
+        epochs=num_epochs(spec, config, photos),
+        batch_size=batch_size(spec, config, photos),
+        lr=lr,
+        weight_decay=student.weight_decay,
+        ema=student.ema,
+        crop_pct=student.crop_pct,
+        dtype="float32",
+        soft_labels="",
+    )
+    by_classes = 1.0 if classes <= 10 else 0.5 if classes <= 50 else 0.25
+    distillation = replace(
+        shared,
+        method=student.method,
+        temperature=1.0 if student.temperature == "auto" else student.temperature,
+        distill_weight=1.0 if student.distill_weight == "auto" else student.distill_weight,
+        feature_weight=by_classes if student.feature_weight == "auto" else student.feature_weight,
+        task_weight=0.3 if student.task_weight == "auto" else student.task_weight,
+    )
+    searches = student.search == "weights"
+    return StudentPlan(
+        name=spec.name,
+        model=spec.model,
+        size=spec.size,
+        input_size=describe(spec.model, (), size=spec.size).size,
+        weights=spec.weights,
+        shared=shared,
+        distillation=distillation,
+        temperature=student.temperature,
+        lr_factors=student.lr_factors,
+        label_smoothing=config.twin.label_smoothing,
+        search_temperature=searches and student.temperature == "auto",
+        search_features=searches and student.feature_weight == "auto" and distillation.distill_weight > 0,
+        may_drop_teacher="auto" in (student.distill_weight, student.feature_weight),
+        pilot_share=student.pilot_share,
+    )
+
+
+def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:
+    """Photos per step: as set, or 64, and 16 from scratch: there a thousand steps are too few to learn from.
+
+    "dist" correlates over the batch, and so keeps a large one.
+    """
+    size = config.student.batch_size
+    if size == "auto":
+        size = 16 if spec.from_scratch and config.student.method != "dist" else 64
+    return min(size, max(MIN_BATCH, photos // 8))
+
+
+def num_epochs(spec: StudentSpec, config: Config, photos: int) -> int:
+    """The number of epochs: as set, or such that about 60,000 views are seen, from scratch 120,000, between 10 and 200.
+
+    `photos` counts the unlabeled ones too.
+    """
+    return _epochs(config, photos, 2 * VIEWS_SEEN if spec.from_scratch else VIEWS_SEEN)
+
+
+def num_views(config: Config, photos: int) -> int:
+    """The number of stored views per photo: as set, or one per epoch of a pretrained student, up to 24.
+
+    It does not depend on the student: all share one store, those of later commands too.
+    """
+    return (
+        config.views.count
+        if config.views.count != "auto"
+        else min(_epochs(config, photos, VIEWS_SEEN), MAX_STORED_VIEWS)
+    )
+
+
+def _epochs(config: Config, photos: int, views: int) -> int:
+    if config.student.epochs != "auto":
+        return config.student.epochs
+    return int(np.clip(round(views / max(photos, 1)), 10, 200))
+
+
+def _disk(plan: Plan) -> dict[str, float]:
+    """Bytes by what they are for."""
+    config, photos, views = plan.teacher.config, plan.train_photos, plan.soft_labels.num_views
+    classes = plan.images.folder.classes
+    widths = [
+        feature_widths(describe(name, classes, size=size, feature_stages=config.feature_stages))
+        for name, size in zip(config.model, plan.teacher.sizes, strict=True)
+    ]
+    rendered = max(photos * views * student.input_size**2 * 3.0 for student in plan.students.students)
+    return {
+        "photos": estimated_bytes(len(plan.images.folder.files), plan.images.short_side),
+        "teacher's features": 2.0 * photos * plan.teacher.stored_views * sum(width for width, _ in widths),
+        "soft labels": 4.0 * photos * views * (sum(last for _, last in widths) + len(classes)),
+        "rendered views": rendered if rendered <= plan.students.cache_gb * 1e9 else 0.0,
+    }

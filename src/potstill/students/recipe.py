@@ -1,0 +1,72 @@
+"""How one model is trained, everything decided, and the training as a job in a folder of its own."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.config.schema import Auto
+from potstill.run.files import read_json
+from potstill.run.layout import ARMS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How one model is trained, everything decided. With all distillation weights 0 it is a twin."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    ema: float
+    dtype: str
+    soft_labels: str
+    """Digest of the soft labels it learns from."""
+    method: str = "kl"
+    temperature: float = 1.0
+    distill_weight: float = 0.0
+    feature_weight: float = 0.0
+    task_weight: float = 1.0
+    label_smoothing: float = 0.0
+    crop_pct: float | Auto = "auto"
+    """Of the trained model; "auto": one of `CROPS`, by val."""
+    compile: bool = False
+    """By `torch.compile`: the same model up to rounding, so a finished one does not depend on it."""
+
+    @property
+    def arm(self) -> str:
+        """Whether a teacher takes part. A distilled student whose pilots chose "no teacher" is trained like a twin."""
+        return "distilled" if self.distill_weight or self.feature_weight else "alone"
+
+    def steps(self, photos: int) -> int:
+        """Training steps, the same for student and twin: `photos` counts the unlabeled ones too."""
+        return self.epochs * max(1, photos // self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to train, and the folder that it ends up in."""
+
+    folder: Path
+    model: str
+    size: int | None
+    weights: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def arm(self) -> str:
+        """By the name of its folder; of a pilot, by its recipe."""
+        return self.folder.name if self.folder.name in ARMS else self.recipe.arm
+
+    def inputs(self) -> dict[str, Any]:
+        """What the result depends on."""
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "compile"}
+        return {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed} | recipe
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if k != "folder"}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Job":
+        values = read_json(folder / "job.json")
+        return cls(folder=folder, **{**values, "recipe": Recipe(**values["recipe"])})

@@ -1,0 +1,103 @@
+"""The plan: decided from names alone, printable, and what every stage is given."""
+
+from pathlib import Path
+
+import pytest
+
+from potstill.config.load import from_mapping
+from potstill.config.schema import Config
+from potstill.errors import ConfigError, ModelError
+from potstill.images.folder import Folder, PhotoFile
+from potstill.planning import expected_train_photos, make_plan, with_students
+
+
+def folder_of(classes: int = 3, train: int = 100, test: int = 20, *, flat: bool = False) -> Folder:
+    """A folder by names only: planning opens no file."""
+    names = tuple(f"class-{number}" for number in range(classes))
+    files = [PhotoFile(Path(f"{n}.jpg"), None if flat else "train", n % classes) for n in range(train)]
+    files += [PhotoFile(Path(f"t{n}.jpg"), None if flat else "test", n % classes) for n in range(test)]
+    return Folder(Path("photos"), names, tuple(files), flat)
+
+
+def config_of(**settings: object) -> Config:
+    return from_mapping({"teacher.model": ["resnet18"], "student.models": ["mobilenetv1_025"], **settings})
+
+
+def test_train_photos_are_those_that_are_neither_test_nor_val() -> None:
+    assert expected_train_photos(folder_of(), config_of()) == 85
+    assert expected_train_photos(folder_of(flat=True), config_of(**{"images.test_share": 0.5})) == 51
+
+
+def test_every_stage_gets_what_was_decided() -> None:
+    plan = make_plan(folder_of(), config_of(**{"teacher.size": 64, "student.models": ["mobilenetv1_025@96"]}))
+    (student,) = plan.students.students
+    assert plan.teacher.sizes == (64,)
+    assert student.input_size == plan.images.largest_size == 96
+    assert plan.images.short_side == round(1.15 * 96)
+    assert plan.soft_labels.num_views == 24
+    assert student.shared.epochs == 200
+    assert plan.comparison.seeds == plan.students.seeds == 3
+    assert set(plan.disk) == {"photos", "teacher's features", "soft labels", "rendered views"}
+    assert all(size > 0 for size in plan.disk.values())
+
+
+def test_the_number_of_packed_photos_decides_where_it_is_known() -> None:
+    folder, config = folder_of(train=10_000), config_of()
+    expected, packed = make_plan(folder, config), make_plan(folder, config, train_photos=1200)
+    assert expected.students.students[0].shared.epochs == 10
+    assert packed.students.students[0].shared.epochs == 50
+    assert (packed.train_photos, packed.soft_labels.num_views) == (1200, 24)
+
+
+@pytest.mark.parametrize(("classes", "weight"), [(3, 1.0), (30, 0.5), (80, 0.25)])
+def test_features_weigh_less_where_there_are_many_classes(classes: int, weight: float) -> None:
+    plan = make_plan(folder_of(classes, train=classes), config_of())
+    assert plan.students.students[0].distillation.feature_weight == weight
+
+
+def test_the_temperature_is_left_open_until_the_teacher_is_trained() -> None:
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    assert {recipe.temperature for recipe in student.distilled(4.0)} == {4.0}
+    (fixed,) = make_plan(folder_of(), config_of(**{"student.temperature": 2.5})).students.students
+    assert {recipe.temperature for recipe in fixed.distilled(4.0)} == {2.5}
+
+
+def test_candidates_are_rates_and_with_a_search_a_softer_teacher_and_no_features() -> None:
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    assert [recipe.lr for recipe in student.distilled(1.0)] == pytest.approx([3e-3, 0.99e-3])
+    assert len(student.alone()) == 4, "two rates, with and without label smoothing"
+    assert student.num_pilots == 6
+    (searching,) = make_plan(folder_of(), config_of(**{"student.search": "weights"})).students.students
+    extra = searching.distilled(1.0)[2:]
+    assert [(recipe.temperature, recipe.feature_weight) for recipe in extra] == [(2.0, 1.0), (1.0, 0.0)]
+    (single,) = make_plan(folder_of(), config_of(**{"student.pilot_share": 0.0})).students.students
+    assert single.num_pilots == 0
+
+
+def test_a_method_that_needs_more_classes_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match="needs at least 5 classes, there are 3"):
+        make_plan(folder_of(3), config_of(**{"student.method": "dkd"}))
+    assert make_plan(folder_of(5), config_of(**{"student.method": "dkd"}))
+
+
+def test_unknown_models_are_refused() -> None:
+    with pytest.raises(ModelError, match="There is no model 'mobilenet_v9'"):
+        make_plan(folder_of(), config_of(**{"student.models": ["mobilenet_v9"]}))
+
+
+def test_without_students_there_is_the_default_one() -> None:
+    config = with_students(from_mapping({"teacher.model": ["resnet18"]}), folder_of())
+    assert config.student.models == ("mobilenetv3_small_100",)
+    given = config_of()
+    assert with_students(given, folder_of()) is given
+
+
+def test_the_lines_say_what_each_stage_does() -> None:
+    photos, teacher, soft_labels, student = make_plan(folder_of(), config_of(**{"student.weights": "none"})).lines()
+    assert photos.startswith("Photos: 120 files in 3 classes, about 85 to train on")
+    assert teacher == "Teacher: resnet18 at 224 px, linear probe, 5 folds"
+    assert soft_labels == "Soft labels: 24 views of each photo"
+    assert student == (
+        "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then 3 times "
+        "distilled and alone"
+    )
