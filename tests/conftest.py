@@ -36,11 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a file stays in one process, as do all export tests: they share one export."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "export" if item.path.parent.name == "export" else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+    """With `-n 2 --dist loadgroup` a file stays in one process, and so do files that would make the same run twice."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    with_run = {item.path for item in items if "tiny_run" in getattr(item, "fixturenames", ())}
+    for item in items:
+        folder = item.path.parent.name
+        shared = folder == "export" or (folder == "unit" and item.path in with_run)
+        item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
 
 
 @pytest.fixture(autouse=True, scope="session")

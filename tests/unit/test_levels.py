@@ -95,6 +95,7 @@ def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monke
     assert model(some_pixels()).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
     model = of(LITE, 4)
     assert same_features(model, fold(model, Precision(CPU)), CPU)
@@ -136,6 +137,7 @@ def test_its_head_sees_all_and_students_learn_the_last_features(folds: int, stor
     assert np.abs(said - told).max(-1).min(0) == pytest.approx(0, abs=0.02), "each photo by one of the heads"
 
 
+@pytest.mark.slow
 def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Path) -> None:
     sizes = []
     for penalty in (0.0, 0.02, 0.5):
