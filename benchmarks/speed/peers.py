@@ -114,7 +114,7 @@ def train(folder: Path, dtype: str) -> float:
     from potstill.run.folder import Run
     from potstill.students import job as student_job
     from potstill.students.recipe import Job, Recipe
-    from potstill.training.loop import Schedule, fit
+    from potstill.training.loop import Schedule, Task, fit
 
     torch.set_num_threads(1)
     run = Run(folder)
@@ -140,9 +140,7 @@ def train(folder: Path, dtype: str) -> float:
     times: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            trained,
-            batch,
-            lambda data: student_job.loss_of(data, recipe, trained, precision),
+            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained, precision)),
             Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

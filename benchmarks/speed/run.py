@@ -47,7 +47,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.students import job as student_job
 from potstill.students.recipe import Job, Recipe
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Schedule, Task, fit
 
 TWIN = Recipe(epochs=1, batch_size=64, lr=1e-3, weight_decay=0.02, ema=0.998, dtype="float32", soft_labels="")
 STUDENT = replace(TWIN, temperature=2.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
@@ -114,7 +114,12 @@ def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
         def work() -> float:
             target = Path(folder.name) / "checkpoint.safetensors"
             target.unlink(missing_ok=True)
-            return seconds_of(lambda: fit(trained, read, loss, schedule, precision, checkpoint=target)) / steps
+            return (
+                seconds_of(
+                    lambda: fit(Task(trained=trained, batch=read, loss=loss), schedule, precision, checkpoint=target)
+                )
+                / steps
+            )
 
         return work
 
@@ -263,9 +268,7 @@ def train_and_tell(folder: Path) -> None:
     precision = Precision(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            trained,
-            batch,
-            lambda data: student_job.loss_of(data, recipe, trained, precision),
+            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained, precision)),
             Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

@@ -1,6 +1,7 @@
 """The twin is the student, but for its targets. And targets matter: shuffled soft labels must lose."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from potstill.students import runner as job_runner
 from potstill.students.job import train_job
 from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
+from potstill.training.loop import Schedule, Task
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=2e-3, weight_decay=0.02, ema=0.99, dtype="float32", soft_labels="")
 DISTILLED = replace(RECIPE, temperature=3.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3)
@@ -43,12 +45,12 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, one: Job) -> dict[str, A
     """What `fit` is given: starting weights, schedule, and the batches of all steps."""
     got: dict[str, Any] = {}
 
-    def fit(trained, batch, loss, schedule, precision, **others: Any) -> None:
-        state = trained["model"].state_dict()
+    def fit(task: Task[Any], schedule: Schedule, precision: Precision, **others: Any) -> None:
+        state = task.trained["model"].state_dict()
         got["weights"] = hashlib.sha256(b"".join(state[n].numpy().tobytes() for n in sorted(state))).hexdigest()
         got["schedule"], got["precision"] = schedule, precision
-        got["batches"] = [batch(step) for step in range(schedule.steps)]
-        got["evaluate_at"] = others["evaluate_at"]
+        got["batches"] = [task.batch(step) for step in range(schedule.steps)]
+        got["evaluate_at"] = others["callbacks"].evaluate_at
         raise _CapturedError
 
     monkeypatch.setattr(student_job, "fit", fit)
@@ -202,3 +204,15 @@ def _taught(folder: Path, recipe: Recipe, run: Run) -> float:
     Stage(folder, folder.name).begin(one.inputs())
     train_job(one, run, "cpu", lambda step: None)
     return _test_accuracy(run, folder)
+
+
+def test_every_loss_term_is_logged_by_name_for_student_and_twin(tiny_run: "potstill.Result") -> None:
+    trained = tiny_run.run.students / tiny_run.students[0] / "seed-0"
+    names = {"distilled": {"labels", "distillation", "features"}, "alone": {"labels"}}
+    for arm, expected in names.items():
+        lines = [json.loads(line) for line in (trained / arm / "metrics.jsonl").read_text("utf-8").splitlines()]
+        assert len(lines) >= 5
+        for line in lines:
+            terms = {name.removeprefix("loss/"): value for name, value in line.items() if name.startswith("loss/")}
+            assert terms.keys() == expected, arm
+            assert sum(terms.values()) == pytest.approx(line["loss"], rel=1e-4)

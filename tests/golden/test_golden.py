@@ -9,7 +9,7 @@ itself trained in float32. In float64, with a small learning rate, they agree to
 ATEN_CPU_CAPABILITY and DNNL_MAX_CPU_ISA).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from potstill.run.folder import Run, Stage
 from potstill.students import job as student_job
 from potstill.students.job import train_job
 from potstill.students.recipe import Job, Recipe
+from potstill.training.loop import Callbacks, Task
 
 EXPECTED = Path(__file__).with_name("losses.txt")
 COMMAND = "python -m pytest tests/golden --update-golden"
@@ -77,17 +78,17 @@ def losses_of(recipe: Recipe, run: Run, folder: Path, monkeypatch: pytest.Monkey
     losses: list[float] = []
     fit = student_job.fit
 
-    def recording(trained: Any, batch: Callable[[int], Any], *others: Any, after_step: Any, **options: Any) -> None:
+    def recording(task: Task[Any], *others: Any, callbacks: Callbacks, **options: Any) -> None:
         def exact(step: int) -> Any:
-            made = batch(step)
+            made = task.batch(step)
             values = {name: getattr(made, name).double() for name in ("targets", "teacher_logits", "teacher_features")}
             return replace(made, **values)
 
         def record(step: int, loss: float) -> None:
             losses.append(loss)
-            after_step(step, loss)
+            callbacks.after_step(step, loss)
 
-        fit(trained, exact, *others, after_step=record, **options)
+        fit(replace(task, batch=exact), *others, callbacks=replace(callbacks, after_step=record), **options)
 
     monkeypatch.setattr(student_job, "fit", recording)
     job = Job(folder, "mobilenetv1_025", 32, "none", 0, recipe)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from potstill.compute.precision import Precision
 from potstill.errors import PotstillError
 from potstill.training import loop as training
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Callbacks, Schedule, Task, fit
 
 STEPS = 6
 SCHEDULE = Schedule(steps=STEPS, lr=1e-2, weight_decay=0.1, ema=0.9)
@@ -40,7 +40,8 @@ def train(trained: nn.ModuleDict, checkpoint: Path, *, die_after: int | None = N
         if die_after is not None and step > die_after:
             raise _KilledError
 
-    fit(trained, batch, loss, SCHEDULE, CPU, checkpoint=checkpoint, after_step=after_step)
+    task = Task(trained=trained, batch=batch, loss=loss)
+    fit(task, SCHEDULE, CPU, checkpoint=checkpoint, callbacks=Callbacks(after_step=after_step))
 
 
 @pytest.mark.parametrize("die_after", range(1, STEPS))

@@ -14,7 +14,7 @@ from potstill.data.views import Renderer, draw_views, mixed_labels
 from potstill.models.classifier import Classifier, normalize
 from potstill.monitoring.progress import Reporter
 from potstill.teacher.plan import TeacherPlan
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Callbacks, Schedule, Task, fit
 
 BATCH = 32
 HEAD_LR_FACTOR = 10.0
@@ -64,10 +64,9 @@ def fine_tune(model: Classifier, folder: Path, plan: TeacherPlan, precision: Pre
             photos.log.append({"phase": "finetune", "step": step, "loss": round(value, 5)})
             update(step)
 
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         fit(
-            nn.ModuleDict({"model": model}),
-            batch,
-            loss,
+            Task(trained=nn.ModuleDict({"model": model}), batch=batch, loss=loss, frozen=norms),
             Schedule(
                 steps=steps,
                 lr=config.finetune_lr,
@@ -76,7 +75,6 @@ def fine_tune(model: Classifier, folder: Path, plan: TeacherPlan, precision: Pre
             ),
             precision,
             checkpoint=checkpoint,
-            frozen=[module for module in model.modules() if isinstance(module, nn.BatchNorm2d)],
-            after_step=after_step,
+            callbacks=Callbacks(after_step=after_step),
         )
     checkpoint.unlink(missing_ok=True)

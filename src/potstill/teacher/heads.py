@@ -12,7 +12,7 @@ from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.models.classifier import HEAD_STD, Classifier
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Callbacks, Schedule, Task, fit
 
 PROBE_BATCH = 256
 MAX_VALUES = 40_000_000
@@ -57,17 +57,20 @@ def fit_head(
         torch.manual_seed(0)
         head, last = _new_head(data.features.shape[-1], data.targets.shape[-1], config)
         steps = _steps(data, config, max_steps)
-        fit(
-            nn.ModuleDict({"head": head}),
-            lambda step: data.batch(step, mean, std),
-            lambda batch: (
+        task = Task(
+            trained=nn.ModuleDict({"head": head}),
+            batch=lambda step: data.batch(step, mean, std),
+            loss=lambda batch: (
                 nn.functional.cross_entropy(head(batch[0]), batch[1], reduction="none")
                 + config.head_l2 * last.weight.square().sum()
             ),
+        )
+        fit(
+            task,
             Schedule(steps=steps, lr=config.probe_lr, weight_decay=0.0),
             Precision(torch.device("cpu")),
             checkpoint=checkpoint,
-            after_step=lambda step, loss: losses.append(loss),
+            callbacks=Callbacks(after_step=lambda step, loss: losses.append(loss)),
         )
     checkpoint.unlink(missing_ok=True)
     facts = {"steps": steps, "loss": float(np.mean(losses[-50:])) if losses else None}

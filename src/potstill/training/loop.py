@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -51,64 +51,80 @@ class Schedule:
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task(Generic[Batch]):
+    """What is trained, on what."""
+
+    trained: nn.ModuleDict
+    """Every module with weights to learn, by name."""
+    batch: Callable[[int], Batch]
+    """Makes the batch of a step; runs one step ahead in another thread."""
+    loss: Callable[[Batch], Tensor]
+    """Of a batch, one value per photo (B,); calls the modules."""
+    frozen: Sequence[nn.Module] = ()
+    """Modules that stay in evaluation mode, such as norms that keep their statistics."""
+
+    def train_mode(self) -> None:
+        """All in training mode but the frozen ones."""
+        self.trained.train()
+        for module in self.frozen:
+            module.eval()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Callbacks:
+    """What is called while the training runs."""
+
+    after_step: Callable[[int, float], None] = lambda step, loss: None
+    """With the number of finished steps and the step's mean loss."""
+    evaluate: Callable[[int], None] = lambda step: None
+    """With the number of finished steps, at those in `evaluate_at`, while the modules hold the averaged weights in
+    evaluation mode."""
+    evaluate_at: frozenset[int] = frozenset()
+
+
 def fit(
-    trained: nn.ModuleDict,
-    batch: Callable[[int], Batch],
-    loss: Callable[[Batch], Tensor],
+    task: Task[Batch],
     schedule: Schedule,
     precision: Precision,
     *,
     checkpoint: Path,
-    frozen: Sequence[nn.Module] = (),
-    after_step: Callable[[int, float], None] = lambda step, loss: None,
-    evaluate: Callable[[int], None] | None = None,
-    evaluate_at: frozenset[int] = frozenset(),
+    callbacks: Callbacks = Callbacks(),
 ) -> None:
-    """Train `trained` in place; at the end it holds the averaged weights, if there is averaging.
+    """Train the task's modules in place; at the end they hold the averaged weights, if there is averaging.
 
     Args:
-        trained: every module with weights to learn, by name; put in training mode here.
-        batch: makes the batch of a step; runs one step ahead in another thread.
-        loss: of a batch, one value per photo (B,); calls the modules.
         checkpoint: where to keep the state while training; removed at the end by the caller, when the result is safe.
-        frozen: modules that stay in evaluation mode, such as norms that keep their statistics.
-        after_step: called with the number of finished steps and the step's mean loss.
-        evaluate: called with the number of finished steps, at those in `evaluate_at`, while `trained` holds the
-            averaged weights in evaluation mode.
     Raises:
-        PotstillError: the loss is not a number any more.
+        PotstillError: the loss is no longer finite.
     """
+    trained = task.trained
     optimizer = _optimizer(trained, schedule)
     average = _Average(trained, schedule.ema)
     start = _restore(checkpoint, trained, average, optimizer)
     saved = time.monotonic()
-    _train(trained, frozen)
+    task.train_mode()
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(batch, start) if start < schedule.steps else None
+        ahead = reader.submit(task.batch, start) if start < schedule.steps else None
         for step in range(start, schedule.steps):
             assert ahead is not None
             data = ahead.result()
-            ahead = reader.submit(batch, step + 1) if step + 1 < schedule.steps else None
+            ahead = reader.submit(task.batch, step + 1) if step + 1 < schedule.steps else None
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr_at(step) * group["factor"]
             with precision.autocast():
-                mean_loss = loss(data).mean()
-            value = float(mean_loss.detach())
-            if not math.isfinite(value):
-                raise PotstillError(
-                    f"The loss became {value} at step {step + 1}. Try a third of the learning rate (--student.lr), or "
-                    "--machine.precision float32."
-                )
-            mean_loss.backward()  # type: ignore[no-untyped-call]
+                loss = task.loss(data).mean()
+            value = _finite(loss, step)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(step)
-            after_step(step + 1, value)
-            if evaluate is not None and step + 1 in evaluate_at:
+            callbacks.after_step(step + 1, value)
+            if step + 1 in callbacks.evaluate_at:
                 with average.in_place():
                     trained.eval()
-                    evaluate(step + 1)
-                _train(trained, frozen)
+                    callbacks.evaluate(step + 1)
+                task.train_mode()
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(checkpoint, trained, average, optimizer, step + 1)
                 saved = time.monotonic()
@@ -117,10 +133,15 @@ def fit(
     trained.eval()
 
 
-def _train(trained: nn.ModuleDict, frozen: Sequence[nn.Module]) -> None:
-    trained.train()
-    for module in frozen:
-        module.eval()
+def _finite(loss: Tensor, step: int) -> float:
+    """The value of a step's loss."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise PotstillError(
+            f"The loss became {value} at step {step + 1}. Try a third of the learning rate (--student.lr), or "
+            "--machine.precision float32."
+        )
+    return value
 
 
 def _optimizer(trained: nn.ModuleDict, schedule: Schedule) -> torch.optim.Optimizer:

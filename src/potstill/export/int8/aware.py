@@ -22,7 +22,7 @@ from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weigh
 from potstill.models.classifier import Classifier, load, normalize, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.training.loop import Schedule, fit
+from potstill.training.loop import Callbacks, Schedule, Task, fit
 from potstill.training.losses import distill_loss
 
 STEPS = 300
@@ -78,13 +78,11 @@ def distill_rounded(
     ):
         _round_inputs(layers_of(model, but=float_layers).values(), model, lambda step: batch(step)[0])
         fit(
-            nn.ModuleDict({"model": model}),
-            batch,
-            loss,
+            Task(trained=nn.ModuleDict({"model": model}), batch=batch, loss=loss),
             Schedule(steps=steps, lr=LR, weight_decay=0.0),
             Precision(torch.device("cpu")),
             checkpoint=out / "checkpoint.safetensors",
-            after_step=lambda step, _: update(step),
+            callbacks=Callbacks(after_step=lambda step, _: update(step)),
         )
     save(model, out, quantization_aware={"steps": steps, "lr": LR, "weight_steps": weight_steps})
     (out / "checkpoint.safetensors").unlink()
