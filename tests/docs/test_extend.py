@@ -14,11 +14,14 @@ import torch
 from tests.docs.pages import ROOT
 from tests.support import draw_photo
 
-from potstill.config.schema import ViewsConfig
+from potstill.compute.backends import check_runtime, inference_model
+from potstill.compute.precision import Precision
+from potstill.config.schema import MachineConfig, ViewsConfig
 from potstill.data.ops import OPS
 from potstill.data.pixels import PixelStore
 from potstill.data.views import draw_views, render
 from potstill.errors import ConfigError
+from potstill.models.classifier import build, describe
 from potstill.run.files import read_json
 from potstill.run.folder import Run, Stage
 from potstill.students.job import Job, Recipe, train_job
@@ -30,7 +33,11 @@ BLOCKS: dict[str, str] = {
     for heading, section in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
     for block in re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
 }
+TESTED = {"A distillation loss", "A view operation", "An inference backend"}
+"""Sections with a test of their own here; the blocks of all others assert their effect themselves."""
+
 REGISTRIES = [
+    "potstill.compute.backends.BACKENDS",
     "potstill.training.losses.METHODS",
     "potstill.data.ops.OPS",
     "potstill.get.sources.registry.SOURCES",
@@ -63,12 +70,11 @@ def names_after(heading: str) -> dict[str, Any]:
 
 def test_every_section_has_a_block() -> None:
     assert list(BLOCKS) == re.findall(r"^## (.+)$", PAGE, re.M)
-    assert {"A distillation loss", "A view operation"} <= set(BLOCKS)
+    assert set(BLOCKS) >= TESTED
 
 
-@pytest.mark.parametrize("heading", sorted(set(BLOCKS) - {"A distillation loss", "A view operation"}))
+@pytest.mark.parametrize("heading", sorted(set(BLOCKS) - TESTED))
 def test_the_block_runs(heading: str) -> None:
-    """These blocks assert their effect themselves."""
     assert "assert " in BLOCKS[heading]
     names_after(heading)
 
@@ -113,3 +119,17 @@ def test_views_have_the_new_operation(store: PixelStore) -> None:
     without["ops"][view["ops"] == before + 1] = 0
     with_it, less = (render(store, int(rows[row]), v, 32).astype(int) for v in (view, without))
     assert with_it[0].sum() < less[0].sum(), "darker at the rim"
+
+
+@torch.inference_mode()
+def test_a_model_runs_in_the_new_backend(tmp_path: Path) -> None:
+    backend = names_after("An inference backend")["ChannelsLast"]
+    check_runtime(MachineConfig(runtime="channels_last"), "cpu")
+    with pytest.raises(ConfigError, match="runs on cpu"):
+        check_runtime(MachineConfig(runtime="channels_last"), "cuda")
+    model = build(describe("mobilenetv1_025", ["a", "b"], size=32), seed=0).eval()
+    precision = Precision(torch.device("cpu"), runtime="channels_last")
+    converted = inference_model(model, precision, tmp_path, threads=1)
+    assert isinstance(converted, backend)
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert converted(pixels).numpy() == pytest.approx(model(pixels).numpy(), abs=1e-4)
