@@ -77,6 +77,21 @@ def test_student_and_twin_differ_in_their_targets_only(
     assert twin["batches"][0].teacher_features.shape[1] == 0
 
 
+def test_the_twin_learns_from_labeled_photos_only_for_as_many_steps(
+    run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = np.load(run_copy.images / "index.npy")
+    train = PixelStore(run_copy.images).rows("train")
+    index["label"][train[::2]] = -1
+    np.save(run_copy.images / "index.npy", index)
+    student = captured(run_copy, monkeypatch, job(tmp_path / "a", DISTILLED))
+    twin = captured(run_copy, monkeypatch, job(tmp_path / "b", RECIPE))
+    assert student["schedule"] == twin["schedule"]
+    # Views may be blended with those of photos that have lost their labels here, so a target can be less than 1.
+    assert all((batch.targets.sum(-1) >= 0.5).all() for batch in twin["batches"])
+    assert any((batch.targets.sum(-1) == 0).any() for batch in student["batches"])
+
+
 def test_seeds_differ_in_weights_and_order(
     tiny_run: "potstill.Result", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from potstill import metrics
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
@@ -56,7 +57,7 @@ def _text(
 ) -> str:
     classes = facts["classes"]
     teacher = comparison["teacher"]
-    confidence = f"{comparison['confidence']:.0%}"
+    confidence = metrics.percent(facts["confidence"])
     per_class = "\n".join(
         f"| {row['class']} | {row['photos']} | {row['distilled']:.1%} | {row['teacher']:.1%} |"
         for row in numbers["per_class"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from potstill import metrics
 from potstill.report import svg
 from potstill.report.read import Reliability
 from potstill.report.svg import Scale, percent
@@ -44,7 +45,7 @@ def differences(students: Sequence[dict[str, Any]], confidence: float) -> str:
     told = "; ".join(
         f"{name} {100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" for name, d in rows
     )
-    title = f"Difference in accuracy with {confidence:.0%} interval"
+    title = f"Difference in accuracy with {metrics.percent(confidence)} interval"
     return svg.figure(width, bottom + 38, title, told, parts)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
+from potstill import metrics
 from potstill.monitoring.tables import text_table
 
 
@@ -23,8 +24,8 @@ def comparison_note(comparison: dict[str, Any]) -> str:
     seeds = comparison["seeds"]
     return (
         f"{comparison['test_photos']:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{comparison['confidence']:.0%} intervals over seeds and photos; NLL and ECE after temperature scaling on "
-        f"val; ms per photo in torch on one thread of {comparison['environment']['processor']}"
+        f"{metrics.percent(comparison['confidence'])} intervals over seeds and photos; NLL and ECE after temperature "
+        f"scaling on val; ms per photo in torch on one thread of {comparison['environment']['processor']}"
     )
 
 
