@@ -22,6 +22,8 @@ from potstill.teacher import propagation
 from potstill.teacher.probe import Probe
 from potstill.teacher.propagation import Graph, joined
 
+pytestmark = pytest.mark.usefixtures("short_heads")
+
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Two half circles that no straight line divides: only their shape says which photo belongs to which."""

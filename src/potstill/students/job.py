@@ -303,14 +303,8 @@ def _total(terms: dict[str, Tensor]) -> Tensor:
 
 
 def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    if recipe.method == "logit_mse":
-        return losses.logit_mse_loss(logits, teacher_logits)
-    if recipe.method == "dist":
-        return losses.dist_loss(logits, teacher_logits, temperature=recipe.temperature)
-    if recipe.method == "dkd":
-        labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
-        return losses.dkd_loss(logits, teacher_logits, labels, temperature=recipe.temperature)
-    return losses.distill_loss(logits, teacher_logits, temperature=recipe.temperature)
+    labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
+    return losses.find_method(recipe.method).loss(logits, teacher_logits, labels, recipe.temperature)
 
 
 class _Log:
