@@ -22,7 +22,7 @@ def export(
     min_rounded_agreement: float = 95.0,
     isolated: bool = False,
 ) -> None:
-    """Files to deploy, each scored again on the test photos. What is not right any more is not left behind.
+    """Export a student as files to deploy, each scored on the test photos. Files outside the tolerance are not kept.
 
     Parameters
     ----------
@@ -39,15 +39,15 @@ def export(
     max_loss
         Points of accuracy that a file may lose against the torch student.
     min_agreement
-        Percent of the test photos on which a file must give the torch student's class.
+        Percent of the test photos on which a file must predict the torch student's class.
     min_rounded_agreement
-        The same for int8 where no rung of its ladder reaches --min-agreement: the nearest one is kept, and told.
+        The same for int8, where no candidate reaches --min-agreement: the nearest one is kept and reported.
     isolated
-        Where tools of a format are missing here, make an environment of their own for them.
+        Where the tools of a format are missing, make an environment of their own for them.
     """
     from potstill.export import Tolerance
     from potstill.export import export as export_files
-    from potstill.export.formats.registry import PRECISIONS
+    from potstill.export.formats.base import PRECISIONS
     from potstill.export.results import formats_table
     from potstill.monitoring.progress import Reporter
     from potstill.run.folder import Run
@@ -71,7 +71,7 @@ def export(
             isolated=isolated,
             reporter=reporter,
         )
-        print(formats_table([result.to_json() for result in results]), end="")
+        print(formats_table(results), end="")
         print(f"Files: {opened.export}")
     if "web" in _split(to):
         from potstill.export.web import export_web
