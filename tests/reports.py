@@ -2,15 +2,17 @@
 
 import copy
 import csv
-import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from potstill.data.splits import SPLITS
+from potstill.export.results import ExportedStudent, ExportResults, FileResult
+from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 
@@ -140,14 +142,18 @@ def reject(run: Run, code: str, count: int) -> None:
             csv.writer(file).writerow([f"train/x/{number}.jpg", "train", "x", code, "the reason"])
 
 
-def export_json(run: Run, **values: Any) -> None:
+def export_json(run: Run, student: str = "student-0", **values: Any) -> None:
     """An export.json with one file."""
-    file = {
-        "format": "onnx", "precision": "int8", "status": "ok", "reason": "", "file": "s/student-int8.onnx",
-        "sha256": {}, "bytes": 300_000, "input": "any size", "accuracy": 0.8, "low": 0.7, "high": 0.9,
-        "agreement": 0.99, "max_difference": 0.01, "milliseconds": 1.5, "peak_memory": 1, "runtime": "onnxruntime 1",
-        "versions": {}, "calibration": None, "seconds": 1.0, "isolated": False,
-    }  # fmt: skip
-    run.export.mkdir(exist_ok=True)
-    content = {"students": {"student-0": {"files": [{**file, **values}]}}}
-    (run.export / "export.json").write_text(json.dumps(content))
+    file = FileResult(
+        format="onnx", precision="int8", status="ok", file="s/student-int8.onnx", sha256={}, bytes=300_000,
+        input="any size", accuracy=0.8, low=0.7, high=0.9, agreement=0.99, max_difference=0.01, milliseconds=1.5,
+        peak_memory=1, runtime="onnxruntime 1", versions={}, seconds=1.0,
+    )  # fmt: skip
+    facts = ExportedStudent(
+        model="mobilenetv1_025", seed=0, arm="distilled", weights_sha256="0", size=32, crop=1.0, classes=("a", "b"),
+        temperature=1.0, threshold=0.5, confidence=0.95, test_photos=24, accuracy=Interval(0.8, 0.7, 0.9),
+        milliseconds=1.0, max_loss=0.01, min_agreement=0.99, min_rounded_agreement=0.95,
+        files=(replace(file, **values),),
+    )  # fmt: skip
+    results = ExportResults(run=run.path.name, fingerprint="0", environment={}, students={student: facts})
+    results.write(run)

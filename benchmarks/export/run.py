@@ -45,7 +45,8 @@ TIMED_PHOTOS = 200
 
 def main() -> None:
     """Export all students of the run, and write both tables."""
-    from potstill.export.formats.registry import FORMATS, PRECISIONS
+    from potstill.export.formats.base import PRECISIONS
+    from potstill.export.formats.registry import FORMATS
     from potstill.run.folder import Run
     from potstill.run.layout import student_names
 
@@ -69,33 +70,34 @@ def _export(run: Any, name: str, formats: list[str], precisions: list[str]) -> N
 
     try:
         export(run, formats, precisions, student=name, isolated=True)
-    except ExportError as error:  # files that are not right are rows of the table, too
+    except ExportError as error:  # files outside the tolerance are rows of the table, too
         print(f"{name}: {error}", flush=True)
 
 
 def write_rows(run: Any, out: Path) -> None:
     """All that the run's export.json knows, in the order of students, formats and precisions."""
-    from potstill.export.formats.registry import FORMATS, PRECISIONS
+    from potstill.export.formats.base import PRECISIONS
+    from potstill.export.formats.registry import FORMATS
     from potstill.export.results import read_results
 
-    order = [(form, precision) for form in FORMATS for precision in PRECISIONS]
+    results = read_results(run)
+    assert results is not None
+    order = [(name, precision) for name in FORMATS for precision in PRECISIONS]
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for name, facts in read_results(run)["students"].items():
-            for result in sorted(facts["files"], key=lambda f: order.index((f["format"], f["precision"]))):
-                versions = " ".join(f"{key}={value}" for key, value in (result["versions"] or {}).items())
-                row = {key: result.get(key) for key in COLUMNS}
-                measured = result["accuracy"] is not None
+        for name, student in results.students.items():
+            for result in sorted(student.files, key=lambda f: order.index((f.format, f.precision))):
+                row = {key: getattr(result, key, None) for key in COLUMNS}
                 row |= {
                     "student": name,
-                    "accuracy": round(result["accuracy"], 5) if measured else None,
-                    "agreement": round(result["agreement"], 5) if measured else None,
-                    "max_difference": f"{result['max_difference']:.2g}" if measured else None,
-                    "ms": result["milliseconds"],
-                    "versions": versions,
-                    "reason": result["reason"].splitlines()[0] if result["reason"] else "",
-                    "photos": facts["test_photos"],
+                    "accuracy": None if result.accuracy is None else round(result.accuracy, 5),
+                    "agreement": None if result.agreement is None else round(result.agreement, 5),
+                    "max_difference": None if result.max_difference is None else f"{result.max_difference:.2g}",
+                    "ms": result.milliseconds,
+                    "versions": " ".join(f"{key}={value}" for key, value in (result.versions or {}).items()),
+                    "reason": result.reason.splitlines()[0] if result.reason else "",
+                    "photos": student.test_photos,
                 }
                 writer.writerow(row)
 
@@ -107,6 +109,7 @@ def write_speed(run: Any, out: Path) -> None:
 
     from potstill.data.pixels import PixelStore
     from potstill.deploy.deployable import Deployable
+    from potstill.export.formats.base import ExportRequest
     from potstill.export.formats.onnx import export_onnx, open_onnx
     from potstill.export.results import read_results
     from potstill.models.classifier import load
@@ -116,22 +119,23 @@ def write_speed(run: Any, out: Path) -> None:
     photos = [np.array(store.photo(int(row))) for row in store.rows("test")[:TIMED_PHOTOS]]
     teacher = Deployable(load(run.teacher)).eval()
     graph = run.export / "teacher-for-timing.onnx"
-    export_onnx(teacher, graph, labels=run.classes(), metadata={})
-    name = f"teacher {teacher_name(run)}"
+    export_onnx(ExportRequest(deployable=teacher, path=graph, labels=run.classes(), metadata={}))
+    teacher_row = f"teacher {teacher_name(run)}"
 
     def in_torch(photo: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return teacher(torch.from_numpy(photo))[0].numpy()
 
     runners: dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]] = {
-        (name, "float32", "torch"): in_torch,
-        (name, "float32", "onnxruntime"): open_onnx(graph),
+        (teacher_row, "float32", "torch"): in_torch,
+        (teacher_row, "float32", "onnxruntime"): open_onnx(graph),
     }
-    for student, facts in read_results(run)["students"].items():
-        for result in facts["files"]:
-            if (result["format"], result["precision"], result["status"]) == ("onnx", "int8", "ok"):
-                path = run.export / result["file"]
-                runners[student, "int8", "onnxruntime"] = open_onnx(path)
+    results = read_results(run)
+    assert results is not None
+    for name, student in results.students.items():
+        result = student.file("onnx", "int8")
+        if result is not None and result.file is not None:
+            runners[name, "int8", "onnxruntime"] = open_onnx(run.export / result.file)
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in runners}
     for photo in [*photos[:5], *photos]:
         for key, run_one in runners.items():
@@ -145,7 +149,7 @@ def write_speed(run: Any, out: Path) -> None:
         writer.writeheader()
         for (model, precision, runtime), ms in middle.items():
             for base in ("torch", "onnxruntime"):
-                ratio = middle[name, "float32", base] / ms
+                ratio = middle[teacher_row, "float32", base] / ms
                 values = (model, precision, runtime, round(ms, 3), round(ratio, 1), base, len(photos))
                 writer.writerow(dict(zip(SPEED, values, strict=True)))
 

@@ -9,7 +9,7 @@
     ├── StaleError         a finished stage was made from other inputs or settings
     ├── SpaceError         the disk is too small for what would be written
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
-    └── ExportError        an exporter is missing or its file is wrong
+    └── ExportError        an exporter is missing, or its file is outside the tolerance
 
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
 """
@@ -52,4 +52,4 @@ class SourceError(PotstillError):
 
 
 class ExportError(PotstillError):
-    """An exporter is missing, or the file that it made is wrong."""
+    """An exporter is missing, or the file that it made is outside the tolerance."""

@@ -24,7 +24,8 @@ from potstill.errors import ConfigError
 from potstill.models.classifier import build, describe
 from potstill.run.files import read_json
 from potstill.run.folder import Run, Stage
-from potstill.students.job import Job, Recipe, train_job
+from potstill.students.job import train_job
+from potstill.students.recipe import Job, Recipe
 from potstill.training.losses import check_method
 
 PAGE = (ROOT / "docs" / "how-to" / "extend.md").read_text("utf-8")

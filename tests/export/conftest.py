@@ -11,7 +11,7 @@ import potstill
 from potstill.config.load import from_mapping
 from potstill.data.pixels import PixelStore
 from potstill.export import export
-from potstill.export.attempts import Tolerance
+from potstill.export.tolerance import Tolerance
 from potstill.models.classifier import load, load_info, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run

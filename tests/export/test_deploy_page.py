@@ -14,9 +14,9 @@ from tests.support import draw_photo
 
 from potstill.data.resize import ROUND_UP_FROM
 from potstill.deploy.predictor import load_predictor
-from potstill.export.attempts import MAX_LOSS, MIN_AGREEMENT
 from potstill.export.formats.registry import FORMATS
-from potstill.export.int8.ladder import CALIBRATION_PHOTOS, LADDER
+from potstill.export.int8.candidates import CALIBRATION_PHOTOS, CANDIDATES
+from potstill.export.tolerance import MAX_LOSS, MIN_AGREEMENT
 from potstill.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +84,6 @@ def test_the_words_are_those_of_the_code() -> None:
         assert f"`{form.suffix}`" in PAGE
         assert not form.extra or form.install in PAGE
     assert f"{100 * MAX_LOSS:.0f} point of accuracy, or agrees on less than {100 * MIN_AGREEMENT:.0f} %" in PAGE
-    assert [rung.aware for rung in LADDER] == [False] * (len(LADDER) - 1) + [True]
-    assert f"\n{len(LADDER)}. **quantization-aware distillation**" in PAGE
+    assert [candidate.aware for candidate in CANDIDATES] == [False] * (len(CANDIDATES) - 1) + [True]
+    assert f"\n{len(CANDIDATES)}. **quantization-aware distillation**" in PAGE
     assert PAGE.count(f"{CALIBRATION_PHOTOS} ") >= 2

@@ -11,12 +11,13 @@ from potstill.data.pixels import PixelStore
 from potstill.deploy.predictor import best_seed, load_predictor
 from potstill.export import load_exported
 from potstill.export.formats.registry import FORMATS as ALL
-from potstill.export.int8.ladder import LADDER
+from potstill.export.int8.candidates import CANDIDATES
+from potstill.export.manifest import read_manifest
 from potstill.export.reference import Reference
-from potstill.export.results import formats_on_terminal, formats_table, read_results
+from potstill.export.results import FileResult, exported_student, formats_on_terminal, formats_table
 from potstill.monitoring.tables import print_table
 from potstill.report.stage import write_report
-from potstill.run.files import read_json, sha256_of
+from potstill.run.files import sha256_of
 from potstill.run.folder import Run
 
 FILES = {
@@ -26,51 +27,52 @@ FILES = {
 NAMES = [name for names in FILES.values() for name in names]
 
 
-def results(run: Run) -> dict[tuple[str, str], dict]:
-    return {(f["format"], f["precision"]): f for f in read_results(run)["students"][STUDENT]["files"]}
+def results(run: Run) -> dict[tuple[str, str], FileResult]:
+    return {(f.format, f.precision): f for f in exported_student(run, STUDENT).files}
 
 
 def test_the_student_has_learned_something(exported: Run) -> None:
-    assert read_results(exported)["students"][STUDENT]["accuracy"]["value"] >= 0.8
+    assert exported_student(exported, STUDENT).accuracy.value >= 0.8
 
 
 def test_all_formats_and_precisions_are_there(exported: Run) -> None:
     found = results(exported)
     assert set(found) == {(form, precision) for form in FORMATS for precision in ("float32", "float16", "int8")}
-    assert {key for key, f in found.items() if f["status"] != "ok"} == {("torch", "int8")}
-    assert found["torch", "int8"]["status"] == "unsupported"
-    assert sorted(f["file"] for f in found.values() if f["file"]) == sorted(f"{STUDENT}/{name}" for name in NAMES)
+    assert {key for key, f in found.items() if f.status != "ok"} == {("torch", "int8")}
+    assert found["torch", "int8"].status == "unsupported"
+    assert sorted(f.file for f in found.values() if f.file) == sorted(f"{STUDENT}/{name}" for name in NAMES)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_float32_agrees_on_every_photo(exported: Run, form: str) -> None:
     result = results(exported)[form, "float32"]
-    assert result["agreement"] == 1
-    assert 0 <= result["max_difference"] < 1e-3
-    assert result["milliseconds"] > 0
-    assert result["peak_memory"] > 10e6
+    assert result.agreement == 1
+    assert 0 <= result.max_difference < 1e-3
+    assert result.milliseconds > 0
+    assert result.peak_memory > 10e6
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_float16_is_near(exported: Run, form: str) -> None:
     result = results(exported)[form, "float16"]
-    assert result["agreement"] >= 23 / 24
-    assert result["max_difference"] < 0.1
+    assert result.agreement >= 23 / 24
+    assert result.max_difference < 0.1
 
 
 def test_int8_is_small_and_right(exported: Run) -> None:
     found = results(exported)
-    assert found["onnx", "int8"]["agreement"] >= 0.9
-    assert found["onnx", "int8"]["max_difference"] > 0, "int8 files differ a little; this one is none"
-    assert found["onnx", "int8"]["bytes"] <= 0.3 * found["onnx", "float32"]["bytes"]
+    assert found["onnx", "int8"].agreement >= 0.9
+    assert found["onnx", "int8"].max_difference > 0, "int8 files differ a little; this one is none"
+    assert found["onnx", "int8"].bytes <= 0.3 * found["onnx", "float32"].bytes
 
 
-def test_int8_went_up_the_ladder(exported: Run) -> None:
+def test_int8_tries_its_candidates(exported: Run) -> None:
     """A real case: this network loses a third of its answers when its first convolution is rounded."""
     result = results(exported)["onnx", "int8"]
-    assert [t["calibration"] for t in result["tries"]] == [rung.name for rung in LADDER if not rung.aware]
-    assert "points of accuracy" in result["tries"][0]["reason"]
-    assert result["calibration"] == min(result["tries"], key=lambda t: t["distance"])["calibration"]
+    assert [c.calibration for c in result.candidates or ()] == [c.name for c in CANDIDATES if not c.aware]
+    assert result.candidates is not None
+    assert "points of accuracy" in result.candidates[0].reason
+    assert result.calibration == min(result.candidates, key=lambda c: c.distance or np.inf).calibration
 
 
 def test_the_numbers_are_those_of_the_files(exported: Run) -> None:
@@ -82,12 +84,12 @@ def test_the_numbers_are_those_of_the_files(exported: Run) -> None:
     labels = [exported.classes()[label] for label in store.labels(rows)]
     right = np.mean([a == b for a, b in zip(answers, labels, strict=True)])
     result = results(exported)["onnx", "int8"]
-    assert result["accuracy"] == pytest.approx(right)
-    assert result["bytes"] == (exported.export / result["file"]).stat().st_size
+    assert result.accuracy == pytest.approx(right)
+    assert result.bytes == (exported.export / result.file).stat().st_size
     reference = Reference.of(exported, STUDENT, best_seed(exported, STUDENT, "distilled"))
     torch_answers = [exported.classes()[k] for k in reference.test.probabilities.argmax(-1)]
     agreement = np.mean([a == b for a, b in zip(answers, torch_answers, strict=True)])
-    assert result["agreement"] == pytest.approx(agreement)
+    assert result.agreement == pytest.approx(agreement)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,15 +138,15 @@ def test_export_says_the_same_again_without_work(exported_copy: Run) -> None:
 
 def test_the_manifest_has_the_hash_of_every_part(exported: Run) -> None:
     folder = exported.export / STUDENT
-    manifest = read_json(folder / "manifest.json")
-    assert sorted(manifest["files"]) == sorted(NAMES)
-    parts = {name: sha for entry in manifest["files"].values() for name, sha in entry["sha256"].items()}
+    manifest = read_manifest(folder)
+    assert sorted(manifest.files) == sorted(NAMES)
+    parts = {name: sha for entry in manifest.files.values() for name, sha in entry.sha256.items()}
     assert all(sha256_of(folder / name) == sha for name, sha in parts.items())
     assert set(parts) | {"README.md", "manifest.json"} == {p.name for p in folder.iterdir()}
 
 
 def test_the_table_has_a_row_for_each(exported: Run) -> None:
-    files = read_results(exported)["students"][STUDENT]["files"]
+    files = exported_student(exported, STUDENT).files
     table = formats_table(files).splitlines()
     assert len(table) == 2 + len(files)
     assert any(line.startswith("| onnx | int8 | ") and line.endswith("| ok |") for line in table)

@@ -11,6 +11,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from tests.export.conftest import STUDENT
+from tests.reports import export_json
 from tests.servers import hub as hub_server
 from tests.servers.loopback import serve
 from tests.support import environment
@@ -20,9 +21,9 @@ import potstill
 from potstill.deploy.predictor import best_seed
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name, write_timm
-from potstill.export.results import formats_table, read_results
+from potstill.export.results import exported_student, formats_table
 from potstill.models.classifier import load, normalize
-from potstill.run.files import read_json, write_json
+from potstill.run.files import read_json
 from potstill.run.folder import Run
 
 FROM_HUB = """
@@ -74,7 +75,7 @@ def test_a_width_that_timm_has_no_name_for_is_told() -> None:
 def test_such_a_student_is_written_for_potstill(tiny_run: "potstill.Result", tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     shutil.copytree(tiny_run.path, run.path)
-    write_json(run.export / "export.json", {"students": {STUDENT: {"seed": 0, "arm": "distilled"}}})
+    export_json(run, STUDENT)
     with pytest.raises(ExportError, match="no such width"):
         write_timm(run, STUDENT, tmp_path / "out")
     assert load(tmp_path / "out").info.name == "mobilenetv1_025"
@@ -89,13 +90,13 @@ def test_a_head_with_a_hidden_layer_is_told(exported: Run) -> None:
 
 def test_the_card_is_in_the_hubs_format_and_has_the_numbers(exported: Run) -> None:
     card = ModelCard.load(exported.export / STUDENT / "README.md")
-    facts = read_results(exported)["students"][STUDENT]
+    facts = exported_student(exported, STUDENT)
     assert card.data.pipeline_tag == "image-classification"
     assert card.data.library_name == "timm"
     assert card.data.license == "other"
     assert card.data.eval_results is not None
-    assert card.data.eval_results[0].metric_value == pytest.approx(facts["accuracy"]["value"], abs=1e-4)
-    assert formats_table(facts["files"]) in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(facts.accuracy.value, abs=1e-4)
+    assert formats_table(facts.files) in card.text
     for words in ("What it is for", "How to use it", "Data and licenses", "Limits", "24 test photos", "95%", " to "):
         assert words in card.text
     assert all(f"`{name}`" in card.text for name in exported.classes())

@@ -13,15 +13,26 @@ from tests.support import potstill as command
 
 from potstill.errors import ExportError
 from potstill.export import Tolerance, export, load_exported, push, verify
-from potstill.export import stage as flow
-from potstill.export.attempts import are_probabilities
+from potstill.export import files as making
+from potstill.export.formats import base as formats_base
 from potstill.export.formats import registry as formats_module
 from potstill.export.formats.registry import FORMATS, find_formats
-from potstill.export.int8.ladder import LADDER
-from potstill.run.files import read_json, sha256_of, write_json
+from potstill.export.int8.candidates import CANDIDATES
+from potstill.export.manifest import Manifest, ManifestFile
+from potstill.export.results import exported_student, read_results
+from potstill.export.tolerance import are_probabilities
+from potstill.metrics import wilson_interval
+from potstill.run.files import sha256_of, write_json
 from potstill.run.folder import Run
 
 FILES = ["student.onnx", "student.pt2", "student-int8.onnx"]
+
+
+def write_a_manifest(folder: Path, name: str, sha256: dict[str, str]) -> None:
+    """A manifest of one file."""
+    entry = ManifestFile(format="any", precision="float32", sha256=sha256)
+    facts = {"student": "s", "fingerprint": "f", "labels": ("a", "b"), "size": 32, "threshold": 0.5}
+    Manifest(**facts, files={name: entry}).write(folder)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,8 +81,7 @@ def test_every_part_of_a_file_is_checked(tmp_path: Path, damage: Callable[[Path]
     parts = {"student.xml": b"<net/>", "student.bin": b"weights"}
     for name, data in parts.items():
         (tmp_path / name).write_bytes(data)
-    files = {"student.xml": {"sha256": {name: sha256_of(tmp_path / name) for name in parts}}}
-    write_json(tmp_path / "manifest.json", {"files": files})
+    write_a_manifest(tmp_path, "student.xml", {name: sha256_of(tmp_path / name) for name in parts})
     verify(tmp_path / "student.xml")
     damage(tmp_path / "student.bin")
     with pytest.raises(ExportError, match=message):
@@ -116,10 +126,8 @@ def test_a_runtime_that_does_not_load_it_is_told_without_a_traceback(tmp_path: P
     form = next(f for f in FORMATS.values() if f.suffix == suffix)
     path = tmp_path / f"student{suffix}"
     path.write_bytes(b"this is no network" * 100)
-    entry = {"format": form.name, "precision": "float32", "sha256": {path.name: sha256_of(path)}}
-    facts = {"format": 1, "labels": ["a", "b"], "size": 32, "threshold": 0.5, "files": {path.name: entry}}
-    write_json(tmp_path / "manifest.json", facts)
-    assert verify(path)["size"] == 32
+    write_a_manifest(tmp_path, path.name, {path.name: sha256_of(path)})
+    assert verify(path).size == 32
     expected = "does not load" if form.is_installed else r"is not installed. Install it: pip install 'potstill\["
     if form.is_installed and form.name == "coreml":
         expected = "runs on Apple machines only"
@@ -131,8 +139,7 @@ def test_a_package_with_a_file_too_many_is_refused(tmp_path: Path) -> None:
     package = tmp_path / "student.mlpackage"
     package.mkdir()
     (package / "model").write_text("x")
-    files = {"student.mlpackage": {"sha256": {"student.mlpackage/model": sha256_of(package / "model")}}}
-    write_json(tmp_path / "manifest.json", {"files": files})
+    write_a_manifest(tmp_path, package.name, {"student.mlpackage/model": sha256_of(package / "model")})
     verify(package)
     (package / "another").write_text("y")
     with pytest.raises(ExportError, match="another, which does not belong to it"):
@@ -158,10 +165,10 @@ def test_the_extras_in_the_messages_exist() -> None:
 
 
 def test_tools_for_another_torch_are_sent_to_an_environment_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats_module, "requires", lambda name: ["torch<2.0,>=1.0", "numpy"])
+    monkeypatch.setattr(formats_base, "requires", lambda name: ["torch<2.0,>=1.0", "numpy"])
     with pytest.raises(ExportError, match=r"onnxruntime .* wants torch<2.0,>=1.0, .* is installed\.\n  Add --isolated"):
         find_formats(["onnx"])
-    monkeypatch.setattr(formats_module, "requires", lambda name: ["torch>=1.0", 'torch<2; extra == "old"'])
+    monkeypatch.setattr(formats_base, "requires", lambda name: ["torch>=1.0", 'torch<2; extra == "old"'])
     assert find_formats(["onnx"])[0].is_installed
 
 
@@ -179,12 +186,12 @@ def test_the_command_exits_with_2_and_one_message(taught_run: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
-SENSITIVE = next(rung for rung in LADDER if rung.float_layers)
+SENSITIVE = next(candidate for candidate in CANDIDATES if candidate.float_layers)
 
 
 def test_what_is_not_right_leaves_no_file(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first rung alone loses a third of the answers, see test_int8_went_up_the_ladder."""
-    monkeypatch.setattr(flow, "LADDER", LADDER[:1])
+    """The first candidate alone loses a third of the accuracy, see test_int8_tries_its_candidates."""
+    monkeypatch.setattr(making, "CANDIDATES", CANDIDATES[:1])
     folder = taught_copy.export / STUDENT
     folder.mkdir(parents=True)
     (folder / "student-int8.onnx").write_bytes(b"of an earlier call, without a manifest")
@@ -192,9 +199,10 @@ def test_what_is_not_right_leaves_no_file(taught_copy: Run, monkeypatch: pytest.
         export(taught_copy, ["onnx"], ["int8"], reporter=quiet())
     left = {path.name for path in taught_copy.export.rglob("*") if path.is_file()}
     assert left == {"README.md", "done.json", "export.json"}
-    (result,) = read_json(taught_copy.export / "export.json")["students"][STUDENT]["files"]
-    assert (result["status"], result["file"], result["bytes"]) == ("failed", None, None)
-    assert result["agreement"] < 0.9
+    (result,) = exported_student(taught_copy, STUDENT).files
+    assert (result.status, result.file, result.bytes) == ("failed", None, None)
+    assert result.agreement is not None
+    assert result.agreement < 0.9
     with pytest.raises(ExportError, match="potstill export"):
         push(taught_copy, "me/nothing")
 
@@ -214,8 +222,8 @@ def test_the_tolerance(lost: int, different: int, photos: int, message: str) -> 
     assert Tolerance().broken_by(lost, different, photos) == message
 
 
-def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
-    """Tolerance alone; `test_int8_keeps_the_rung_that_is_nearest` has the files."""
+def test_of_int8_the_nearest_candidate_is_kept_when_none_is_near_enough() -> None:
+    """Tolerance alone; `test_int8_keeps_the_candidate_that_is_nearest` has the files."""
     strict = Tolerance()
     assert strict.broken_by(0, 20, 750)
     assert not strict.for_rounded().broken_by(0, 20, 750)
@@ -224,10 +232,10 @@ def test_of_int8_the_nearest_rung_is_kept_when_none_is_near_enough() -> None:
     assert Tolerance(min_agreement=0.9).for_rounded().min_agreement == 0.9
 
 
-def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is good enough all rungs are tried, and the nearest on val wins, not the last."""
-    rungs = (LADDER[0], SENSITIVE, LADDER[1])
-    monkeypatch.setattr(flow, "LADDER", rungs)
+def test_int8_keeps_the_candidate_that_is_nearest(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is good enough all candidates are tried, and the nearest on val wins, not the last."""
+    candidates = (CANDIDATES[0], SENSITIVE, CANDIDATES[1])
+    monkeypatch.setattr(making, "CANDIDATES", candidates)
 
     class Never(Tolerance):
         def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:
@@ -237,11 +245,11 @@ def test_int8_keeps_the_rung_that_is_nearest(taught_copy: Run, monkeypatch: pyte
             return Tolerance(max_loss=0.05, min_agreement=0.8)
 
     (result,) = export(taught_copy, ["onnx"], ["int8"], tolerance=Never(), reporter=quiet())
-    assert result.tries is not None
-    assert [t["calibration"] for t in result.tries] == [rung.name for rung in rungs]
-    best = min(result.tries, key=lambda t: t["distance"])
+    assert result.candidates is not None
+    assert [c.calibration for c in result.candidates] == [c.name for c in candidates]
+    best = min(result.candidates, key=lambda c: c.distance or np.inf)
     assert result.status == "ok"
-    assert result.calibration == best["calibration"] == SENSITIVE.name
+    assert result.calibration == best.calibration == SENSITIVE.name
     assert result.reason == "not what it was", "a file that is only the nearest says what it lacks"
     assert result.file is not None
     assert (taught_copy.export / result.file).is_file()
@@ -273,3 +281,62 @@ def test_what_another_format_left_beside_it_is_not_its_own(taught_copy: Run) -> 
 def test_answers_must_be_probabilities(row: list[float], good: bool) -> None:
     """The class with the largest number can be right all the same, so accuracy alone does not see this."""
     assert are_probabilities(np.array([[0.1, 0.2, 0.7], row], np.float32)) is good
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"format": 1},
+            r"another version .* \(its format is 1, this version reads 2\)\. Export again",
+        ),
+        ({"format": 3}, r"its format is 3, .* Export again: potstill export .* --to onnx"),
+        ({"students": {"s": {}}}, r"export\.json is damaged: 'classes'\. Export again"),
+        ({"more": 1}, r"export\.json is damaged: .*'more'.* Export again"),
+    ],
+)
+def test_an_export_json_of_another_version_is_refused_and_replaced(
+    exported_copy: Run, change: dict[str, object], message: str
+) -> None:
+    path = exported_copy.export / "export.json"
+    write_json(path, {**json.loads(path.read_text()), **change})
+    with pytest.raises(ExportError, match=message):
+        read_results(exported_copy)
+    (result,) = export(exported_copy, ["torch"], ["float32"], tolerance=Tolerance(max_loss=0.05), reporter=quiet())
+    assert exported_student(exported_copy, STUDENT).files == (result,)
+
+
+def test_a_manifest_of_another_version_is_refused(exported_copy: Run) -> None:
+    path = exported_copy.export / STUDENT / "manifest.json"
+    write_json(path, {**json.loads(path.read_text()), "format": 2})
+    with pytest.raises(ExportError, match=r"manifest\.json was written by another version .* Export again"):
+        load_exported(path.with_name("student.onnx"))
+
+
+def test_results_read_back_are_those_written(exported: Run, exported_copy: Run) -> None:
+    results = read_results(exported)
+    assert results is not None
+    results.write(exported_copy)
+    assert read_results(exported_copy) == results
+    assert (exported_copy.export / "export.json").read_bytes() == (exported.export / "export.json").read_bytes()
+
+
+def test_intervals_have_the_confidence_of_the_run(taught_copy: Run) -> None:
+    """Results with another confidence are measured again, and the card says which it is."""
+    path = taught_copy.comparison / "comparison.json"
+
+    def exported_at(confidence: float) -> tuple[float, float]:
+        write_json(path, {**json.loads(path.read_text()), "confidence": confidence})
+        (result,) = export(taught_copy, ["torch"], ["float32"], reporter=quiet())
+        student = exported_student(taught_copy, STUDENT)
+        assert student.confidence == confidence
+        assert (student.accuracy.low, student.accuracy.high) == (result.low, result.high), "the same, in float32"
+        assert f"{confidence:.0%} intervals" in (taught_copy.export / STUDENT / "README.md").read_text("utf-8")
+        right = round((result.accuracy or 0) * student.test_photos)
+        low, high = wilson_interval(right, student.test_photos, confidence)
+        assert (result.low, result.high) == (low, high)
+        return low, high
+
+    (low, high), (lower, higher) = exported_at(0.8), exported_at(0.99)
+    assert lower < low
+    assert high < higher or high == 1

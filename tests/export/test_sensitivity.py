@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tests.export.conftest import STUDENT
 
-from potstill.export.int8.ladder import calibration_photos
+from potstill.export.int8.candidates import calibration_photos
 from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
 from potstill.export.int8.sensitivity import LAYER_SHARE, PHOTOS, WEIGHT_SHARE, sensitive_layers
 from potstill.models.classifier import load, normalize
@@ -37,7 +37,7 @@ def test_they_are_few_and_small_and_make_most_of_the_error(taught_run: Run) -> N
     weights = {name: layer.weight.numel() for name, layer in layers.items()}
     assert 0 < len(names) <= np.ceil(LAYER_SHARE * len(layers))
     assert sum(weights[name] for name in names) <= WEIGHT_SHARE * sum(weights.values())
-    assert "conv_stem" in names, "see test_int8_went_up_the_ladder"
+    assert "conv_stem" in names, "see test_int8_tries_its_candidates"
     others = tuple(sorted(set(layers) - set(names), key=lambda name: weights[name]))[: len(names)]
     all_rounded = _moved(student, photos, ())
     assert _moved(student, photos, names) < 0.7 * all_rounded

@@ -19,7 +19,7 @@ FOUNDATION = {"errors", "config", "run", "monitoring", "processes", "metrics", "
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "metrics": set(),
-    "processes": set(),
+    "processes": {"errors"},
     "config": {"errors"},
     "run": {"errors"},
     "monitoring": {"errors", "run"},
@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "comparison": FOUNDATION | {"context"},
     "deploy": {"errors", "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
-    "report": {"errors", "run", "monitoring", "metrics", "data"},
+    "report": {"errors", "run", "monitoring", "metrics", "data", "export"},
     "check": {"errors", "run", "monitoring", "processes", "data", "images"},
     "get": {"errors", "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},

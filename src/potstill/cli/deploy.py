@@ -49,7 +49,7 @@ def export(
     """
     from potstill.export import Tolerance
     from potstill.export import export as export_files
-    from potstill.export.formats.registry import PRECISIONS
+    from potstill.export.formats.base import PRECISIONS
     from potstill.export.results import formats_on_terminal
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
@@ -74,7 +74,7 @@ def export(
             isolated=isolated,
             reporter=reporter,
         )
-        print_table(formats_on_terminal([result.to_json() for result in results]))
+        print_table(formats_on_terminal(results))
         print(f"Files: {opened.export}")
     if "web" in _split(to):
         from potstill.export.web import export_web

@@ -1,19 +1,20 @@
-"""Stage 6: files to deploy in `6_export/`, each scored again by its own runtime on the test photos.
+"""Stage 6: files to deploy in `6_export/`, each scored by its own runtime on the test photos.
 
-`stage` converts and scores, `formats` has one module per format, `int8` the ways to eight bits, `web` the page that
-runs in the browser. Imports `deploy` and what inference stands on. A new format goes to `formats`.
+`stage` goes through the formats, `files` converts and scores, `formats` has one module per format, `int8` the
+candidates for int8 files, `web` the page that runs in the browser; `results` and `manifest` are what others read.
+Imports `deploy` and what inference stands on. A new format goes to `formats`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill.export.attempts import Tolerance
     from potstill.export.hub import push
     from potstill.export.load import load_exported, verify
     from potstill.export.stage import export
+    from potstill.export.tolerance import Tolerance
 
-_WHERE = {"export": "stage", "Tolerance": "attempts", "push": "hub", "load_exported": "load", "verify": "load"}
+_WHERE = {"export": "stage", "Tolerance": "tolerance", "push": "hub", "load_exported": "load", "verify": "load"}
 
 __all__ = ["Tolerance", "export", "load_exported", "push", "verify"]
 

@@ -1,29 +1,30 @@
 """The model card: README.md beside the exported files, in the model hub's format. It says what the run measured."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from potstill import metrics
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
-from potstill.export.results import formats_table, read_results
+from potstill.export.results import ExportedStudent, exported_student, formats_table
+from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
 
 
 def write_card(run: Run, student: str) -> None:
     """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
-    facts = read_results(run)["students"][student]
+    facts = exported_student(run, student)
     comparison = read_json(run.comparison / "comparison.json")
     numbers = next(s for s in comparison["students"] if s["name"] == student)
-    info = read_json(run.students / student / f"seed-{facts['seed']}" / facts["arm"] / "model.json")
+    info = read_json(run.students / student / f"seed-{facts.seed}" / facts.arm / "model.json")
     parts = [_front_matter(student, facts, numbers, info), _text(student, facts, comparison, numbers, info)]
     write_text(run.export / student / "README.md", "\n".join(parts))
 
 
-def _front_matter(student: str, facts: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]) -> str:
+def _front_matter(student: str, facts: ExportedStudent, numbers: dict[str, Any], info: dict[str, Any]) -> str:
     """What the hub reads. The license is not guessed: the owner of the photos and weights has to set it."""
-    accuracy = facts["accuracy"]["value"]
+    accuracy = facts.accuracy.value
     return f"""---
 library_name: {"timm" if _in_timm(info) else "potstill"}
 pipeline_tag: image-classification
@@ -53,11 +54,12 @@ model-index:
 
 
 def _text(
-    student: str, facts: dict[str, Any], comparison: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]
+    student: str, facts: ExportedStudent, comparison: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]
 ) -> str:
-    classes = facts["classes"]
+    classes = facts.classes
     teacher = comparison["teacher"]
-    confidence = metrics.percent(facts["confidence"])
+    distilled, alone = (Interval(**numbers[arm]["accuracy"]) for arm in ("distilled", "alone"))
+    confidence = f"{facts.confidence:.0%}"
     per_class = "\n".join(
         f"| {row['class']} | {row['photos']} | {row['distilled']:.1%} | {row['teacher']:.1%} |"
         for row in numbers["per_class"]
@@ -65,34 +67,34 @@ def _text(
     trained_from = "from scratch" if not numbers["pretrained"] else _source(info["weights"])
     return f"""# {student}: {_listed(classes)}
 
-A small image classifier: it tells which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
+A small image classifier: it says which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
 from {_listed(teacher["models"])} with Potstill.
 It has {numbers["parameters"]:,} parameters and takes
-{numbers["macs"] / 1e6:.0f} million multiply-accumulates per photo of {facts["size"]} x {facts["size"]} pixels.
+{numbers["macs"] / 1e6:.0f} million multiply-accumulates per photo of {facts.size} x {facts.size} pixels.
 
 ## What it is for
 
 Photos like those it was trained and tested on, of one of these classes each. `probabilities` are calibrated on
-validation photos (temperature {facts["temperature"]:.3f}). An answer below {facts["threshold"]:.3f} is less sure than
-95 % of those were: the photo perhaps shows none of the classes.
+validation photos (temperature {facts.temperature:.3f}). A highest probability below
+{facts.threshold:.3f} is lower than on 95 % of the validation photos: the photo may show none of the classes.
 
 ## How to use it
 
-Input: {input_rule(facts["size"], facts["crop"])}
+Input: {input_rule(facts.size, facts.crop)}
 
-Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}. They are in every file, too, and in
+Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}. They are also in every file, and in
 `manifest.json` with the sha256 of each file. {_weights(info)}
 
 ## How good it is
 
-On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; intervals are {confidence}.
+On {facts.test_photos:,} test photos that nothing was trained or chosen on; intervals are {confidence} intervals.
 
 | | accuracy |
 |---|--:|
-| this model (seed {facts["seed"]}) | {_interval(facts["accuracy"])} |
-| this architecture, distilled, mean of {comparison["seeds"]} seed(s) | {_interval(numbers["distilled"]["accuracy"])} |
-| the same, trained without the teacher | {_interval(numbers["alone"]["accuracy"])} |
-| the teacher | {_interval(teacher["accuracy"])} |
+| this model (seed {facts.seed}) | {_interval(facts.accuracy)} |
+| this architecture, distilled, mean of {comparison["seeds"]} seed(s) | {_interval(distilled)} |
+| the same, trained without the teacher | {_interval(alone)} |
+| the teacher | {_interval(Interval(**teacher["accuracy"]))} |
 
 {numbers["verdict"]}
 
@@ -104,10 +106,10 @@ On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; i
 
 Each was run by its own runtime on the test photos, on one thread of {comparison["environment"]["processor"]}.
 
-{formats_table(facts["files"])}
+{formats_table(facts.files)}
 ## Data and licenses
 
-- Photos: collected by whoever made the run; {facts["test_photos"]:,} of them for the test. Potstill does not know their
+- Photos: collected by whoever made the run; {facts.test_photos:,} of them for the test. Potstill does not know their
   license. Whoever publishes this model has to say it here.
 - Starting weights of the student: {trained_from}.
 - The teacher's weights and their license are in the run's `2_teacher/model.json`.
@@ -147,9 +149,9 @@ def _source(weights: dict[str, Any]) -> str:
     return f"{weights.get('source', 'unknown')}, license {weights.get('license') or 'not stated'}"
 
 
-def _interval(value: dict[str, float]) -> str:
-    return f"{value['value']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+def _interval(accuracy: Interval) -> str:
+    return f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)

@@ -2,9 +2,6 @@
 
 import contextlib
 import io
-import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from potstill.errors import ExportError
-from potstill.export.formats.registry import FORMATS
+from potstill.export.formats.base import ExportRequest
+from potstill.export.formats.registry import format_named
 from potstill.export.int8.quantization import Quantization
+from potstill.processes import child
 from potstill.run.files import read_json, write_json
 
 
@@ -25,6 +24,8 @@ class Conversion:
     student: str
     """Folder with model.json and model.safetensors."""
     format: str
+    module: str
+    """That registers the format."""
     precision: str
     path: str
     metadata: dict[str, str]
@@ -44,9 +45,38 @@ def convert(conversion: Conversion, python: str | None = None) -> None:
     Raises:
         ExportError: the tool fails; the message is the tool's own.
     """
-    if python is not None:
-        _convert_elsewhere(conversion, python)
+    if python is None:
+        _convert_here(conversion)
         return
+    job = Path(conversion.path).with_name("conversion.json")
+    write_json(job, asdict(conversion))
+    try:
+        child.run("potstill.export.convert", job, python=python)
+    except child.ChildCrashError as error:
+        raise ExportError(f"The conversion failed:\n{error}") from None
+    finally:
+        job.unlink()
+
+
+def work(job: Path) -> None:
+    """Convert in a child process."""
+    _convert_here(Conversion(**read_json(job)))
+
+
+def _convert_here(conversion: Conversion) -> None:
+    format = format_named(conversion.format, conversion.module)
+    request = _request(conversion)
+    try:
+        with _quiet():
+            format.export(request)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever a tool raises, it is the tool that failed
+        text = str(error).strip().splitlines() or [""]
+        raise ExportError(f"{format.title} could not convert it: {type(error).__name__}: {text[0][:300]}") from error
+
+
+def _request(conversion: Conversion) -> ExportRequest:
     from potstill.deploy.deployable import Deployable
     from potstill.models.classifier import load
 
@@ -56,36 +86,15 @@ def convert(conversion: Conversion, python: str | None = None) -> None:
         photos = np.load(conversion.calibration, allow_pickle=False)
         layers = tuple(conversion.float_layers)
         quantization = Quantization(photos=photos, percentile=conversion.percentile, float_layers=layers)
-    try:
-        with _quiet():
-            FORMATS[conversion.format].exporter()(
-                Deployable(model, temperature=float(model.info.trained.get("temperature", 1.0))).eval(),
-                Path(conversion.path),
-                labels=model.info.classes,
-                metadata=conversion.metadata,
-                precision=conversion.precision,
-                quantization=quantization,
-                cache=Path(conversion.cache),
-            )
-    except ExportError:
-        raise
-    except Exception as error:  # whatever a tool raises, it is the tool that failed
-        text = str(error).strip().splitlines() or [""]
-        raise ExportError(
-            f"{FORMATS[conversion.format].title} could not convert it: {type(error).__name__}: {text[0][:300]}"
-        ) from error
-
-
-def _convert_elsewhere(conversion: Conversion, python: str) -> None:
-    job = Path(conversion.path).with_name("conversion.json")
-    write_json(job, asdict(conversion))
-    done = subprocess.run(
-        [python, "-m", "potstill.export.convert", str(job)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    return ExportRequest(
+        deployable=Deployable(model, temperature=float(model.info.trained.get("temperature", 1.0))).eval(),
+        path=Path(conversion.path),
+        labels=model.info.classes,
+        metadata=conversion.metadata,
+        precision=conversion.precision,
+        quantization=quantization,
+        cache=Path(conversion.cache),
     )
-    job.unlink()
-    if done.returncode != 0:
-        told = next((line for line in done.stdout.splitlines() if line.startswith("POTSTILL ")), None)
-        raise ExportError(json.loads(told[9:]) if told else f"The conversion failed:\n{done.stderr[-1500:]}")
 
 
 @contextlib.contextmanager
@@ -98,16 +107,3 @@ def _quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def main(job: str) -> None:
-    """Convert in this process, for `_convert_elsewhere`."""
-    try:
-        convert(Conversion(**read_json(Path(job))))
-    except ExportError as error:
-        print("POTSTILL " + json.dumps(str(error)))
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

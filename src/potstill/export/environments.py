@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from potstill.errors import ExportError
-from potstill.export.formats.registry import Format
+from potstill.export.formats.base import Format
 from potstill.monitoring.progress import Reporter
 from potstill.run.cache import cache_folder
 
@@ -26,22 +26,22 @@ READY = "ready.txt"
 """Written last into a finished environment."""
 
 
-def python_for(form: Format, reporter: Reporter) -> str:
+def python_for(format: Format, reporter: Reporter) -> str:
     """The interpreter of the format's environment, made at the first call. Raises ExportError when that fails."""
-    folder = environment_folder(form)
+    folder = environment_folder(format)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (folder / READY).is_file():
-        reporter.info(f"Making an environment for {form.title} in {folder} (once; it may download over 1 GB)")
-        _make(folder, python, requirements(form.extra))
-    reporter.info(f"{form.title}: converted and run in an environment of its own, {folder}")
+        reporter.info(f"Making an environment for {format.title} in {folder} (once; it may download over 1 GB)")
+        _make(folder, python, requirements(format.extra))
+    reporter.info(f"{format.title}: converted and run in an environment of its own, {folder}")
     return str(python)
 
 
-def environment_folder(form: Format) -> Path:
+def environment_folder(format: Format) -> Path:
     """Where the format's environment is, or would be: another one for other requirements or another Python here."""
-    made_from = [sys.version, *requirements(form.extra), *_shared_folders()]
+    made_from = [sys.version, *requirements(format.extra), *_shared_folders()]
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
-    return cache_folder() / "environments" / f"{form.name}-{digest}"
+    return cache_folder() / "environments" / f"{format.name}-{digest}"
 
 
 def requirements(extra: str) -> list[str]:

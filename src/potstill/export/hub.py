@@ -9,9 +9,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from potstill.errors import ExportError
-from potstill.export.load import MANIFEST, verify
-from potstill.export.results import read_results
-from potstill.models.classifier import read_description
+from potstill.export.load import verify
+from potstill.export.manifest import MANIFEST, read_manifest
+from potstill.export.results import exported_student, read_results
 from potstill.run.files import read_json, sha256_of, write_json
 from potstill.run.folder import Run
 
@@ -23,9 +23,9 @@ def write_timm(run: Run, student: str, folder: Path) -> None:
         ExportError: timm cannot build the student by a name. Then there is no config.json: the weights, under timm's
             names of tensors, and Potstill's `model.json` are there.
     """
-    facts = read_results(run)["students"][student]
-    source = run.students / student / f"seed-{facts['seed']}" / facts["arm"]
-    info = read_description(source)
+    facts = exported_student(run, student)
+    source = run.students / student / f"seed-{facts.seed}" / facts.arm
+    info = read_json(source / "model.json")
     folder.mkdir(parents=True, exist_ok=True)
     save_file(load_file(source / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "model.json", {**info, "sha256": sha256_of(folder / "model.safetensors")})
@@ -77,12 +77,13 @@ def push(run: Run, repository: str, *, student: str | None = None, private: bool
     Raises:
         ExportError: nothing is exported, a file is not the one that was scored, or the hub refuses.
     """
-    students = read_results(run).get("students", {})
+    results = read_results(run)
+    students = results.students if results else {}
     name = student or next(iter(students), None)
     if name is None or name not in students or not (run.export / name / MANIFEST).is_file():
         raise ExportError(f"{run.export} has no exported student. Run `potstill export {run.path} --to onnx` first.")
     exported = run.export / name
-    for file in read_json(exported / MANIFEST)["files"]:
+    for file in read_manifest(exported).files:
         verify(exported / file)
     from huggingface_hub import CommitOperationAdd, HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError

@@ -1,4 +1,4 @@
-"""What every file of a student is compared with: the torch student's own answers to the val and test photos."""
+"""What every file of a student is compared with: the torch student's own predictions on the val and test photos."""
 
 import json
 import statistics
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from potstill import metrics
+from potstill.compute.timing import torch_threads
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
@@ -22,44 +23,44 @@ from potstill.run.folder import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the torch student says to the photos of a split."""
+class SplitPredictions:
+    """Labels of the photos of a split, and the torch student's predictions."""
 
     labels: np.ndarray
-    """(n,), what the photos show."""
+    """(n,) class indices."""
     probabilities: np.ndarray
     """(n, C)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A torch student, and what it says."""
+    """A torch student and its predictions."""
 
     run: Run
     name: str
     folder: Path
     model: Classifier
-    val: Told
-    """Ways to an int8 file are chosen here."""
-    test: Told
+    confidence: float
+    """Of all intervals, as in the run's comparison."""
+    val: SplitPredictions
+    """Candidates for an int8 file are compared here."""
+    test: SplitPredictions
     """Every file is judged here."""
     milliseconds: float
     """Median of one photo on one thread, as for the files."""
-    confidence: float
-    """Of all intervals: the one of the run's comparison."""
 
     @classmethod
     def of(cls, run: Run, name: str, folder: Path) -> "Reference":
         """Run the student of `folder` on the val and test photos."""
         model = load(folder)
         deployable = Deployable(model, temperature=_temperature(model)).eval()
-        val, _ = _tell(deployable, PixelStore(run.images), "val")
-        test, milliseconds = _tell(deployable, PixelStore(run.images), "test")
-        confidence = read_json(run.comparison / "comparison.json")["confidence"]
-        return cls(run, name, folder, model, val, test, milliseconds, confidence)
+        confidence = float(read_json(run.comparison / "comparison.json")["confidence"])
+        val, _ = _predict(deployable, PixelStore(run.images), "val")
+        test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
+        return cls(run, name, folder, model, confidence, val, test, milliseconds)
 
     def facts(self) -> dict[str, Any]:
-        """For export.json."""
+        """The fields of `ExportedStudent`, without the tolerance and the files."""
         info, photos = self.model.info, len(self.test.labels)
         right = int(np.sum(self.test.probabilities.argmax(-1) == self.test.labels))
         low, high = metrics.wilson_interval(right, photos, self.confidence)
@@ -70,12 +71,12 @@ class Reference:
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": info.size,
             "crop": info.crop_pct,
-            "classes": list(info.classes),
+            "classes": info.classes,
             "temperature": _temperature(self.model),
             "threshold": float(info.trained.get("threshold", 0.0)),
-            "test_photos": photos,
             "confidence": self.confidence,
-            "accuracy": {"value": right / photos, "low": low, "high": high},
+            "test_photos": photos,
+            "accuracy": metrics.Interval(right / photos, low, high),
             "milliseconds": self.milliseconds,
         }
 
@@ -115,23 +116,18 @@ def licenses(model: Classifier) -> dict[str, str]:
     return {"starting weights": str(weights.get("license") or "not stated; see their source")}
 
 
-def _tell(deployable: Deployable, store: PixelStore, split: Split) -> tuple[Told, float]:
-    """What it says to the photos of the split on one thread, and the median milliseconds of one photo."""
+def _predict(deployable: Deployable, store: PixelStore, split: Split) -> tuple[SplitPredictions, float]:
+    """Predictions for the photos of the split on one thread, and the median milliseconds of one photo."""
     rows = store.rows(split)
-    answers, times = [], []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for row in rows:
-                photo = torch.from_numpy(np.array(store.photo(int(row))))
-                started = time.perf_counter()
-                answers.append(deployable(photo)[0].numpy())
-                times.append(1000 * (time.perf_counter() - started))
-    finally:
-        torch.set_num_threads(threads)
+    probabilities, times = [], []
+    with torch_threads(1), torch.inference_mode():
+        for row in rows:
+            photo = torch.from_numpy(np.array(store.photo(int(row))))
+            started = time.perf_counter()
+            probabilities.append(deployable(photo)[0].numpy())
+            times.append(1000 * (time.perf_counter() - started))
     timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
-    return Told(store.labels(rows), np.stack(answers)), round(statistics.median(timed), 3)
+    return SplitPredictions(store.labels(rows), np.stack(probabilities)), round(statistics.median(timed), 3)
 
 
 def _temperature(model: Classifier) -> float:

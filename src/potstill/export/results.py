@@ -1,34 +1,38 @@
-"""What is known of every exported file: the content of 6_export/export.json, which the report and the card read.
+"""The content of 6_export/export.json: what is known of every exported file. Written and read here and nowhere else."""
 
-format              1, of this file
-run, fingerprint    the run, and the digest of its student stage
-environment         machine and versions, as in environment.json
-students            NAME → what its files are compared with:
-    seed, arm, weights_sha256, size, crop, classes, temperature, threshold
-    test_photos, accuracy {value, low, high}, milliseconds   of the torch student, one thread
-    confidence      of the intervals of the student and its files
-    max_loss, min_agreement, min_rounded_agreement           the tolerance, as shares
-    files           one `FileResult` per format and precision
-"""
-
-import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from rich.table import Table
 
-from potstill.compute.device import decide, environment
-from potstill.config.schema import MachineConfig
+from potstill.errors import ExportError
+from potstill.metrics import Interval
 from potstill.monitoring.tables import text_table
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 
-AWARE = "quantization-aware"
-"""Folder in 6_export/ for students that were trained on for int8."""
+VERSION = 2
+"""Of export.json. Change it with any field below."""
+
+FILE_NAME = "export.json"
 
 Status = Literal["ok", "failed", "not run", "unsupported"]
-"""ok: inside the tolerance. failed: no file was left. not run: converted, but its runtime does not exist on this
-machine. unsupported: the format has no such precision."""
+"""ok: inside the tolerance. failed: outside, so no file was kept. not run: converted, but its runtime does not exist
+for this machine. unsupported: the format has no such precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateResult:
+    """How one way to an int8 file did on the val photos. What could not be measured is None."""
+
+    calibration: str | None
+    accuracy: float | None
+    agreement: float | None
+    distance: float | None
+    """Mean total variation of the probabilities from the torch student's."""
+    reason: str
+    """Why it is outside the tolerance; empty when it is inside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +44,7 @@ class FileResult:
     status: Status
     reason: str = ""
     file: str | None = None
-    """Relative to 6_export/; the first of `sha256`. None where no file was left."""
+    """Relative to 6_export/; the first of `sha256`. None where no file was kept."""
     sha256: dict[str, str] | None = None
     """Of every file that belongs to it, by name relative to 6_export/."""
     bytes: int | None = None
@@ -49,7 +53,7 @@ class FileResult:
     accuracy: float | None = None
     low: float | None = None
     high: float | None = None
-    """Wilson interval of the accuracy, of the student's `confidence`."""
+    """Wilson interval of the accuracy, at `ExportedStudent.confidence`."""
     agreement: float | None = None
     """Share of test photos with the same class as the torch student."""
     max_difference: float | None = None
@@ -62,17 +66,13 @@ class FileResult:
     """Name and version of what ran it."""
     versions: dict[str, str] | None = None
     calibration: str | None = None
-    """int8: the rung of the ladder that the file came from."""
-    tries: list[dict[str, Any]] | None = None
-    """int8: every rung that was tried, in order: `calibration`; `accuracy`, `agreement` and `distance` (mean total
-    variation of the probabilities from the torch student's) on the val photos; `reason` (empty: it held)."""
+    """int8: the candidate that the file came from."""
+    candidates: tuple[CandidateResult, ...] | None = None
+    """int8: every candidate that was tried, in order."""
     seconds: float | None = None
-    """Time to convert and score, all tries together."""
+    """Time to convert and score, all candidates together."""
     isolated: bool = False
     """Made in an environment of its own."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def line(self) -> str:
         """For people, while the files are made."""
@@ -80,82 +80,139 @@ class FileResult:
         if self.accuracy is None or self.bytes is None or self.agreement is None or self.milliseconds is None:
             return f"{head}, {self.reason}"
         return (
-            f"{head}, {self.accuracy:.1%} right, {self.agreement:.1%} as the torch student, "
+            f"{head}, accuracy {self.accuracy:.1%}, agreement with the torch student {self.agreement:.1%}, "
             f"{self.bytes / 1e6:.2f} MB, {self.milliseconds:.1f} ms"
         )
 
 
-def read_results(run: Run) -> dict[str, Any]:
-    """The content of export.json, empty where there is none."""
-    path = run.export / "export.json"
-    return dict(read_json(path)) if path.is_file() else {}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedStudent:
+    """A student, and the files that were made from it."""
+
+    model: str
+    seed: int
+    arm: str
+    weights_sha256: str
+    size: int
+    crop: float
+    classes: tuple[str, ...]
+    temperature: float
+    threshold: float
+    confidence: float
+    """Of all intervals, as in the run's comparison."""
+    test_photos: int
+    accuracy: Interval
+    """Of the torch student."""
+    milliseconds: float
+    """Of the torch student: median of one photo on one thread."""
+    max_loss: float
+    min_agreement: float
+    min_rounded_agreement: float
+    """The tolerance, as shares."""
+    files: tuple[FileResult, ...] = ()
+
+    def file(self, format: str, precision: str) -> FileResult | None:
+        """The result of a format and precision."""
+        return next((f for f in self.files if (f.format, f.precision) == (format, precision)), None)
+
+    def with_file(self, result: FileResult) -> "ExportedStudent":
+        """The student with this result, in the place of an earlier one of the same format and precision."""
+        others = [f for f in self.files if (f.format, f.precision) != (result.format, result.precision)]
+        return replace(self, files=(*others, result))
 
 
-def open_results(run: Run, name: str, facts: dict[str, Any]) -> None:
-    """Make 6_export/ and export.json ready for the files of a student.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResults:
+    """The content of export.json."""
 
-    Results and files of earlier calls stay, unless they are of other weights; results alone are dropped where they
-    were measured with another tolerance.
+    run: str
+    """Name of the run."""
+    fingerprint: str
+    """Digest of the run's student stage."""
+    environment: dict[str, Any]
+    """Machine and versions, as in environment.json."""
+    students: dict[str, ExportedStudent]
 
-    Args:
-        facts: what the files are compared with, see the top of this module.
+    def write(self, run: Run) -> None:
+        """Write export.json."""
+        write_json(run.export / FILE_NAME, {"format": VERSION, **asdict(self)})
+
+
+def read_results(run: Run) -> ExportResults | None:
+    """The content of export.json, None where nothing was exported.
+
+    Raises:
+        ExportError: it was written by another version of Potstill, or is damaged.
     """
-    fingerprint = run.stage("4_students").digest()
+    path = run.export / FILE_NAME
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    again = f"Export again: potstill export {run.path} --to onnx"
+    found = values.pop("format", None) if isinstance(values, dict) else None
+    if found != VERSION:
+        raise ExportError(
+            f"{path} was written by another version of Potstill (its format is {found}, this version reads {VERSION}). "
+            f"{again}"
+        )
+    try:
+        students = {name: _student(facts) for name, facts in values.pop("students").items()}
+        return ExportResults(students=students, **values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ExportError(f"{path} is damaged: {error}. {again}") from None
+
+
+def exported_student(run: Run, name: str) -> ExportedStudent:
+    """One student of export.json. Raises ExportError where it was not exported."""
     results = read_results(run)
-    students = results.get("students", {}) if results.get("fingerprint") == fingerprint else {}
-    before = students.get(name, {})
-    if before.get("weights_sha256") != facts["weights_sha256"]:
-        shutil.rmtree(run.export / name, ignore_errors=True)
-        shutil.rmtree(run.export / AWARE / name, ignore_errors=True)
-    same = all(before.get(key) == value for key, value in facts.items() if key != "milliseconds")
-    files = before["files"] if before and same else []
-    (run.export / "done.json").unlink(missing_ok=True)
-    run.stage("6_export").begin({"students": fingerprint})
-    write_results(
-        run,
-        {
-            "format": 1,
-            "run": run.path.name,
-            "fingerprint": fingerprint,
-            "environment": environment(decide(MachineConfig())),
-            "students": {**students, name: {**facts, "files": files}},
-        },
-    )
+    if results is None or name not in results.students:
+        raise ExportError(f"{run.export} has no exported student {name!r}. Run `potstill export {run.path} --to onnx`.")
+    return results.students[name]
 
 
-def write_results(run: Run, results: dict[str, Any]) -> None:
-    """Write export.json."""
-    write_json(run.export / "export.json", results)
+def _student(facts: dict[str, Any]) -> ExportedStudent:
+    values = {
+        "classes": tuple(facts["classes"]),
+        "accuracy": Interval(**facts["accuracy"]),
+        "files": tuple(_file(f) for f in facts["files"]),
+    }
+    return ExportedStudent(**{**facts, **values})
+
+
+def _file(values: dict[str, Any]) -> FileResult:
+    candidates = values["candidates"]
+    if candidates is not None:
+        candidates = tuple(CandidateResult(**candidate) for candidate in candidates)
+    return FileResult(**{**values, "candidates": candidates})
 
 
 _HEADER = ["format", "precision", "accuracy", "agreement", "largest difference", "MB", "ms/photo", "runtime", "status"]
 
 
-def formats_table(files: list[dict[str, Any]]) -> str:
+def formats_table(files: Sequence[FileResult]) -> str:
     """The files as a Markdown table, for cards and docs."""
     lines = [_HEADER, ["---", "---", *["--:"] * 5, "---", "---"], *(_cells(file) for file in files)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def formats_on_terminal(files: list[dict[str, Any]]) -> Table:
+def formats_on_terminal(files: Sequence[FileResult]) -> Table:
     """The same table for the terminal."""
     return text_table(_HEADER, [_cells(file) for file in files], right=range(2, 7))
 
 
-def _cells(file: dict[str, Any]) -> list[str]:
-    note = file["status"] if not file["reason"] else f"{file['status']}: {file['reason'].splitlines()[0]}"
+def _cells(file: FileResult) -> list[str]:
     return [
-        file["format"],
-        file["precision"],
-        _text(file["accuracy"], "{:.1%}"),
-        _text(file["agreement"], "{:.1%}"),
-        _text(file["max_difference"], "{:.2g}"),
-        _text(file["bytes"] and file["bytes"] / 1e6, "{:.2f}"),
-        _text(file["milliseconds"], "{:.1f}"),
-        file["runtime"] or "–",
-        note,
+        file.format,
+        file.precision,
+        _text(file.accuracy, "{:.1%}"),
+        _text(file.agreement, "{:.1%}"),
+        _text(file.max_difference, "{:.2g}"),
+        _text(file.bytes and file.bytes / 1e6, "{:.2f}"),
+        _text(file.milliseconds, "{:.1f}"),
+        file.runtime or "–",
+        f"{file.status}: {file.reason.splitlines()[0]}" if file.reason else file.status,
     ]
 
 
-def _text(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _text(value: float | None, pattern: str) -> str:
+    return "–" if value is None else pattern.format(value)

@@ -4,24 +4,23 @@ A file that takes any size gets the photo as it is stored; one that takes the in
 photo, resized by Pillow with the bilinear filter on floats (`fit`). That rule is part of what is scored.
 """
 
-import json
-import os
 import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from potstill.data.pixels import PixelStore
 from potstill.data.resize import fit
+from potstill.data.splits import Split
 from potstill.errors import ExportError
-from potstill.export.formats.registry import FORMATS
+from potstill.export.formats.base import Format, Runner
+from potstill.export.formats.registry import format_named
+from potstill.processes import child
 from potstill.run.files import read_json, write_json
 
 TIMED_PHOTOS = 50
@@ -29,15 +28,16 @@ WARM_UP = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
-    """What a file said to the photos, and what it took."""
+class Score:
+    """The predictions of a file, and what they took."""
 
     probabilities: np.ndarray
     """(n, C)."""
     milliseconds: float
     """Median of one photo: preprocessing, network, softmax; without reading the photo, and without `fit`."""
-    peak_memory: int
-    """Bytes of the whole process: Python, numpy, Pillow, the runtime and the model."""
+    peak_memory: int | None
+    """Bytes of the whole process: Python, numpy, Pillow, the runtime and the model. None for a format that is scored in
+    the process of the caller."""
     versions: dict[str, str]
     """Of the format's packages; the first one is the runtime."""
     metadata: dict[str, str]
@@ -49,69 +49,78 @@ class Scoring:
     """What to score on which photos."""
 
     format: str
+    module: str
+    """That registers the format."""
     path: str
     images: str
     """Folder of the pixel store."""
-    split: str
+    split: Split
     size: int
     crop: float
 
 
-def score(scoring: Scoring, python: str | None = None) -> Answers:
+def score(scoring: Scoring, python: str | None = None) -> Score:
     """Run the file on the photos. Raises ExportError where its runtime does not load or run it.
 
     Args:
         python: the interpreter of another environment; this one's when None.
     """
-    out = Path(scoring.path).with_name("scored")
-    job = out.with_suffix(".json")
+    format = format_named(scoring.format, scoring.module)
+    if format.in_process:
+        try:
+            return score_here(scoring, format)
+        except Exception as error:  # whatever a runtime raises
+            raise ExportError(f"Its own runtime does not run it: {type(error).__name__}: {error}") from error
+    job = Path(scoring.path).with_name("scoring.json")
     write_json(job, asdict(scoring))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(
-        [python or sys.executable, "-m", "potstill.export.score", str(job), str(out)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        env=environment,
+    try:
+        child.run("potstill.export.score", job, python=python, threads=1)
+    except child.ChildCrashError as error:
+        raise ExportError(f"Its own runtime does not run it:\n{error}") from None
+    finally:
+        job.unlink()
+    facts = read_json(job.with_name("score.json"))
+    probabilities = np.load(job.with_name("probabilities.npy"), allow_pickle=False)
+    return Score(probabilities=probabilities, **facts)
+
+
+def score_here(scoring: Scoring, format: Format) -> Score:
+    """Score in this process."""
+    run = format.open(Path(scoring.path))
+    probabilities, times = _predict(run, scoring, format)
+    return Score(
+        probabilities=probabilities,
+        milliseconds=round(statistics.median(times), 3),
+        peak_memory=None if format.in_process else _peak_memory(),
+        versions={name: version(name) for name in format.packages},
+        metadata=format.read_metadata(Path(scoring.path)),
     )
-    job.unlink()
-    if done.returncode != 0:
-        raise ExportError(f"Its own runtime does not run it:\n{done.stderr.strip()[-1500:]}")
-    facts = read_json(out.with_suffix(".facts.json"))
-    probabilities = np.load(out.with_suffix(".npy"), allow_pickle=False)
-    for suffix in (".facts.json", ".npy"):
-        out.with_suffix(suffix).unlink()
-    return Answers(probabilities=probabilities, **facts)
 
 
-def main(job: str, out: str) -> None:
-    """Score in this process and write `OUT.npy` and `OUT.facts.json`."""
-    from potstill.data.pixels import PixelStore
+def work(job: Path) -> None:
+    """Score in a child process: write `score.json` and `probabilities.npy` beside the job."""
+    scoring = Scoring(**read_json(job))
+    found = score_here(scoring, format_named(scoring.format, scoring.module))
+    np.save(job.with_name("probabilities.npy"), found.probabilities)
+    facts = {name: value for name, value in asdict(found).items() if name != "probabilities"}
+    write_json(job.with_name("score.json"), facts)
 
-    scoring = Scoring(**json.loads(Path(job).read_text("utf-8")))
-    form = FORMATS[scoring.format]
-    run = form.open(Path(scoring.path))
+
+def _predict(run: Runner, scoring: Scoring, format: Format) -> tuple[np.ndarray, list[float]]:
+    """(n, C) probabilities, and the milliseconds of TIMED_PHOTOS photos."""
     store = PixelStore(Path(scoring.images))
-    answers, times = [], []
-    for row in store.rows(scoring.split):  # type: ignore[arg-type]
+    probabilities, times = [], []
+    for row in store.rows(scoring.split):
         image = store.photo(int(row))
-        photo = np.array(image) if form.any_size else fit(image, scoring.size, scoring.crop)
+        photo = np.array(image) if format.any_size else fit(image, scoring.size, scoring.crop)
         started = time.perf_counter()
-        answers.append(np.array(run(photo), np.float32))
+        probabilities.append(np.array(run(photo), np.float32))
         times.append(1000 * (time.perf_counter() - started))
     while len(times) < WARM_UP + TIMED_PHOTOS:
         started = time.perf_counter()
         run(photo)
         times.append(1000 * (time.perf_counter() - started))
-    facts: dict[str, Any] = {
-        "milliseconds": round(statistics.median(times[WARM_UP : WARM_UP + TIMED_PHOTOS]), 3),
-        "peak_memory": _peak_memory(),
-        "versions": {name: version(name) for name in form.packages},
-        "metadata": form.read_metadata(Path(scoring.path)),
-    }
-    np.save(Path(out).with_suffix(".npy"), np.stack(answers))
-    Path(out).with_suffix(".facts.json").write_text(json.dumps(facts), "utf-8")
+    return np.stack(probabilities), times[WARM_UP : WARM_UP + TIMED_PHOTOS]
 
 
 def _peak_memory() -> int:
@@ -122,7 +131,3 @@ def _peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -215,10 +215,10 @@ def _data(files: RunFiles) -> Iterator[Finding]:
 
 
 def _exported(files: RunFiles) -> Iterator[Finding]:
-    for entry in files.exported:
-        if entry["status"] == "failed":
-            what = f"{entry['student']} as {entry['format']} {entry['precision']}"
-            yield Finding("KD016", f"{what}: {entry['reason'].splitlines()[0]}. No file was left.")
+    for student, file in files.exported:
+        if file.status == "failed":
+            reason = file.reason.splitlines()[0]
+            yield Finding("KD016", f"{student} as {file.format} {file.precision}: {reason}. No file was left.")
 
 
 def _points(d: dict[str, float]) -> str:

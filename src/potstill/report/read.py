@@ -15,6 +15,7 @@ from potstill import metrics
 from potstill.data.label_errors import Suspect, suspects
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
+from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.layout import ARMS
@@ -58,11 +59,11 @@ class RunFiles:
         return dict(self.comparison["environment"])
 
     @cached_property
-    def exported(self) -> list[dict[str, Any]]:
-        """The files of export.json with the name of their student; none when nothing was exported yet."""
-        path = self.run.export / "export.json"
-        students = read_json(path)["students"] if path.is_file() else {}
-        return [{"student": name, **file} for name, facts in students.items() for file in facts["files"]]
+    def exported(self) -> list[tuple[str, FileResult]]:
+        """The exported files, each with the name of its student; none when nothing was exported yet."""
+        results = read_results(self.run)
+        students = results.students if results else {}
+        return [(name, file) for name, student in students.items() for file in student.files]
 
     @cached_property
     def suspects(self) -> list[Suspect] | None:

@@ -2,9 +2,6 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +10,15 @@ from potstill.compute.machine import Machine
 from potstill.compute.timing import torch_threads
 from potstill.errors import PotstillError
 from potstill.monitoring.progress import Reporter
+from potstill.processes.child import Child, ChildCrashError
 from potstill.run.files import write_json
 from potstill.run.folder import Run, Stage
 from potstill.students.job import copy_job, train_job
 from potstill.students.recipe import Job
-from potstill.students.worker import TOLD
 
 _POLL_SECONDS = 0.5
+_WORK = "worker.json"
+"""In a job's folder while a process of its own trains it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +69,35 @@ class JobRunner:
 
     def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
         """One process per job."""
-        waiting, running = list(jobs), dict[subprocess.Popen[bytes], Job]()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        waiting, running = list(jobs), dict[Child, Job]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.machine.jobs:
                     job = waiting.pop(0)
-                    folders = [str(self.run_folder.path), str(job.folder)]
-                    command = [
-                        sys.executable,
-                        "-m",
-                        "potstill.students.worker",
-                        *folders,
-                        str(os.getpid()),
-                        str(threads),
-                    ]
-                    output = (job.folder / "output.txt").open("wb")
-                    process = subprocess.Popen(
-                        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                    )
-                    output.close()
-                    running[process] = job
+                    running[self._start(job, threads)] = job
                 time.sleep(_POLL_SECONDS)
-                for process in [p for p in running if p.poll() is not None]:
-                    job = running.pop(process)
-                    if process.returncode != 0:
-                        raise PotstillError(_failure(job))
-                    (job.folder / "output.txt").unlink(missing_ok=True)
+                for child in [child for child in running if child.has_ended]:
+                    _finish(child, running.pop(child))
                 update(sum(_steps_done(job, self._photos()) for job in jobs))
         finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait()
+            for child in running:
+                child.process.terminate()
+            for child in running:
+                child.process.wait()
+
+    def _start(self, job: Job, threads: int) -> Child:
+        values = {"run": str(self.run_folder.path), "folder": str(job.folder), "threads": threads}
+        write_json(job.folder / _WORK, values)
+        return Child.start("potstill.students.worker", job.folder / _WORK, threads=threads)
+
+
+def _finish(child: Child, job: Job) -> None:
+    """Check that a training ended well. Raises PotstillError."""
+    try:
+        child.check()
+    except ChildCrashError as error:
+        raise PotstillError(f"Training {_title(job)} stopped unexpectedly:\n{error}") from None
+    (job.folder / _WORK).unlink()
 
 
 def _training(job: Job) -> str:
@@ -124,11 +119,3 @@ def _steps_done(job: Job, photos: int) -> int:
 
 def _title(job: Job) -> str:
     return "/".join(job.folder.parts[-4:])
-
-
-def _failure(job: Job) -> str:
-    output = (job.folder / "output.txt").read_text("utf-8", errors="replace").strip()
-    told = next((line for line in output.splitlines() if line.startswith(TOLD)), None)
-    if told:
-        return str(json.loads(told.removeprefix(TOLD)))
-    return f"Training {_title(job)} stopped unexpectedly:\n{output[-2000:]}"

@@ -1,1 +1,1 @@
-"""One module per format to deploy. A new format is one module and one entry in `registry`."""
+"""One module per format to deploy. A new format is one module with a `FORMAT` and one line in `registry`."""

@@ -3,33 +3,20 @@
 import json
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.deploy.deployable import Deployable
 from potstill.errors import ExportError
-from potstill.export.int8.quantization import Quantization
+from potstill.export.formats.base import ExportRequest, Format, Runner
 
 
-def export_coreml(
-    deployable: Deployable,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    metadata: dict[str, str],
-    precision: str = "float16",
-    quantization: Quantization | None = None,
-    cache: Path | None = None,
-) -> None:
+def export_coreml(request: ExportRequest) -> None:
     """Write an .mlpackage folder: a classifier with an RGB image input of the input size.
 
-    Args:
-        precision: "float32", "float16", or "int8": weights only, because the tool shows the network its calibration
-            photos by Core ML itself, on Apple machines.
-    The other arguments are those of `export_onnx`.
+    In int8, only the weights are 8 bits: the tool calibrates activations by running Core ML, on Apple machines.
     """
     import coremltools as ct
     import torch
@@ -39,39 +26,38 @@ def export_coreml(
 
         def __init__(self) -> None:
             super().__init__()
-            self.deployable = deployable
+            self.deployable = request.deployable
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return self.deployable.probabilities(image)
 
-    size = deployable.size
+    size = request.deployable.size
     program = torch.export.export(Image().eval(), (torch.zeros(1, 3, size, size),)).run_decompositions({})
     model = ct.convert(
         program,
         convert_to="mlprogram",
         minimum_deployment_target=ct.target.iOS16,
-        compute_precision=ct.precision.FLOAT32 if precision == "float32" else ct.precision.FLOAT16,
+        compute_precision=ct.precision.FLOAT32 if request.precision == "float32" else ct.precision.FLOAT16,
         inputs=[ct.ImageType(name="image", shape=(1, 3, size, size), color_layout=ct.colorlayout.RGB)],
-        classifier_config=ct.ClassifierConfig(list(labels)),
+        classifier_config=ct.ClassifierConfig(list(request.labels)),
         skip_model_load=True,
     )
-    if precision == "int8":
+    if request.precision == "int8":
         from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig, linear_quantize_weights
 
         config = OptimizationConfig(global_config=OpLinearQuantizerConfig(mode="linear_symmetric"))
         model = linear_quantize_weights(model, config)
-    texts = {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata}
-    model.user_defined_metadata.update(texts)
-    model.license = metadata.get("license", "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        package = Path(folder) / path.name
+    model.user_defined_metadata.update(request.texts)
+    model.license = request.metadata.get("license", "")
+    request.path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=request.path.parent, prefix=".part-") as folder:
+        package = Path(folder) / request.path.name
         model.save(str(package))
-        check_coreml(package, size, labels)
-        package.replace(path)
+        check_coreml(package, size, request.labels)
+        package.replace(request.path)
 
 
-def open_coreml(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_coreml(path: Path) -> Runner:
     """The file as a function: (S, S, 3) uint8 → (C,) probabilities. Raises ExportError on other than Apple machines."""
     if platform.system() != "Darwin":
         raise ExportError("Core ML runs on Apple machines only.")
@@ -117,3 +103,18 @@ def _class_labels(spec: Any) -> list[str]:
             values = operation.inputs["classes"].arguments[0].value.immediateValue.list.values
             return [value.immediateValue.tensor.strings.values[0] for value in values]
     return []
+
+
+FORMAT = Format(
+    name="coreml",
+    title="Core ML",
+    suffix=".mlpackage",
+    export=export_coreml,
+    open=open_coreml,
+    read_metadata=read_coreml_metadata,
+    extra="export-coreml",
+    modules=("coremltools",),
+    packages=("coremltools",),
+    any_size=False,
+    apple_only=True,
+)

@@ -1,13 +1,12 @@
 """ExecuTorch, for phones and embedded devices that run PyTorch's own runtime. Takes photos of the input size."""
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.deploy.deployable import Deployable, FixedSize
+from potstill.export.formats.base import ExportRequest, Format, Runner
 from potstill.export.int8.quantization import Quantization
 from potstill.run.files import replacing
 
@@ -15,40 +14,30 @@ METADATA = "potstill"
 """The file's second method: it takes nothing and returns the texts, as JSON in bytes."""
 
 
-def export_executorch(
-    deployable: Deployable,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    metadata: dict[str, str],
-    precision: str = "float32",
-    quantization: Quantization | None = None,
-    cache: Path | None = None,
-) -> None:
-    """Write one .pte file for the XNNPACK backend: input (S, S, 3) uint8, output (1, C) float32.
-
-    The arguments are those of `export_onnx`.
-    """
+def export_executorch(request: ExportRequest) -> None:
+    """Write one .pte file for the XNNPACK backend: input (S, S, 3) uint8, output (1, C) float32."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    from potstill.deploy.deployable import FixedSize
+
+    deployable = request.deployable
     photo = torch.zeros(deployable.size, deployable.size, 3, dtype=torch.uint8)
-    module = FixedSize(deployable.half_net() if precision == "float16" else deployable).eval()
+    module = FixedSize(deployable.half_net() if request.precision == "float16" else deployable).eval()
     program = torch.export.export(module, (photo,))
-    if precision == "int8":
-        assert quantization is not None
-        program = torch.export.export(_int8(program, quantization), (photo,))
-    texts = {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata}
-    encoded = torch.frombuffer(bytearray(json.dumps(texts, ensure_ascii=False).encode()), dtype=torch.uint8)
+    if request.precision == "int8":
+        assert request.quantization is not None
+        program = torch.export.export(_int8(program, request.quantization), (photo,))
+    encoded = torch.frombuffer(bytearray(json.dumps(request.texts, ensure_ascii=False).encode()), dtype=torch.uint8)
     lowered = to_edge_transform_and_lower(
         program, partitioner=[XnnpackPartitioner()], constant_methods={METADATA: encoded}
     ).to_executorch()
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(request.path) as temporary, temporary.open("wb") as file:
         lowered.write_to_file(file)
 
 
-def open_executorch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_executorch(path: Path) -> Runner:
     """The file as a function: (S, S, 3) uint8 → (C,) probabilities, on one thread."""
     import torch
     from executorch.runtime import Runtime
@@ -99,3 +88,17 @@ def _weighted() -> tuple[Any, ...]:
 
     aten = torch.ops.aten
     return aten.conv2d, aten.convolution, aten.linear
+
+
+FORMAT = Format(
+    name="executorch",
+    title="ExecuTorch",
+    suffix=".pte",
+    export=export_executorch,
+    open=open_executorch,
+    read_metadata=read_executorch_metadata,
+    extra="export-executorch",
+    modules=("executorch", "torchao"),
+    packages=("executorch", "torchao"),
+    any_size=False,
+)

@@ -4,52 +4,44 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.deploy.deployable import Deployable, FixedSize
+from potstill.export.formats.base import ExportRequest, Format, Runner
 from potstill.export.int8.quantization import Quantization
 from potstill.run.files import replacing
+
+if TYPE_CHECKING:  # it imports torch, which the process that scores a file does not need
+    from potstill.deploy.deployable import Deployable
 
 METADATA_FILE = "potstill.json"
 """Texts are appended to the file as a zip, as TensorFlow Lite's own metadata does it: `unzip` lists them."""
 
 
-def export_litert(
-    deployable: Deployable,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    metadata: dict[str, str],
-    precision: str = "float32",
-    quantization: Quantization | None = None,
-    cache: Path | None = None,
-) -> None:
+def export_litert(request: ExportRequest) -> None:
     """Write one .tflite file: input (S, S, 3) uint8, output (1, C) float32.
 
-    Args:
-        precision: "float32", "float16" (weights; arithmetic is the runtime's choice) or "int8".
-    The other arguments are those of `export_onnx`.
+    In float16, the weights are 16 bits; the arithmetic is the runtime's choice.
     """
     with tempfile.TemporaryDirectory() as folder:
-        plain = _write_plain(deployable, (cache or Path(folder)) / "plain.tflite")
+        plain = _write_plain(request.deployable, (request.cache or Path(folder)) / "plain.tflite")
         data = plain.read_bytes()
-        if precision == "float16":
+        if request.precision == "float16":
             data = _half(plain)
-        elif precision == "int8":
-            assert quantization is not None
-            data = _int8(plain, quantization)
-    with replacing(path) as temporary:
+        elif request.precision == "int8":
+            assert request.quantization is not None
+            data = _int8(plain, request.quantization)
+    with replacing(request.path) as temporary:
         temporary.write_bytes(data)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr("labels.txt", "\n".join(labels) + "\n")
-            archive.writestr(METADATA_FILE, json.dumps(metadata, ensure_ascii=False))
+            archive.writestr("labels.txt", "\n".join(request.labels) + "\n")
+            archive.writestr(METADATA_FILE, json.dumps(request.metadata, ensure_ascii=False))
 
 
-def open_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_litert(path: Path) -> Runner:
     """The file as a function: (S, S, 3) uint8 → (C,) probabilities, on one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -72,11 +64,13 @@ def read_litert_metadata(path: Path) -> dict[str, str]:
         return {"labels": json.dumps(labels, ensure_ascii=False), **json.loads(archive.read(METADATA_FILE))}
 
 
-def _write_plain(deployable: Deployable, path: Path) -> Path:
+def _write_plain(deployable: "Deployable", path: Path) -> Path:
     """The float32 file as the converter writes it, where it is not there yet. Returns `path`."""
     if not path.is_file():
         import litert_torch
         import torch
+
+        from potstill.deploy.deployable import FixedSize
 
         photo = torch.zeros(deployable.size, deployable.size, 3, dtype=torch.uint8)
         litert_torch.convert(FixedSize(deployable).eval(), (photo,)).export(str(path))
@@ -126,3 +120,17 @@ def scope_pattern(layers: Sequence[str]) -> str:
     """
     paths = ["".join(f"/[^/;]*_{re.escape(part)}" for part in ("net", *layer.split("."))) for layer in layers]
     return f"(?:{'|'.join(paths)});"
+
+
+FORMAT = Format(
+    name="litert",
+    title="LiteRT (TensorFlow Lite)",
+    suffix=".tflite",
+    export=export_litert,
+    open=open_litert,
+    read_metadata=read_litert_metadata,
+    extra="export-litert",
+    modules=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+    packages=("ai-edge-litert", "litert-torch", "ai-edge-quantizer"),
+    any_size=False,
+)

@@ -1,60 +1,46 @@
 """ONNX, for ONNX Runtime on servers, desktops, phones and in the browser. Takes photos of any size."""
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.deploy.deployable import Deployable
+from potstill.export.formats.base import ExportRequest, Format, Runner
 from potstill.export.int8.quantization import Quantization
 from potstill.run.files import replacing
+
+if TYPE_CHECKING:  # it imports torch, which the process that scores a file does not need
+    from potstill.deploy.deployable import Deployable
 
 SMALLEST, LARGEST = 16, 8192
 """Sides of photos that the file takes, in pixels."""
 
 
-def export_onnx(
-    deployable: Deployable,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    metadata: dict[str, str],
-    precision: str = "float32",
-    quantization: Quantization | None = None,
-    cache: Path | None = None,
-) -> None:
+def export_onnx(request: ExportRequest) -> None:
     """Write one ONNX file: input `image` (H, W, 3) uint8, output `probabilities` (1, C) float32.
 
-    Args:
-        labels: class names, kept in the file under `labels` as a JSON list.
-        metadata: further texts to keep in the file.
-        precision: "float32", "float16" (weights and arithmetic of the network; the preprocessing stays float32) or
-            "int8".
-        quantization: for int8.
-        cache: a folder for what several files of the same student have in common; must belong to that student.
+    In float16, weights and arithmetic of the network are 16 bits; the preprocessing stays float32.
     """
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        if precision == "float16":
-            result = write_graph(deployable, Path(folder) / "half.onnx", half=True)
+        if request.precision == "float16":
+            result = write_graph(request.deployable, Path(folder) / "half.onnx", half=True)
         else:
-            result = write_graph(deployable, (cache or Path(folder)) / "plain.onnx")
-        if precision == "int8":
-            assert quantization is not None
-            result = _quantize(result, Path(folder) / "int8.onnx", quantization)
+            result = write_graph(request.deployable, (request.cache or Path(folder)) / "plain.onnx")
+        if request.precision == "int8":
+            assert request.quantization is not None
+            result = _quantize(result, Path(folder) / "int8.onnx", request.quantization)
         model = onnx.load(result)
     _forget_sources(model)
     _shorten(model)
-    onnx.helper.set_model_props(model, {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata})
-    with replacing(path) as temporary:
+    onnx.helper.set_model_props(model, request.texts)
+    with replacing(request.path) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
-def open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_onnx(path: Path) -> Runner:
     """The file as a function: (H, W, 3) uint8 → (C,) probabilities, on one thread."""
     import onnxruntime as ort
 
@@ -75,7 +61,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
 
 
-def write_graph(deployable: Deployable, path: Path, *, half: bool = False) -> Path:
+def write_graph(deployable: "Deployable", path: Path, *, half: bool = False) -> Path:
     """The graph as torch writes it, where it is not there yet. Returns `path`."""
     if path.is_file():
         return path
@@ -180,3 +166,18 @@ def _shorten(model: Any) -> None:
                     tensors[i] = names.setdefault(name, f"{len(names):x}")
     for item in graph.initializer:
         item.name = names[item.name]
+
+
+FORMAT = Format(
+    name="onnx",
+    title="ONNX",
+    suffix=".onnx",
+    export=export_onnx,
+    open=open_onnx,
+    read_metadata=read_onnx_metadata,
+    extra="export",
+    modules=("onnx", "onnxruntime", "onnxscript"),
+    packages=("onnxruntime", "onnx", "onnxscript"),
+    weight_steps=64,
+    any_size=True,
+)

@@ -2,51 +2,39 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from potstill.deploy.deployable import Deployable
+from potstill.export.formats.base import ExportRequest, Format, Runner
 from potstill.export.formats.onnx import LARGEST, SMALLEST
-from potstill.export.int8.quantization import Quantization
 from potstill.run.files import replacing
 
 METADATA = "potstill.json"
 
 
-def export_torch(
-    deployable: Deployable,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    metadata: dict[str, str],
-    precision: str = "float32",
-    quantization: Quantization | None = None,
-    cache: Path | None = None,
-) -> None:
-    """Write one .pt2 file: input (H, W, 3) uint8, output (1, C) float32. Arguments as of `export_onnx`."""
+def export_torch(request: ExportRequest) -> None:
+    """Write one .pt2 file: input (H, W, 3) uint8, output (1, C) float32."""
     import torch
 
-    assert precision != "int8"
+    assert request.precision != "int8"
     height = torch.export.Dim("height", min=SMALLEST, max=LARGEST)
     width = torch.export.Dim("width", min=SMALLEST, max=LARGEST)
     # The example is kept in the file, so it is as small as it may be.
     photo = torch.zeros(SMALLEST + 1, SMALLEST + 2, 3, dtype=torch.uint8)
-    module = deployable.half_net() if precision == "float16" else deployable
+    module = request.deployable.half_net() if request.precision == "float16" else request.deployable
     program = torch.export.export(module, (photo,), dynamic_shapes=({0: height, 1: width},))
-    texts = {"labels": json.dumps(list(labels), ensure_ascii=False), **metadata}
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)  # paths of source files
-    with replacing(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        named = Path(folder) / path.name  # torch insists on the suffix, and keeps the name inside
-        torch.export.save(program, named, extra_files={METADATA: json.dumps(texts, ensure_ascii=False)})
+    with replacing(request.path) as temporary, tempfile.TemporaryDirectory(dir=request.path.parent) as folder:
+        named = Path(folder) / request.path.name  # torch insists on the suffix, and keeps the name inside
+        torch.export.save(program, named, extra_files={METADATA: json.dumps(request.texts, ensure_ascii=False)})
         named.replace(temporary)
 
 
-def open_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_torch(path: Path) -> Runner:
     """The file as a function: (H, W, 3) uint8 → (C,) probabilities, on one thread."""
     import torch
 
@@ -68,3 +56,17 @@ def read_torch_metadata(path: Path) -> dict[str, str]:
     extra = {METADATA: ""}
     torch.export.load(path, extra_files=extra)
     return dict(json.loads(extra[METADATA]))
+
+
+FORMAT = Format(
+    name="torch",
+    title="torch.export",
+    suffix=".pt2",
+    export=export_torch,
+    open=open_torch,
+    read_metadata=read_torch_metadata,
+    modules=("torch",),
+    packages=("torch",),
+    any_size=True,
+    precisions=("float32", "float16"),
+)

@@ -1,1 +1,1 @@
-"""Ways to eight bits: calibration, bias correction, sensitive layers, and quantization-aware distillation."""
+"""Candidates for int8 files: calibration, bias correction, sensitive layers, and quantization-aware distillation."""

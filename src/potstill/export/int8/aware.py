@@ -1,7 +1,7 @@
-"""Quantization-aware distillation: with rounded numbers the student learns to say what it said without, and a little of
-what the stored soft labels say.
+"""Quantization-aware distillation: the rounded student learns its own predictions from before rounding, and a little of
+the stored soft labels.
 
-The last rung for int8. Weights and inputs of every convolution and linear layer are rounded to 8 bits in the forward
+The last int8 candidate. Weights and inputs of every convolution and linear layer are rounded to 8 bits in the forward
 pass, and the gradient passes the rounding as if it were not there (straight-through; Jacob et al. 2018,
 arXiv:1712.05877). Weights are rounded per output channel and symmetrically, so the rounding is the same before and
 after the exporters fold the batch norms into them. Norms keep their statistics.
@@ -30,8 +30,9 @@ BATCH = 32
 LR = 1e-4
 RANGE_PHOTOS = 128
 TEACHER = 0.1
-"""Share of the teacher in what is learned; the rest is what the student itself says without rounding. From the teacher
-alone the rounded student becomes another one: in our table it then agreed with itself on 82 to 97 % of the photos."""
+"""Share of the teacher in what is learned; the rest is the student's own prediction without rounding. Taught by the
+teacher alone, the rounded student drifts away: in our table it then agreed with the original on 82 to 97 % of the
+photos."""
 
 
 def distill_rounded(
@@ -44,7 +45,7 @@ def distill_rounded(
     float_layers: Collection[str] = (),
     steps: int = STEPS,
 ) -> None:
-    """Train the student of folder `student` on with rounding, and store it in the folder `out`.
+    """Fine-tune the student in the folder `student` with rounding, and store it in the folder `out`.
 
     Args:
         weight_steps: on either side of 0, as the format rounds: what was learned on one grid is lost on another.
@@ -64,8 +65,8 @@ def distill_rounded(
         pixels = torch.from_numpy(renderer(photo, view))
         with torch.inference_mode():
             own = exact(normalize(pixels, exact.info)).softmax(-1)
-        said = torch.from_numpy(soft.logits(photo, view).astype(np.float32)).softmax(-1)
-        return pixels, ((1 - TEACHER) * own + TEACHER * said).clamp(min=1e-8).log()
+        soft_labels = torch.from_numpy(soft.logits(photo, view).astype(np.float32)).softmax(-1)
+        return pixels, ((1 - TEACHER) * own + TEACHER * soft_labels).clamp(min=1e-8).log()
 
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         model.eval()  # the norms keep what they learned; gradients flow all the same

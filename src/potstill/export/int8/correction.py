@@ -1,14 +1,14 @@
-"""Bias correction: what rounded weights add to the mean of every layer's output is taken off again.
+"""Bias correction: rounding the weights shifts the mean of every layer's output; the shift is subtracted again.
 
-Rounding shifts each channel's mean, layer after layer, and the shifts add up; most of what an int8 file gets wrong is
-that. Here the weights are rounded in simulation, on the grid that the format will use, calibration photos go through
-once, and every norm's running mean (or the layer's own bias) takes up the difference to the exact student. The weights
-themselves stay as they are: the exporter rounds them. Nagel et al. 2019, arXiv:1906.04721, section 4.2, with measured
-instead of predicted means.
+The shifts add up from layer to layer and cause most of an int8 file's errors. Here the weights are rounded in
+simulation, on the grid that the format will use, calibration photos go through once, and every norm's running mean (or
+the layer's own bias) is corrected by the difference from the exact student. The weights themselves stay as they are:
+the exporter rounds them. Nagel et al. 2019, arXiv:1906.04721, section 4.2, with measured instead of predicted means.
 """
 
 from collections.abc import Collection
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,58 +32,62 @@ def correct_biases(
     model, exact = load(student), load(student)
     pixels = normalize(torch.from_numpy(photos), model.info)
     with torch.no_grad():
-        wanted = _means(exact, pixels)
+        targets = _channel_means(exact, pixels)
         with rounded_weights(model, steps, but=float_layers):
-            _take_off(model, pixels, wanted)
+            _correct(model, pixels, targets)
     save(model, out, bias_correction={"steps": steps, "photos": len(photos)})
 
 
-def _means(exact: Classifier, pixels: Tensor) -> dict[str, Tensor]:
+def _channel_means(model: Classifier, pixels: Tensor) -> dict[str, Tensor]:
     """(C,) of what goes into each norm, and of what comes out of each layer with a bias, by name."""
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     with ExitStack() as hooks:
-        for name, module in exact.net.named_modules():
+        for name, module in model.net.named_modules():
             if isinstance(module, nn.BatchNorm2d):
-
-                def see(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                    found[name] = _mean(inputs[0])
-
-                hooks.callback(module.register_forward_pre_hook(see).remove)
+                hook = module.register_forward_pre_hook(partial(_record_input, means, name))
+                hooks.callback(hook.remove)
             elif isinstance(module, Layer) and module.bias is not None:
-
-                def look(module: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
-                    found[name] = _mean(output)
-
-                hooks.callback(module.register_forward_hook(look).remove)
-        exact(pixels)
-    return found
+                hooks.callback(module.register_forward_hook(partial(_record_output, means, name)).remove)
+        model(pixels)
+    return means
 
 
-def _take_off(model: Classifier, pixels: Tensor, wanted: dict[str, Tensor]) -> None:
+def _correct(model: Classifier, pixels: Tensor, targets: dict[str, Tensor]) -> None:
     """One pass, layer after layer: each is corrected before the next one sees what comes out of it."""
     with ExitStack() as hooks:
         for name, module in model.net.named_modules():
-            if name not in wanted:
+            if name not in targets:
                 continue
             if isinstance(module, nn.BatchNorm2d):
-
-                def shift(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                    assert isinstance(module, nn.BatchNorm2d)
-                    assert module.running_mean is not None
-                    module.running_mean += _mean(inputs[0]) - wanted[name]
-
-                hooks.callback(module.register_forward_pre_hook(shift).remove)
+                hook = module.register_forward_pre_hook(partial(_correct_norm, targets[name]))
             else:
-
-                def add(module: nn.Module, inputs: object, output: Tensor, name: str = name) -> Tensor:
-                    assert isinstance(module, Layer)
-                    assert module.bias is not None
-                    missing = wanted[name] - _mean(output)
-                    module.bias += missing
-                    return output + missing.view(1, -1, *[1] * (output.ndim - 2))
-
-                hooks.callback(module.register_forward_hook(add).remove)
+                hook = module.register_forward_hook(partial(_correct_bias, targets[name]))
+            hooks.callback(hook.remove)
         model(pixels)
+
+
+def _record_input(means: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    means[name] = _mean(inputs[0])
+
+
+def _record_output(means: dict[str, Tensor], name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+    means[name] = _mean(output)
+
+
+def _correct_norm(target: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Move the running mean by the shift of the norm's input."""
+    assert isinstance(module, nn.BatchNorm2d)
+    assert module.running_mean is not None
+    module.running_mean += _mean(inputs[0]) - target
+
+
+def _correct_bias(target: Tensor, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Take the shift of the layer's output off its bias. Returns the corrected output."""
+    assert isinstance(module, Layer)
+    assert module.bias is not None
+    missing = target - _mean(output)
+    module.bias += missing
+    return output + missing.view(1, -1, *[1] * (output.ndim - 2))
 
 
 def _mean(values: Tensor) -> Tensor:

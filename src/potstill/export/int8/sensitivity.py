@@ -36,19 +36,19 @@ def sensitive_layers(student: Path, photos: np.ndarray, *, steps: int) -> tuple[
     inputs = {name: RoundedInput() for name in layers}
 
     @torch.inference_mode()
-    def answers() -> Tensor:
+    def probabilities() -> Tensor:
         return model(pixels).softmax(-1)
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(inputs[name]).remove)
-        exact = answers()
+        exact = probabilities()
     moved = {}
     for name, layer in layers.items():
         inputs[name].seeing = False
         hook = layer.register_forward_pre_hook(inputs[name])
         parametrize.register_parametrization(layer, "weight", RoundedWeight(steps))
-        moved[name] = float((answers() - exact).abs().sum())
+        moved[name] = float((probabilities() - exact).abs().sum())
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
         hook.remove()
     room = WEIGHT_SHARE * sum(layer.weight.numel() for layer in layers.values())

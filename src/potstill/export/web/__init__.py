@@ -9,13 +9,14 @@ Nothing comes from another host, and the page's content security policy forbids 
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from potstill.deploy.predictor import chosen_student
-from potstill.export.attempts import Tolerance
-from potstill.export.results import read_results
+from potstill.export.results import ExportedStudent, exported_student
 from potstill.export.stage import export
+from potstill.export.tolerance import Tolerance
 from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json, write_bytes, write_json, write_text
@@ -39,39 +40,39 @@ def export_web(
         seed: the best on val when None.
         tolerance: what the ONNX file may lose against the torch student.
     Raises:
-        ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is not right any more.
+        ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is outside the
+            tolerance.
     """
     name = student or chosen_student(run)
     reporter = reporter or Reporter(log=run.path / "log.txt")
     library = get_runtime(reporter)
-    export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, reporter=reporter)
-    facts = read_results(run)["students"][name]
-    file = next(f for f in facts["files"] if (f["format"], f["precision"]) == ("onnx", "float32"))
+    (file,) = export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, reporter=reporter)
+    assert file.file is not None
     folder = run.export / name / "web"
     shutil.rmtree(folder, ignore_errors=True)  # what an earlier version left
     for source in [*sorted(PAGE.iterdir()), *(library / target for target in FILES.values())]:
         write_bytes(folder / source.name, source.read_bytes())
-    write_bytes(folder / "student.onnx", (run.export / file["file"]).read_bytes())
+    write_bytes(folder / "student.onnx", (run.export / file.file).read_bytes())
     write_text(folder / "LICENSES.txt", LICENSES)
-    write_json(folder / "model.json", describe(run, name, facts))
+    write_json(folder / "model.json", describe(run, name, exported_student(run, name)))
     return folder
 
 
-def describe(run: Run, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the page tells about the student: the content of model.json."""
+def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
+    """What the page says about the student: the content of model.json."""
     comparison = read_json(run.comparison / "comparison.json")
     numbers = next(s for s in comparison["students"] if s["name"] == name)
     attribution = run.images / "ATTRIBUTION.txt"
     return {
         "name": name,
-        "classes": facts["classes"],
-        "threshold": facts["threshold"],
-        "size": facts["size"],
+        "classes": facts.classes,
+        "threshold": facts.threshold,
+        "size": facts.size,
         "bytes": numbers["bytes"],
-        "accuracy": facts["accuracy"],
-        "confidence": facts["confidence"],
-        "test_photos": facts["test_photos"],
+        "accuracy": asdict(facts.accuracy),
+        "confidence": facts.confidence,
+        "test_photos": facts.test_photos,
         "teacher": " + ".join(comparison["teacher"]["models"]),
-        "weights_sha256": facts["weights_sha256"],
+        "weights_sha256": facts.weights_sha256,
         "attribution": attribution.read_text("utf-8", errors="replace").strip() if attribution.is_file() else "",
     }

@@ -41,8 +41,8 @@ function describe() {
   at("lead").textContent = `Which of these does it show: ${names}? The model runs in your browser; photos never leave this device.`;
   const a = model.accuracy;
   at("about").textContent =
-    `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Right on ${percent(a.value)} ` +
-    `(${Number((100 * model.confidence).toFixed(1))} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) of ${model.test_photos} test photos.`;
+    `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Accuracy ${percent(a.value)} ` +
+    `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${model.test_photos} test photos.`;
   at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
 }
 

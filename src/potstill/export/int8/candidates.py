@@ -1,4 +1,4 @@
-"""int8, rung by rung: the ways to round a student that are tried. The one that comes nearest to it on val is taken."""
+"""The candidates for an int8 file: ways to round a student. The one that comes nearest to it on val is kept."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ CALIBRATION_PHOTOS = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rung:
+class Candidate:
     """One way to an int8 file."""
 
     name: str
@@ -28,11 +28,11 @@ class Rung:
     """Train on with rounding first."""
 
 
-LADDER = (
-    Rung(name="training views"),
-    Rung(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
-    Rung(name="sensitive layers in float", plain_photos=True, percentile=True, float_layers=True),
-    Rung(name="quantization-aware distillation", float_layers=True, aware=True),
+CANDIDATES = (
+    Candidate(name="training views"),
+    Candidate(name="plain photos, 99.999th percentile", plain_photos=True, percentile=True),
+    Candidate(name="sensitive layers in float", plain_photos=True, percentile=True, float_layers=True),
+    Candidate(name="quantization-aware distillation", float_layers=True, aware=True),
 )
 
 
@@ -50,9 +50,9 @@ def calibration_photos(run: Run, info: ModelInfo, *, plain: bool, most: int = CA
     return Renderer(store, rows, views, info.size)(picked, np.arange(len(picked)) % views.shape[1])
 
 
-def write_calibration(run: Run, info: ModelInfo, rung: Rung, folder: Path) -> Path:
-    """The rung's photos as a file for `Conversion.calibration`."""
-    path = folder / f"calibration-{'plain' if rung.plain_photos else 'views'}.npy"
+def write_calibration(run: Run, info: ModelInfo, candidate: Candidate, folder: Path) -> Path:
+    """The candidate's photos as a file for `Conversion.calibration`."""
+    path = folder / f"calibration-{'plain' if candidate.plain_photos else 'views'}.npy"
     if not path.is_file():
-        np.save(path, calibration_photos(run, info, plain=rung.plain_photos))
+        np.save(path, calibration_photos(run, info, plain=candidate.plain_photos))
     return path
