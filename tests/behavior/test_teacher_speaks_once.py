@@ -25,6 +25,6 @@ def test_another_student_asks_the_teacher_nothing(
     assert asked["teacher"] == 0
     assert asked["student"] > 0
     before, after = tiny_run.comparison, result.comparison
-    assert [s["size"] for s in after["students"]] == [32, 48], "the first student stays in the comparison"
-    assert after["teacher"]["accuracy"] == before["teacher"]["accuracy"]
-    assert after["students"][0]["distilled"]["accuracy"] == before["students"][0]["distilled"]["accuracy"]
+    assert [s.size for s in after.students] == [32, 48], "the first student stays in the comparison"
+    assert after.teacher.accuracy == before.teacher.accuracy
+    assert after.students[0].distilled.accuracy == before.students[0].distilled.accuracy

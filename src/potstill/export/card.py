@@ -1,26 +1,29 @@
 """The model card: README.md beside the exported files, in the model hub's format. It says what the run measured."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
 from potstill.export.results import formats_table, read_results
+from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
+from potstill.run.results import Comparison, StudentResult, read_comparison
 
 
 def write_card(run: Run, student: str) -> None:
     """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
     facts = read_results(run)["students"][student]
-    comparison = read_json(run.comparison / "comparison.json")
-    numbers = next(s for s in comparison["students"] if s["name"] == student)
+    comparison = read_comparison(run.comparison / "comparison.json")
+    numbers = comparison.student(student)
     info = read_json(run.students / student / f"seed-{facts['seed']}" / facts["arm"] / "model.json")
-    parts = [_front_matter(student, facts, numbers, info), _text(student, facts, comparison, numbers, info)]
+    parts = [_front_matter(student, facts, info), _text(student, facts, comparison, numbers, info)]
     write_text(run.export / student / "README.md", "\n".join(parts))
 
 
-def _front_matter(student: str, facts: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]) -> str:
+def _front_matter(student: str, facts: dict[str, Any], info: dict[str, Any]) -> str:
     """What the hub reads. The license is not guessed: the owner of the photos and weights has to set it."""
     accuracy = facts["accuracy"]["value"]
     return f"""---
@@ -52,22 +55,21 @@ model-index:
 
 
 def _text(
-    student: str, facts: dict[str, Any], comparison: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]
+    student: str, facts: dict[str, Any], comparison: Comparison, numbers: StudentResult, info: dict[str, Any]
 ) -> str:
     classes = facts["classes"]
-    teacher = comparison["teacher"]
-    confidence = f"{comparison['confidence']:.0%}"
+    teacher = comparison.teacher
+    confidence = f"{comparison.confidence:.0%}"
     per_class = "\n".join(
-        f"| {row['class']} | {row['photos']} | {row['distilled']:.1%} | {row['teacher']:.1%} |"
-        for row in numbers["per_class"]
+        f"| {row.name} | {row.photos} | {row.distilled:.1%} | {row.teacher:.1%} |" for row in numbers.per_class
     )
-    trained_from = "from scratch" if not numbers["pretrained"] else _source(info["weights"])
+    trained_from = "from scratch" if not numbers.pretrained else _source(info["weights"])
     return f"""# {student}: {_listed(classes)}
 
 A small image classifier: it tells which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
-from {_listed(teacher["models"])} with Potstill.
-It has {numbers["parameters"]:,} parameters and takes
-{numbers["macs"] / 1e6:.0f} million multiply-accumulates per photo of {facts["size"]} x {facts["size"]} pixels.
+from {_listed(teacher.models)} with Potstill.
+It has {numbers.parameters:,} parameters and takes
+{numbers.macs / 1e6:.0f} million multiply-accumulates per photo of {facts["size"]} x {facts["size"]} pixels.
 
 ## What it is for
 
@@ -88,12 +90,12 @@ On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; i
 
 | | accuracy |
 |---|--:|
-| this model (seed {facts["seed"]}) | {_interval(facts["accuracy"])} |
-| this architecture, distilled, mean of {comparison["seeds"]} seed(s) | {_interval(numbers["distilled"]["accuracy"])} |
-| the same, trained without the teacher | {_interval(numbers["alone"]["accuracy"])} |
-| the teacher | {_interval(teacher["accuracy"])} |
+| this model (seed {facts["seed"]}) | {_interval(Interval(**facts["accuracy"]))} |
+| this architecture, distilled, mean of {comparison.seeds} seed(s) | {_interval(numbers.distilled.accuracy)} |
+| the same, trained without the teacher | {_interval(numbers.alone.accuracy)} |
+| the teacher | {_interval(teacher.accuracy)} |
 
-{numbers["verdict"]}
+{numbers.verdict}
 
 | class | test photos | this architecture | teacher |
 |---|--:|--:|--:|
@@ -101,7 +103,7 @@ On {facts["test_photos"]:,} test photos that nothing was trained or chosen on; i
 
 ## The files
 
-Each was run by its own runtime on the test photos, on one thread of {comparison["environment"]["processor"]}.
+Each was run by its own runtime on the test photos, on one thread of {comparison.environment.processor}.
 
 {formats_table(facts["files"])}
 ## Data and licenses
@@ -115,7 +117,7 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 
 - The numbers hold for photos like the test photos: same cameras, places and seasons. Elsewhere, test again.
 - It always answers with one of its classes, whatever the photo shows; use the threshold.
-- A difference of accuracy below about {numbers["smallest_visible_difference"]:.1%} cannot be seen with so many photos.
+- A difference of accuracy below about {numbers.smallest_visible_difference:.1%} cannot be seen with so many photos.
 - Files marked "not run" could not be run on the machine that made them.
 """
 
@@ -146,9 +148,9 @@ def _source(weights: dict[str, Any]) -> str:
     return f"{weights.get('source', 'unknown')}, license {weights.get('license') or 'not stated'}"
 
 
-def _interval(value: dict[str, float]) -> str:
-    return f"{value['value']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
