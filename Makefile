@@ -1,12 +1,15 @@
-# The two commands: `make demo` runs the main job on real photos, `make test` passes the tests.
+# `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones.
 # Each makes its own .venv from the package index; nothing else on the machine is touched.
 PYTHON ?= python3
+# Processes that run tests. Tests that share a file or an export stay in one process.
+WORKERS ?= 2
 BIN = .venv/bin
 STAMP = .venv/.installed
+PARALLEL = -n $(WORKERS) --dist loadgroup
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test browser check format clean
+.PHONY: demo test test-fast browser check format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,7 +20,11 @@ demo: $(STAMP)
 	$(BIN)/potstill demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not browser" $(ARGS)
+	$(BIN)/python -m pytest -m "not browser" $(PARALLEL) $(ARGS)
+
+# Unit and property tests, without those marked slow.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not browser and not slow" $(PARALLEL) tests/unit tests/property $(ARGS)
 
 # Pages in a real Chromium: needs Debian's package chromium, and npm for the web export.
 browser: $(STAMP)

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,37 @@ from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
+# A shell that starts pytest in the background lets it, and the programs that it tests, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt from this run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` a file stays in one process, and so do files that would make the same run twice."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    with_run = {item.path for item in items if "tiny_run" in getattr(item, "fixturenames", ())}
+    for item in items:
+        folder = item.path.parent.name
+        shared = folder == "export" or (folder == "unit" and item.path in with_run)
+        item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_and_short_timings() -> None:
     torch.set_num_threads(1)
     timing.PROBE_SECONDS = 0.01  # how fast a model is on this machine matters to no test
+
+
+@pytest.fixture(scope="module")
+def short_heads() -> Iterator[None]:
+    """Heads take 60 steps instead of 500, in tests that ask what is computed and not how well it learns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.teacher.heads.MIN_STEPS", 60)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,11 @@ def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def percent(confidence: float) -> str:
+    """The confidence of an interval in words: `95%`, `97.5%`."""
+    return f"{100 * confidence:g}%"
+
+
 def mcnemar(first_right: Array, second_right: Array) -> tuple[int, int, float]:
     """Exact McNemar test of two models on the same photos.
 

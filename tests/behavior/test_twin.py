@@ -1,6 +1,7 @@
 """The twin is the student, but for its targets. And targets matter: shuffled soft labels must lose."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_student_and_twin_differ_in_their_targets_only(
         assert torch.equal(ours.targets, theirs.targets)
     assert student["batches"][0].teacher_features.shape[1] > 0
     assert twin["batches"][0].teacher_features.shape[1] == 0
+
+
+def test_the_twin_learns_from_labeled_photos_only_for_as_many_steps(
+    run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = np.load(run_copy.images / "index.npy")
+    train = PixelStore(run_copy.images).rows("train")
+    index["label"][train[::2]] = -1
+    np.save(run_copy.images / "index.npy", index)
+    student = captured(run_copy, monkeypatch, job(tmp_path / "a", DISTILLED))
+    twin = captured(run_copy, monkeypatch, job(tmp_path / "b", RECIPE))
+    assert student["schedule"] == twin["schedule"]
+    # Views may be blended with those of photos that have lost their labels here, so a target can be less than 1.
+    assert all((batch.targets.sum(-1) >= 0.5).all() for batch in twin["batches"])
+    assert any((batch.targets.sum(-1) == 0).any() for batch in student["batches"])
 
 
 def test_seeds_differ_in_weights_and_order(
@@ -203,3 +219,15 @@ def _taught(folder: Path, recipe: Recipe, run: Run) -> float:
     Stage(folder, folder.name).begin(one.inputs())
     train_job(one, run, "cpu", lambda step: None)
     return _test_accuracy(run, folder)
+
+
+def test_every_loss_term_is_logged_by_name_for_student_and_twin(tiny_run: "potstill.Result") -> None:
+    trained = tiny_run.run.students / tiny_run.students[0] / "seed-0"
+    names = {"distilled": {"labels", "distillation", "features"}, "alone": {"labels"}}
+    for arm, expected in names.items():
+        lines = [json.loads(line) for line in (trained / arm / "metrics.jsonl").read_text("utf-8").splitlines()]
+        assert len(lines) >= 5
+        for line in lines:
+            terms = {name.removeprefix("loss/"): value for name, value in line.items() if name.startswith("loss/")}
+            assert terms.keys() == expected, arm
+            assert sum(terms.values()) == pytest.approx(line["loss"], rel=1e-4)

@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.support import CLASSES, TINY, draw_photo, flags
 from tests.support import potstill as command
@@ -108,17 +110,43 @@ def test_a_model_file_that_was_swapped_is_refused(tiny_run: "potstill.Result", t
         potstill.load(folder)
 
 
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any step of any training is an AssertionError, whoever imported `fit` under whatever name."""
+
+    def step(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+
+
+def _made(folder: Path) -> dict[Path, int]:
+    """When the files of the long stages were written."""
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in (".safetensors", ".npy", ".npz", ".bin")}
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_finished_run_is_found_again_and_nothing_is_made_twice(
-    photos: Path, tiny_run: "potstill.Result", in_folder: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tiny_run: "potstill.Result", in_folder: Path
 ) -> None:
     name = pipeline.new_run_name(photos, "efficientnet_lite0")
     shutil.copytree(tiny_run.path, in_folder / "runs" / name)
-    before = {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
-    monkeypatch.setattr("potstill.training.loop.fit", None)
+    before = _made(in_folder / "runs" / name)
     again = potstill.distill(photos, settings=TINY, reporter=Reporter(quiet=True))
     assert again.path == Path("runs") / name
-    assert before == {p: p.stat().st_mtime_ns for p in (in_folder / "runs" / name).rglob("*.safetensors")}
+    assert before == _made(in_folder / "runs" / name)
     assert again.verdicts() == tiny_run.verdicts()
+
+
+@pytest.mark.parametrize("lost", ["2_teacher", "4_students/mobilenetv1_025-32px/seed-1/alone"])
+@pytest.mark.usefixtures("no_training")
+def test_a_training_of_anything_would_have_been_noticed(
+    lost: str, photos: Path, run_copy: "potstill.run.folder.Run"
+) -> None:
+    for name in ("done.json", "model.json"):
+        (run_copy.path / lost / name).unlink()
+    with pytest.raises(AssertionError, match="something was trained"):
+        potstill.distill(photos, settings=TINY, run=run_copy.path, reporter=Reporter(quiet=True))
 
 
 def test_dry_run_says_time_and_disk_and_makes_nothing(

@@ -41,6 +41,7 @@ RECIPES = {
     "kl-features": replace(TWIN, temperature=3.0, distill_weight=1.0, feature_weight=1.0, task_weight=0.3),
     "logit-mse": replace(TWIN, method="logit_mse", distill_weight=1.0, task_weight=0.0),
     "dist": replace(TWIN, method="dist", temperature=2.0, distill_weight=1.0, task_weight=0.0),
+    "dkd": replace(TWIN, method="dkd", temperature=2.0, distill_weight=1.0, task_weight=0.3),
 }
 
 
@@ -56,21 +57,36 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def drawn_run(run_copy: Run) -> Run:
     """The tiny run with drawn soft labels: those of a teacher that is trained here differ from machine to machine."""
-    store = PixelStore(run_copy.images)
-    photos, views = (np.load(run_copy.soft_labels / f"{name}.npy") for name in ("photos", "views"))
+    _draw_soft_labels(run_copy, classes=3)
+    return run_copy
+
+
+@pytest.fixture
+def five_classes_run(run_copy: Run) -> Run:
+    """The same with five classes, which "dkd" needs: the photos are given drawn labels too."""
+    index = np.load(run_copy.images / "index.npy")
+    index["label"] = np.random.default_rng(5).integers(5, size=len(index))
+    np.save(run_copy.images / "index.npy", index)
+    (run_copy.images / "classes.txt").write_text("a\nb\nc\nd\ne\n", "utf-8")
+    _draw_soft_labels(run_copy, classes=5)
+    return run_copy
+
+
+def _draw_soft_labels(run: Run, *, classes: int) -> None:
+    store = PixelStore(run.images)
+    photos, views = (np.load(run.soft_labels / f"{name}.npy") for name in ("photos", "views"))
     generator = np.random.default_rng(7)
-    labels = mixed_labels(store, photos, views, 3)
+    labels = mixed_labels(store, photos, views, classes)
     logits = 3 * labels + generator.normal(0, 1, labels.shape)
-    features = labels @ generator.normal(0, 1, (3, 16)) + generator.normal(0, 0.5, (*views.shape, 16))
+    features = labels @ generator.normal(0, 1, (classes, 16)) + generator.normal(0, 0.5, (*views.shape, 16))
     for name, values in (("logits", logits), ("features", features)):
-        path = run_copy.soft_labels / f"{name}.npy"
+        path = run.soft_labels / f"{name}.npy"
         path.unlink()
         writer = RowWriter(path, values.shape, np.float16)
         writer.write(values)
         writer.close()
     statistics = {"mean": features.mean((0, 1)), "std": features.std((0, 1))}
-    np.savez(run_copy.soft_labels / "statistics.npz", **{n: v.astype(np.float32) for n, v in statistics.items()})
-    return run_copy
+    np.savez(run.soft_labels / "statistics.npz", **{n: v.astype(np.float32) for n, v in statistics.items()})
 
 
 def losses_of(recipe: Recipe, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -105,11 +121,12 @@ def expected() -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("tiny_run", "float64")  # the run is made before float64 is turned on
 def test_the_first_twenty_losses(
-    name: str, drawn_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    found = losses_of(RECIPES[name], drawn_run, tmp_path / "job", monkeypatch)
+    run = request.getfixturevalue("five_classes_run" if name == "dkd" else "drawn_run")
+    found = losses_of(RECIPES[name], run, tmp_path / "job", monkeypatch)
     assert len(found) == STEPS
     if request.config.getoption("--update-golden"):
         kept = expected() if EXPECTED.is_file() else {}
@@ -132,6 +149,14 @@ def test_a_small_change_of_training_does_not_pass(
 ) -> None:
     found = losses_of(replace(RECIPES["kl-features"], **change), drawn_run, tmp_path / "job", monkeypatch)
     assert found != pytest.approx(expected()["kl-features"], rel=100 * TOLERANCE)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_small_change_of_dkd_does_not_pass(
+    five_classes_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = losses_of(replace(RECIPES["dkd"], temperature=2.01), five_classes_run, tmp_path / "job", monkeypatch)
+    assert found != pytest.approx(expected()["dkd"], rel=100 * TOLERANCE)
 
 
 def test_the_file_has_no_line_that_nobody_checks() -> None:

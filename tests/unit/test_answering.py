@@ -24,6 +24,8 @@ from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
 from potstill.run.files import read_json
 
+pytestmark = pytest.mark.usefixtures("short_heads")
+
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000
 TEACHER = TeacherConfig(
@@ -53,6 +55,7 @@ def test_the_graph_says_what_torch_says_for_any_number_of_photos(tmp_path: Path,
             assert np.abs(exact - graph).max() < 1e-4 * max(np.abs(exact).max(), 1)
 
 
+@pytest.mark.slow
 def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +95,7 @@ def labeled(store: PixelStore, folder: Path, runtime: str) -> tuple[dict, np.nda
     return read_json(run.teacher / "precision.json"), features
 
 
+@pytest.mark.slow
 def test_soft_labels_are_the_same_in_both(store: PixelStore, tmp_path: Path) -> None:
     in_torch, exact = labeled(store, tmp_path / "torch", "torch")
     in_graph, others = labeled(store, tmp_path / "graph", "onnxruntime")

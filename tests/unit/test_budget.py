@@ -22,6 +22,22 @@ def test_candidates_fit_and_are_different_models() -> None:
         assert 4 * parameters_of(built) / 1e6 <= 5.0
 
 
+def test_a_limit_of_time_holds_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "milliseconds_of", lambda model: model.info.size / 10)
+    settings = {"budget.max_milliseconds": 10.0, "budget.max_mmacs": 100.0, "student.weights": "none"}
+    names = budget.candidates(from_mapping(settings), classes=3)
+    assert {name.split("@")[1] for name in names} == {"96"}
+
+
+def test_as_many_candidates_as_set_and_the_costliest_first() -> None:
+    settings = {"budget.max_mmacs": 100.0, "student.weights": "none"}
+    three, one = (
+        budget.candidates(from_mapping({**settings, "budget.candidates": count}), classes=3) for count in (3, 1)
+    )
+    assert len(three) == 3
+    assert one == three[:1]
+
+
 def test_nothing_fits_names_the_smallest() -> None:
     config = from_mapping({"budget.max_megabytes": 0.1, "student.weights": "none"})
     with pytest.raises(ConfigError, match=r"mobilenetv1_025@96, has 0\.\d+ MB"):

@@ -86,6 +86,7 @@ def test_no_compiler_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decided() == (False, {})
 
 
+@pytest.mark.slow
 def test_the_real_compiler_gives_the_same_losses_and_leaves_the_model_alone() -> None:
     plain = model()
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
@@ -96,6 +97,7 @@ def test_the_real_compiler_gives_the_same_losses_and_leaves_the_model_alone() ->
     assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_compiled_training_ends_like_a_plain_one(run_copy: Run, tmp_path: Path) -> None:
     soft = run_copy.stage("3_soft_labels").digest()
     plain = Recipe(epochs=1, batch_size=8, lr=5e-4, weight_decay=0.02, ema=0.9, dtype="float32", soft_labels=soft)

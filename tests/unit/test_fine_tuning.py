@@ -16,12 +16,14 @@ from potstill.models.classifier import build, describe, load
 from potstill.run.files import read_json
 from potstill.run.folder import Run
 
+pytestmark = pytest.mark.usefixtures("short_heads")
+
 NAME = TINY["teacher.model"][0]
 
 
 def teacher_of(train: str, **settings: float) -> TeacherConfig:
     return TeacherConfig(
-        model=(NAME,), weights="package", size=64, probe_views=2, dropout=0.0, min_gain=0, train=train, **settings
+        model=(NAME,), weights="package", size=64, probe_views=2, folds=0, min_gain=0, train=train, **settings
     )
 
 

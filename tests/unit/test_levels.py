@@ -46,7 +46,8 @@ def some_pixels(size: int = 64) -> torch.Tensor:
         ("densenet121", 1024, 1024 + 2 * (256 + 512 + 1024 + 1024)),
         ("vit_tiny_patch16_224", 192, 192 + 2 * 4 * 192),  # every third of twelve
         ("convnext_atto", 320, 320 + 2 * (40 + 80 + 160 + 320)),
-        ("vgg11", 4096, 4096 + 2 * (128 + 256 + 512 + 512)),  # six maps, four of them
+        # Six maps, four of them; half a gigabyte of weights.
+        pytest.param("vgg11", 4096, 4096 + 2 * (128 + 256 + 512 + 512), marks=pytest.mark.slow),
     ],
 )
 @torch.inference_mode()
@@ -94,6 +95,7 @@ def test_a_model_that_tells_other_widths_than_it_has_has_its_last_features(monke
     assert model(some_pixels()).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
     model = of(LITE, 4)
     assert same_features(model, fold(model, Precision(CPU)), CPU)
@@ -135,6 +137,7 @@ def test_its_head_sees_all_and_students_learn_the_last_features(folds: int, stor
     assert np.abs(said - told).max(-1).min(0) == pytest.approx(0, abs=0.02), "each photo by one of the heads"
 
 
+@pytest.mark.slow
 def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Path) -> None:
     sizes = []
     for penalty in (0.0, 0.02, 0.5):

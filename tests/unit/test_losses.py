@@ -1,13 +1,14 @@
 """The losses by their properties, against finite differences, and against torch's and timm's own."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, get_args, get_type_hints
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from potstill.config.schema import StudentConfig
 from potstill.errors import ConfigError
 from potstill.training import losses
 
@@ -21,10 +22,7 @@ def logits(seed: int, *, classes: int = C, scale: float = 3.0) -> Tensor:
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5, 0])
 
 DISTILLATION = {
-    "kl": lambda s, t: losses.distill_loss(s, t, temperature=3.0),
-    "logit_mse": losses.logit_mse_loss,
-    "dist": lambda s, t: losses.dist_loss(s, t, temperature=2.0),
-    "dkd": lambda s, t: losses.dkd_loss(s, t, LABELS, temperature=3.0),
+    name: lambda s, t, method=method: method.loss(s, t, LABELS, 2.0) for name, method in losses.METHODS.items()
 }
 by_method = pytest.mark.parametrize("loss", DISTILLATION.values(), ids=DISTILLATION.keys())
 
@@ -176,6 +174,15 @@ def test_methods_that_carry_nothing_with_few_classes_are_refused(method: str, to
     assert "feature_weight" in str(caught.value), "the message names a way out"
     losses.check_method(method, enough)
     losses.check_method("kl", 2)
+
+
+def test_the_setting_offers_the_losses_that_are_registered() -> None:
+    assert set(get_args(get_type_hints(StudentConfig)["method"])) == set(losses.METHODS)
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no loss 'dkt'. Did you mean 'dkd'\?\n  There are: kl, "):
+        losses.check_method("dkt", 10)
 
 
 def test_shapes_must_agree() -> None:

@@ -1,6 +1,7 @@
 """Labels that flow to photos that look alike, and a head that learns from them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,18 @@ from tests import support
 from tests.support import TINY, context_of, make_photos, run_on
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import blended, draw_views, mixed_labels, one_hot
 from potstill.metrics import softmax
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.teacher import propagation
+from potstill.teacher.probe import Probe
 from potstill.teacher.propagation import Graph, joined
+
+pytestmark = pytest.mark.usefixtures("short_heads")
 
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +140,29 @@ def test_where_every_view_is_a_blend_val_says_how_sure_the_teacher_is(few: Pixel
     teach(run, mix=1.0)
     meta = SoftLabels.open(run).meta
     assert meta["train_top_probability"] == meta["val_top_probability"] > 1 / 3
+
+
+def test_no_out_of_fold_head_learns_from_photos_of_its_fold(
+    few: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, learn_folds = Probe._fit, Probe.learn_folds
+    learned: dict[str, np.ndarray] = {}
+
+    def recording(self: Probe, name: str, belief: np.ndarray, allowed: np.ndarray, *others: Any) -> Any:
+        learned[name] = allowed.copy()
+        return fit(self, name, belief, allowed, *others)
+
+    def both_ways(self: Probe, reporter: Reporter, *, from_all: bool) -> None:
+        learn_folds(self, reporter, from_all=True)
+
+    monkeypatch.setattr(Probe, "_fit", recording)
+    monkeypatch.setattr(Probe, "learn_folds", both_ways)
+    teach(run_on(few, tmp_path / "run"))
+    labeled = few.rows("train")
+    fold = fold_of(few, labeled, 2)
+    assert set(fold) == {0, 1}
+    for number in (0, 1):
+        for name in (f"fold-{number}", f"fold-{number}-all-0", f"fold-{number}-all-1"):
+            allowed = learned[name][: len(labeled)]
+            assert (allowed == (fold != number)).all(), name
+    assert learned["head"][: len(labeled)].all()

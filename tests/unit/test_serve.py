@@ -3,7 +3,9 @@
 import re
 import socket
 import sys
+from inspect import signature
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from tests.support import draw_photo
 
 import potstill
+from potstill.cli.runs import serve as command_serve
 from potstill.deploy import serve as serving
 from potstill.deploy.predictor import load_predictor
 from potstill.deploy.serve import Answer, Served, answer_page, load_models, serve
@@ -113,3 +116,21 @@ def test_a_port_that_is_taken_is_told_before_models_are_loaded(
             serve(tiny_run.path, port=taken.getsockname()[1], block=False)
     with pytest.raises(PotstillError, match="cannot be served on nowhere"):
         serve(tiny_run.path, host="nowhere.invalid", port=0, block=False)
+
+
+def test_the_page_is_for_this_machine_and_forgets_photos(
+    tiny_run: "potstill.Result", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless told otherwise it listens on loopback, is not shared through anyone's server, and sends no statistics."""
+    gradio = MagicMock()
+    page = gradio.Blocks.return_value.__enter__.return_value
+    page.launch.return_value = (None, "http://127.0.0.1:7860/", None)
+    monkeypatch.setattr("potstill.deploy.serve._gradio", lambda: gradio)
+    serve(tiny_run.path, port=0, block=False)
+    made, launched = gradio.Blocks.call_args.kwargs, page.launch.call_args.kwargs
+    assert launched["server_name"] == "127.0.0.1"
+    assert launched["share"] is False
+    assert launched["max_file_size"] == "20mb"
+    assert made["delete_cache"] == (600, 600), "the page says ten minutes"
+    assert made["analytics_enabled"] is False
+    assert signature(command_serve).parameters["host"].default == "127.0.0.1"

@@ -106,3 +106,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         found = difference(first, second, confidence=0.95, resamples=400)
         hits += found.low <= 0.05 <= found.high
     assert hits >= 51
+
+
+def test_intervals_of_other_confidence_are_refused(pair: tuple[Run, Run]) -> None:
+    edit(pair[1].comparison / "comparison.json", lambda c: c.update(confidence=0.975))
+    with pytest.raises(DataError, match=r"has 95% intervals, the other 97\.5%"):
+        side_by_side([run.path for run in pair])

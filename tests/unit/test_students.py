@@ -69,6 +69,14 @@ def _pilot(folder: Path, recipe: Recipe, right: np.ndarray) -> Job:
     return Job(folder, "mobilenetv1_025", 32, "none", 0, recipe)
 
 
+def _training(folder: Path, settings: dict[str, object]) -> _Training:
+    """Of one student, before anything is trained."""
+    config = from_mapping({"student.models": ["mobilenetv1_025"], "teacher.model": ["resnet18"], **settings})
+    photos = Folder(folder, ("a", "b"), (PhotoFile(folder / "1.png", "train", 0),), flat=False)
+    plan = make_plan(photos, config).students
+    return _Training(plan.students[0], plan, None, context_of(Run(folder)))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("settings", "student_right", "taught"),
     [
@@ -81,16 +89,37 @@ def _pilot(folder: Path, recipe: Recipe, right: np.ndarray) -> Job:
 def test_a_teacher_that_does_harm_on_val_is_left_out_where_weights_are_auto(
     tmp_path: Path, settings: dict[str, object], student_right: int, taught: bool
 ) -> None:
-    config = from_mapping({"student.models": ["mobilenetv1_025"], "teacher.model": ["resnet18"], **settings})
-    folder = Folder(tmp_path, ("a", "b"), (PhotoFile(tmp_path / "1.png", "train", 0),), flat=False)
-    plan = make_plan(folder, config).students
     photos = np.arange(200)  # the two are wrong on others
     candidates = {"distilled": [STUDENT], "alone": [TWIN]}
     pilots = {
         "distilled": [_pilot(tmp_path / "distilled", STUDENT, photos < student_right)],
         "alone": [_pilot(tmp_path / "alone", TWIN, photos >= 40)],
     }
-    training = _Training(plan.students[0], plan, None, context_of(Run(tmp_path)))  # type: ignore[arg-type]
-    distilled, alone = training.choose(candidates, pilots)
+    distilled, alone = _training(tmp_path, settings).choose(candidates, pilots)
     assert alone == TWIN
     assert distilled == (STUDENT if taught else TWIN)
+
+
+def test_each_arm_takes_the_pilot_that_val_is_surest_of(tmp_path: Path) -> None:
+    right = {0: 150, 1: 190, 2: 170}
+    candidates = {
+        "distilled": [replace(STUDENT, lr=lr) for lr in (1e-3, 2e-3, 3e-3)],
+        "alone": [replace(TWIN, label_smoothing=share) for share in (0.0, 0.1, 0.2)],
+    }
+    pilots = {
+        arm: [
+            _pilot(tmp_path / f"{arm}-{number}", recipe, np.arange(200) < right[number])
+            for number, recipe in enumerate(recipes)
+        ]
+        for arm, recipes in candidates.items()
+    }
+    chosen = _training(tmp_path, {}).choose(candidates, pilots)
+    assert chosen == (candidates["distilled"][1], candidates["alone"][1])
+
+
+def test_candidates_of_the_twin_have_the_students_schedule(tmp_path: Path) -> None:
+    settings = {"student.lr_factors": [1.0, 0.5], "twin.label_smoothing": [0.0, 0.1]}
+    shared = replace(TWIN, epochs=7, batch_size=16, weight_decay=0.02, ema=0.99, crop_pct=0.9)
+    twins = replace(_training(tmp_path, settings).student, shared=shared).alone()
+    assert {(twin.lr, twin.label_smoothing) for twin in twins} == {(r, s) for r in (1e-3, 5e-4) for s in (0.0, 0.1)}
+    assert {replace(twin, lr=1e-3, label_smoothing=0.0) for twin in twins} == {shared}

@@ -71,3 +71,31 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] < 1e-3
+
+
+def test_the_kept_weights_are_the_average_over_the_steps(tmp_path: Path) -> None:
+    """Early on the share of the past is at most (1 + step) / (10 + step), then it is `ema`."""
+    schedule = Schedule(steps=20, lr=1e-2, weight_decay=0.0, ema=0.6)
+    trained = model()
+    weight = trained["model"][0].weight
+    expected = weight.detach().clone()
+    last = torch.empty_like(expected)
+
+    def after_step(step: int, loss: float) -> None:
+        share = min(0.6, step / (9 + step))
+        expected.mul_(share).add_((1 - share) * weight.detach())
+        last.copy_(weight.detach())
+
+    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(trained["model"](data[0]), data[1], reduction="none")
+
+    fit(trained, batch, loss, schedule, CPU, checkpoint=tmp_path / "checkpoint", after_step=after_step)
+    assert torch.allclose(weight, expected, atol=1e-6)
+    assert not torch.allclose(last, expected, atol=1e-4)
+
+
+def test_matrices_decay_and_biases_and_norms_do_not(tmp_path: Path) -> None:
+    trained, before = model(), model().state_dict()
+    train(trained, tmp_path / "checkpoint", factor=0.0)  # no gradient: whatever moves is decay
+    for name, parameter in trained.named_parameters():
+        assert torch.equal(parameter, before[name]) == (parameter.ndim == 1), name

@@ -236,3 +236,16 @@ def test_plain_view_is_the_center_square(store: PixelStore) -> None:
     row = int(store.rows("val")[0])
     view = plain_views(store, np.array([row]))[0]
     assert (render(store, row, view, 80) == np.asarray(store.photo(row))[:, 8:88]).all()
+
+
+def test_the_partner_is_blended_in_as_its_own_view_of_the_same_number(store: PixelStore) -> None:
+    rows = store.rows("train")
+    views = draw_views(store, rows, 3, ViewsConfig(mix=1.0))
+    shown = Renderer(store, rows, views, 24)(np.zeros(3, int), np.arange(3))
+    for number, view in enumerate(views[0]):
+        (partner,) = np.flatnonzero(rows == view["partner"])
+        own, other = view.copy(), views[partner, number].copy()
+        own["partner"] = other["partner"] = -1
+        one, two = (render(store, int(rows[n]), v, 24).astype(float) for n, v in ((0, own), (partner, other)))
+        expected = view["weight"] * one + (1 - view["weight"]) * two
+        assert np.abs(shown[number] - expected).max() <= 2, "but for the rounding of the weight"

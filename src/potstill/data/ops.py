@@ -11,6 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
+Op = Callable[[Image.Image, float], Image.Image]
+"""Of a picture of any size and a strength in [-1, 1], 0 for no change: the changed picture, of the same size."""
+
 PER_VIEW = 2
 """Changes of a view that has any."""
 FILL = (128, 128, 128)
@@ -49,15 +52,9 @@ def _tint(image: Image.Image, strength: float) -> Image.Image:
     return image.point([int(v) for f in factors for v in np.clip(np.round(f * levels), 0, 255)])
 
 
-OPS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
-    _rotate,
-    _shear_x,
-    _shear_y,
-    _gamma,
-    _blur,
-    _tint,
-)
-"""By number, as stored in a view plus one: 0 there is no change. New ones go to the end."""
+OPS: list[Op] = [_rotate, _shear_x, _shear_y, _gamma, _blur, _tint]
+"""By number, as stored in a view plus one: 0 there is no change. New ones go to the end, so that stored views keep
+their meaning; which op a new view gets depends on how many there are."""
 
 
 def draw_ops(share: float, strength: float, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

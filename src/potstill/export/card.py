@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from potstill import metrics
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
@@ -59,7 +60,7 @@ def _text(
 ) -> str:
     classes = facts["classes"]
     teacher = comparison.teacher
-    confidence = f"{comparison.confidence:.0%}"
+    confidence = metrics.percent(facts["confidence"])
     per_class = "\n".join(
         f"| {row.name} | {row.photos} | {row.distilled:.1%} | {row.teacher:.1%} |" for row in numbers.per_class
     )

@@ -19,6 +19,7 @@ from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.models.classifier import Classifier, load
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.run.results import read_comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Reference:
     """Every file is judged here."""
     milliseconds: float
     """Median of one photo on one thread, as for the files."""
+    confidence: float
+    """Of all intervals: the one of the run's comparison."""
 
     @classmethod
     def of(cls, run: Run, name: str, folder: Path) -> "Reference":
@@ -53,13 +56,14 @@ class Reference:
         deployable = Deployable(model, temperature=_temperature(model)).eval()
         val, _ = _tell(deployable, PixelStore(run.images), "val")
         test, milliseconds = _tell(deployable, PixelStore(run.images), "test")
-        return cls(run, name, folder, model, val, test, milliseconds)
+        confidence = read_comparison(run.comparison / "comparison.json").confidence
+        return cls(run, name, folder, model, val, test, milliseconds, confidence)
 
     def facts(self) -> dict[str, Any]:
         """For export.json."""
         info, photos = self.model.info, len(self.test.labels)
         right = int(np.sum(self.test.probabilities.argmax(-1) == self.test.labels))
-        low, high = metrics.wilson_interval(right, photos)
+        low, high = metrics.wilson_interval(right, photos, self.confidence)
         return {
             "model": info.name,
             "seed": int(info.trained["seed"]),
@@ -71,6 +75,7 @@ class Reference:
             "temperature": _temperature(self.model),
             "threshold": float(info.trained.get("threshold", 0.0)),
             "test_photos": photos,
+            "confidence": self.confidence,
             "accuracy": {"value": right / photos, "low": low, "high": high},
             "milliseconds": self.milliseconds,
         }

@@ -2,11 +2,11 @@
 
 format              1, of this file
 run, fingerprint    the run, and the digest of its student stage
-confidence          of all intervals
 environment         machine and versions, as in environment.json
 students            NAME → what its files are compared with:
     seed, arm, weights_sha256, size, crop, classes, temperature, threshold
     test_photos, accuracy {value, low, high}, milliseconds   of the torch student, one thread
+    confidence      of the intervals of the student and its files
     max_loss, min_agreement, min_rounded_agreement           the tolerance, as shares
     files           one `FileResult` per format and precision
 """
@@ -49,7 +49,7 @@ class FileResult:
     accuracy: float | None = None
     low: float | None = None
     high: float | None = None
-    """Wilson interval of the accuracy."""
+    """Wilson interval of the accuracy, of the student's `confidence`."""
     agreement: float | None = None
     """Share of test photos with the same class as the torch student."""
     max_difference: float | None = None
@@ -117,7 +117,6 @@ def open_results(run: Run, name: str, facts: dict[str, Any]) -> None:
             "format": 1,
             "run": run.path.name,
             "fingerprint": fingerprint,
-            "confidence": 0.95,
             "environment": environment(decide(MachineConfig())),
             "students": {**students, name: {**facts, "files": files}},
         },

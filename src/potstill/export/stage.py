@@ -242,7 +242,7 @@ class _Job:
         reason = found.wrong or self.tolerance.broken_by(*counts)
         held_to = self.tolerance.for_rounded() if result.precision == "int8" else self.tolerance
         failed = bool(found.wrong or held_to.broken_by(*counts))
-        low, high = metrics.wilson_interval(found.right, found.photos)
+        low, high = metrics.wilson_interval(found.right, found.photos, self.reference.confidence)
         return replace(
             result,
             status="failed" if failed else "ok",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from potstill import metrics
 from potstill.metrics import Interval
 from potstill.report import svg
 from potstill.report.read import Reliability
@@ -43,7 +44,7 @@ def differences(students: Sequence[StudentResult], confidence: float) -> str:
             svg.mark(x(d.value), y, f"dot {kind}"),
         ]
     summary = "; ".join(f"{name} {100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})" for name, d in rows)
-    title = f"Difference in accuracy with {confidence:.0%} interval"
+    title = f"Difference in accuracy with {metrics.percent(confidence)} interval"
     return svg.figure(width, bottom + 38, title, summary, parts)
 
 

@@ -118,8 +118,8 @@ def _students(files: RunFiles) -> Iterator[Finding]:
     if len(students) >= MANY_STUDENTS:
         yield Finding(
             "KD017",
-            f"{len(students)} students were measured. Of so many {files.comparison.confidence:.0%} intervals, "
-            f"about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by chance, and the "
+            f"{len(students)} students were measured. Of so many {metrics.percent(files.comparison.confidence)} "
+            f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by chance, and the "
             "best of them looks better than it is.",
         )
 

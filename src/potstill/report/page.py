@@ -8,6 +8,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from potstill import metrics
 from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
@@ -61,6 +62,7 @@ def render(files: RunFiles) -> str:
         lstrip_blocks=True,
     )
     environment.filters["pct"] = lambda value, digits=1: f"{100 * value:.{digits}f}\u00a0%"
+    environment.filters["confidence"] = lambda value: metrics.percent(value).replace("%", "\u00a0%")
     environment.filters["whole"] = lambda text: text.replace(" %", "\u00a0%").replace(" points", "\u00a0points")
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
     environment.filters["duration"] = duration

@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from potstill.errors import DataError
-from potstill.metrics import Interval
+from potstill.metrics import Interval, percent
 from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
@@ -63,8 +63,8 @@ class SideBySide:
     def notes(self) -> list[str]:
         """What the numbers of the table are."""
         return [
-            f"{self.test_photos:,} test photos, the same in all runs; {self.confidence:.0%} intervals over seeds and "
-            f"photos. Reference: {self.reference}.",
+            f"{self.test_photos:,} test photos, the same in all runs; {percent(self.confidence)} intervals over seeds "
+            f"and photos. Reference: {self.reference}.",
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
         ]
 
@@ -169,6 +169,13 @@ def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) 
             f"{first_name} and {name} cannot be compared: they have other classes.\n"
             f"  {first_name}: {_some(first.classes)}\n  {name}: {_some(other.classes)}\n"
             "  Train both with the same class folders (or the same --images.classes)."
+        )
+    confidences = [percent(files.comparison.confidence) for files in (first, other)]
+    if confidences[0] != confidences[1]:
+        raise DataError(
+            f"{first_name} and {name} cannot be compared: the one has {confidences[0]} intervals, the other "
+            f"{confidences[1]}.\n  Run `potstill distill` on one of them again with the --comparison.confidence of the "
+            "other; only its comparison is made again."
         )
     ours, theirs = _test_photos(first), _test_photos(other)
     only_ours, only_theirs = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()

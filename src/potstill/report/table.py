@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from potstill import metrics
 from potstill.monitoring.tables import text_table
 from potstill.run.layout import ARMS
 from potstill.run.results import ArmResult, Comparison, Costs, TeacherResult
@@ -23,8 +24,8 @@ def comparison_note(comparison: Comparison) -> str:
     seeds = comparison.seeds
     return (
         f"{comparison.test_photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{comparison.confidence:.0%} intervals over seeds and photos; NLL and ECE after temperature scaling on "
-        f"val; ms per photo in torch on one thread of {comparison.environment.processor}"
+        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
+        f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}"
     )
 
 

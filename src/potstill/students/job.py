@@ -32,6 +32,9 @@ from potstill.students.recipe import Job, Recipe
 from potstill.training import losses
 from potstill.training.loop import Callbacks, Schedule, Task, fit
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Pixels (B, 3, S, S) → features (B, D) and logits (B, C)."""
+
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""
 
@@ -116,8 +119,6 @@ class _Training:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(job.seed)  # after the model, so that the twin starts from the same weights
                 trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
-        if recipe.compile:  # of training only: val is measured by the plain model
-            model.both = torch.compile(model.both)  # type: ignore[method-assign]
         crops = CROPS if recipe.crop_pct == "auto" else (recipe.crop_pct,)
         return cls(job, run, store, soft, trained, _Val.of(store, crops, info.size), precision)
 
@@ -136,8 +137,11 @@ class _Training:
         recipe, steps = self.job.recipe, self.steps
         log = _Log(self.job.folder)
 
+        # Of training only: val is measured by the plain model.
+        forward: Forward = torch.compile(self.model.both) if recipe.compile else self.model.both
+
         def loss(data: Batch) -> Tensor:
-            terms = loss_terms(data, recipe, self.trained, self.precision)
+            terms = loss_terms(data, recipe, self.trained, self.precision, forward)
             log.count(terms)
             return _total(terms)
 
@@ -260,12 +264,19 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
     return batch
 
 
-def loss_terms(batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: Precision) -> dict[str, Tensor]:
+def loss_terms(
+    batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: Precision, forward: Forward
+) -> dict[str, Tensor]:
     """The weighted terms of the loss by name, (B,) each: labels, distillation, features; those with weight 0 are not
-    computed."""
+    computed.
+
+    Args:
+        trained: `model`, and `projector` where there is a feature loss.
+        forward: the model's `both`, perhaps compiled.
+    """
     device, model = precision.device, trained["model"]
     assert isinstance(model, Classifier)
-    features, logits = model.both(normalize(batch.pixels.to(device), model.info))
+    features, logits = forward(normalize(batch.pixels.to(device), model.info))
     logits = logits.float()
     targets, teacher_logits = batch.targets.to(device), batch.teacher_logits.to(device)
     terms: dict[str, Tensor] = {}
@@ -282,7 +293,9 @@ def loss_terms(batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: 
 
 def loss_of(batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: Precision) -> Tensor:
     """(B,) the weighted sum of the loss terms."""
-    return _total(loss_terms(batch, recipe, trained, precision))
+    model = trained["model"]
+    assert isinstance(model, Classifier)
+    return _total(loss_terms(batch, recipe, trained, precision, model.both))
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:
@@ -290,14 +303,8 @@ def _total(terms: dict[str, Tensor]) -> Tensor:
 
 
 def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    if recipe.method == "logit_mse":
-        return losses.logit_mse_loss(logits, teacher_logits)
-    if recipe.method == "dist":
-        return losses.dist_loss(logits, teacher_logits, temperature=recipe.temperature)
-    if recipe.method == "dkd":
-        labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
-        return losses.dkd_loss(logits, teacher_logits, labels, temperature=recipe.temperature)
-    return losses.distill_loss(logits, teacher_logits, temperature=recipe.temperature)
+    labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
+    return losses.find_method(recipe.method).loss(logits, teacher_logits, labels, recipe.temperature)
 
 
 class _Log:

@@ -1,7 +1,14 @@
 """The losses of distillation: pure functions of tensors, one value per photo, so that weights and masks stay possible.
 
 Arguments are (student, teacher), as torch's (input, target). z are raw logits (B, C), f pooled features (B, D).
+
+`METHODS` at the end names the distillation losses that student.method chooses from. A new one is one function, one
+entry there, and its name among the choices of the setting.
 """
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +16,6 @@ from torch import Tensor
 
 from potstill.errors import ConfigError
 
-DKD_MIN_CLASSES = 5
 _EPSILON = 1e-8
 
 
@@ -119,21 +125,6 @@ def feature_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student_features, teacher_features, dim=-1, eps=1e-6)
 
 
-def check_method(method: str, classes: int) -> None:
-    """Raise ConfigError where a distillation loss cannot work with this number of classes."""
-    if method == "dkd" and classes < DKD_MIN_CLASSES:
-        raise ConfigError(
-            f'student.method = "dkd" needs at least {DKD_MIN_CLASSES} classes, there are {classes}: it separates the '
-            "label from the other classes, and so few others carry next to nothing.\n"
-            '  Use "kl" with feature_weight > 0; with few classes the features carry the most.'
-        )
-    if method == "dist" and classes < 3:
-        raise ConfigError(
-            'student.method = "dist" needs at least 3 classes: the correlation of 2 probabilities is always 1 or −1, '
-            'without a gradient.\n  Use "kl" with feature_weight > 0.'
-        )
-
-
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation along the last dimension."""
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
@@ -161,3 +152,51 @@ def _without(logits: Tensor, target: Tensor) -> Tensor:
 
 def _same_shape(student: Tensor, teacher: Tensor) -> None:
     assert student.shape == teacher.shape, f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A distillation loss that student.method can name."""
+
+    loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    """(student logits (B, C), teacher logits (B, C), labels (B,) int64 with -1 for unlabeled photos, temperature) to
+    (B,)."""
+    min_classes: int = 2
+    reason: str = ""
+    """Why it needs that many classes, as the rest of a sentence."""
+
+
+METHODS: dict[str, Method] = {
+    "kl": Method(lambda student, teacher, labels, t: distill_loss(student, teacher, temperature=t)),
+    "logit_mse": Method(lambda student, teacher, labels, t: logit_mse_loss(student, teacher)),
+    "dist": Method(
+        lambda student, teacher, labels, t: dist_loss(student, teacher, temperature=t),
+        min_classes=3,
+        reason="the correlation of 2 probabilities is always 1 or −1, without a gradient",
+    ),
+    "dkd": Method(
+        lambda student, teacher, labels, t: dkd_loss(student, teacher, labels, temperature=t),
+        min_classes=5,
+        reason="it separates the label from the other classes, and so few others carry next to nothing",
+    ),
+}
+"""The distillation losses by the name that student.method gives them."""
+
+
+def find_method(name: str) -> Method:
+    """The distillation loss of this name. Raises ConfigError, with the nearest name, where there is none."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"student.method: there is no loss {name!r}.{hint}\n  There are: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def check_method(name: str, classes: int) -> None:
+    """Raise ConfigError where there is no such distillation loss, or it cannot work with this number of classes."""
+    method = find_method(name)
+    if classes < method.min_classes:
+        raise ConfigError(
+            f'student.method = "{name}" needs at least {method.min_classes} classes, there are {classes}: '
+            f'{method.reason}.\n  Use "kl" with feature_weight > 0; with few classes the features carry the most.'
+        )

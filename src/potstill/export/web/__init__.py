@@ -69,6 +69,7 @@ def describe(run: Run, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         "size": facts["size"],
         "bytes": comparison.student(name).bytes,
         "accuracy": facts["accuracy"],
+        "confidence": facts["confidence"],
         "test_photos": facts["test_photos"],
         "teacher": " + ".join(comparison.teacher.models),
         "weights_sha256": facts["weights_sha256"],

@@ -42,7 +42,7 @@ function describe() {
   const a = model.accuracy;
   at("about").textContent =
     `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Right on ${percent(a.value)} ` +
-    `(95 % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) of ${model.test_photos} test photos.`;
+    `(${Number((100 * model.confidence).toFixed(1))} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) of ${model.test_photos} test photos.`;
   at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
 }
 
