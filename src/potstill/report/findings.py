@@ -119,8 +119,8 @@ def _students(files: RunFiles) -> Iterator[Finding]:
         yield Finding(
             "KD017",
             f"{len(students)} students were measured. Of so many {metrics.percent(files.comparison.confidence)} "
-            f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by chance, and the "
-            "best of them looks better than it is.",
+            f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by "
+            "chance, and the best of them looks better than it is.",
         )
 
 
