@@ -1,5 +1,6 @@
 """The report page: what is on it, in which order, at every size, and nothing from elsewhere."""
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -237,3 +238,28 @@ def test_the_page_needs_neither_torch_nor_the_photo_folder() -> None:
 def test_edited_numbers_show(slim: Run) -> None:
     edit(slim.comparison / "comparison.json", lambda c: c["teacher"]["accuracy"].update(value=0.4321))
     assert "43.2 %" in page_of(slim)
+
+
+def test_every_loss_term_is_drawn_by_name_and_runs_without_terms_have_the_total(slim: Run) -> None:
+    for path in slim.students.rglob("metrics.jsonl"):
+        terms = (
+            {"labels": 0.3} if path.parent.name == "alone" else {"labels": 0.3, "distillation": 0.5, "features": 0.2}
+        )
+        lines = [
+            {"step": step, "epoch": step / 2, "loss": sum(terms.values()) / step, "val_accuracy": 0.5, "val_nll": 1.0}
+            | {f"loss/{name}": value / step for name, value in terms.items()}
+            for step in (1, 2, 4)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    page = page_of(slim)
+    described = re.findall(r'aria-label="(Loss terms, [^"]*)"', page)
+    assert described == [
+        "Loss terms, distilled. total from 1.000 to 0.250, distillation from 0.500 to 0.125, features from 0.200 to "
+        "0.050, labels from 0.300 to 0.075",
+        "Loss terms, alone. labels from 0.300 to 0.075",
+    ]
+    for path in slim.students.rglob("metrics.jsonl"):
+        path.write_text(re.sub(r', "loss/\w+": [\d.]+', "", path.read_text("utf-8")), "utf-8")
+    page = page_of(slim)
+    assert "Loss terms" not in page
+    assert 'aria-label="Training loss, distilled.' in page
