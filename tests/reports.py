@@ -72,7 +72,7 @@ def grow(
         student["verdict"] = f"Distillation made {name} better: {100 * difference:+.1f} points. More words."
         student["per_class"] = [
             {
-                "class": c,
+                "name": c,
                 "photos": int(np.sum(labels == i)),
                 **{
                     who: float(np.mean(answers[key][..., labels == i, :].argmax(-1) == i))

@@ -8,12 +8,12 @@ comparison.json) or from benchmarks/WHAT (kinds formats, runtimes, speed, photos
 """
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from potstill.run.results import ArmResult, Costs, TeacherResult, read_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,38 +25,38 @@ def pages() -> list[Path]:
 
 def results(name: str) -> list[str]:
     """Teacher, then each student with its twin beside it."""
-    comparison = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text("utf-8"))
-    teacher = comparison["teacher"]
+    comparison = read_comparison(ROOT / "docs" / "results" / f"{name}.json")
+    teacher = comparison.teacher
     lines = [
-        "| model | right on test (95 % interval) | NLL | ECE | file | MMACs | ms |",
+        "| model | accuracy on test (95 % interval) | NLL | ECE | file | MMACs | ms |",
         "|---|---|---|---|---|---|---|",
-        _model(f"teacher: {' + '.join(teacher['models'])}, {teacher['sizes'][0]} px", teacher, teacher),
+        _model(f"teacher: {' + '.join(teacher.models)}, {teacher.sizes[0]} px", teacher, teacher),
     ]
-    for student in comparison["students"]:
-        start = "" if student["pretrained"] else ", from scratch"
-        named = f"{student['model']}, {student['size']} px{start}"
-        lines.append(_model(f"**{named}: distilled**", student["distilled"], student))
-        lines.append(_model(f"{named}: alone (its twin)", student["alone"], student))
-    lines += ["", *(f"- {student['verdict']}" for student in comparison["students"]), ""]
-    environment, seeds = comparison["environment"], comparison["seeds"]
+    for student in comparison.students:
+        start = "" if student.pretrained else ", from scratch"
+        named = f"{student.model}, {student.size} px{start}"
+        lines.append(_model(f"**{named}: distilled**", student.distilled, student))
+        lines.append(_model(f"{named}: alone (its twin)", student.alone, student))
+    lines += ["", *(f"- {student.verdict}" for student in comparison.students), ""]
+    environment, seeds = comparison.environment, comparison.seeds
     lines.append(
-        f"n = {comparison['test_photos']} test photos, {seeds} seed{'s' if seeds > 1 else ''}; NLL and ECE after "
-        f"temperature scaling on val; ms per photo in torch on one thread of {environment['machine']['cores']} cores, "
-        f"{environment['processor']} ({environment['cpu_capability']}), torch {environment['versions']['torch']}."
+        f"n = {comparison.test_photos} test photos, {seeds} seed{'s' if seeds > 1 else ''}; NLL and ECE after "
+        f"temperature scaling on val; ms per photo in torch on one thread of {environment.machine['cores']} cores, "
+        f"{environment.processor} ({environment.cpu_capability}), torch {environment.versions['torch']}."
     )
     return lines
 
 
-def _model(name: str, numbers: dict[str, Any], costs: dict[str, Any]) -> str:
-    a = numbers["accuracy"]
+def _model(name: str, result: TeacherResult | ArmResult, costs: Costs) -> str:
+    a = result.accuracy
     return _row(
         name,
-        f"{100 * a['value']:.1f} % ({100 * a['low']:.1f} to {100 * a['high']:.1f})",
-        f"{numbers['nll_scaled']:.3f}",
-        f"{numbers['ece_scaled']:.3f}",
-        f"{costs['bytes'] / 1e6:.1f} MB",
-        f"{costs['macs'] / 1e6:.0f}",
-        f"{costs['milliseconds']:.1f}",
+        f"{100 * a.value:.1f} % ({100 * a.low:.1f} to {100 * a.high:.1f})",
+        f"{result.nll_scaled:.3f}",
+        f"{result.ece_scaled:.3f}",
+        f"{costs.bytes / 1e6:.1f} MB",
+        f"{costs.macs / 1e6:.0f}",
+        f"{costs.milliseconds:.1f}",
     )
 
 
@@ -112,8 +112,8 @@ def speed(name: str) -> list[str]:
 def accuracy(name: str) -> list[str]:
     """Distilled against alone, by set and student."""
     lines = [
-        "| set | student | teacher | right: teacher | alone | distilled | difference (95 % interval) | fewer errors | "
-        "NLL alone | distilled | distilled − teacher | MACs of teacher's | n, seeds | minutes |",
+        "| set | student | teacher | accuracy: teacher | alone | distilled | difference (95 % interval) | "
+        "fewer errors | NLL alone | distilled | distilled − teacher | MACs of teacher's | n, seeds | minutes |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in _read(name):

@@ -83,8 +83,8 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
 
     from potstill import metrics
     from potstill.models.classifier import load_info
-    from potstill.run.files import read_json
     from potstill.run.layout import model_folder
+    from potstill.run.results import read_training
 
     known: set[tuple[str, ...]] = set()
     if out.is_file():
@@ -97,29 +97,29 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        for student in result.comparison["students"]:
+        for student in result.comparison.students:
             for arm in ("distilled", "alone"):
-                for seed in range(result.comparison["seeds"]):
-                    folder = model_folder(result.run, student["name"], seed, arm)
+                for seed in range(result.comparison.seeds):
+                    folder = model_folder(result.run, student.name, seed, arm)
                     trained = load_info(folder).trained
-                    logits = answers[f"{student['name']}/{arm}"][seed]
+                    logits = answers[f"{student.name}/{arm}"][seed]
                     scaled = logits / trained["temperature"]
                     row = {
                         "set": set_name,
                         "teacher": teacher,
-                        "student": student["model"],
-                        "pretrained": str(student["pretrained"]),
+                        "student": student.model,
+                        "pretrained": str(student.pretrained),
                         "arm": arm,
                         "seed": str(seed),
                         "epochs": trained["recipe"]["epochs"],
-                        "size": str(student["size"]),
+                        "size": str(student.size),
                         "accuracy": round(metrics.accuracy(logits, labels), 5),
                         "errors": int(np.sum(logits.argmax(-1) != labels)),
                         "n": len(labels),
                         "nll": round(metrics.nll(scaled, labels), 5),
                         "ece": round(metrics.ece(scaled, labels), 5),
                         "agreement": round(metrics.agreement(logits, answers["teacher"]), 5),
-                        "seconds": read_json(folder / "done.json")["seconds"],
+                        "seconds": read_training(folder).seconds,
                     }
                     key = tuple(str(row[c]) for c in KEY)
                     if key not in known:
@@ -133,36 +133,38 @@ def _differences(out: Path, set_name: str, teacher: str, result: Any) -> None:
         with out.open() as file:
             kept = {tuple(row[c] for c in STUDENT): row for row in csv.DictReader(file)}
     comparison = result.comparison
-    for student in comparison["students"]:
-        distilled, alone = student["distilled"], student["alone"]
+    for student in comparison.students:
+        distilled, alone = student.distilled, student.alone
         row = {
             "set": set_name,
             "teacher": teacher,
-            "student": student["model"],
-            "size": str(student["size"]),
-            "pretrained": str(student["pretrained"]),
-            "teacher_accuracy": comparison["teacher"]["accuracy"]["value"],
-            "alone": alone["accuracy"]["value"],
-            "distilled": distilled["accuracy"]["value"],
-            "difference": student["difference"]["value"],
-            "low": student["difference"]["low"],
-            "high": student["difference"]["high"],
-            "relative_error_reduction": student["relative_error_reduction"],
-            "to_teacher": student["to_teacher"]["value"],
-            "to_teacher_low": student["to_teacher"]["low"],
-            "to_teacher_high": student["to_teacher"]["high"],
-            "macs_share": student["macs"] / comparison["teacher"]["macs"],
-            "nll_alone": alone["nll_scaled"],
-            "nll_distilled": distilled["nll_scaled"],
-            "n": comparison["test_photos"],
-            "seeds": comparison["seeds"],
-            "seconds": sum(sum(arm["seconds_per_seed"]) for arm in (distilled, alone)),
+            "student": student.model,
+            "size": str(student.size),
+            "pretrained": str(student.pretrained),
+            "teacher_accuracy": comparison.teacher.accuracy.value,
+            "alone": alone.accuracy.value,
+            "distilled": distilled.accuracy.value,
+            "difference": student.difference.value,
+            "low": student.difference.low,
+            "high": student.difference.high,
+            "relative_error_reduction": student.relative_error_reduction,
+            **_to_teacher(student.to_teacher),
+            "macs_share": student.macs / comparison.teacher.macs,
+            "nll_alone": alone.nll_scaled,
+            "nll_distilled": distilled.nll_scaled,
+            "n": comparison.test_photos,
+            "seeds": comparison.seeds,
+            "seconds": sum(sum(arm.seconds_per_seed) for arm in (distilled, alone)),
         }
         kept[tuple(row[c] for c in STUDENT)] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, DIFFERENCES, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept.values())
+
+
+def _to_teacher(interval: Any) -> dict[str, float]:
+    return {"to_teacher": interval.value, "to_teacher_low": interval.low, "to_teacher_high": interval.high}
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
 from potstill.report.stage import write_report
-from potstill.run.files import check_space, read_json, write_json, write_text
+from potstill.run.files import check_space, write_json, write_text
 from potstill.run.folder import FORMAT, Run, new_run_name
 from potstill.run.layout import student_names
+from potstill.run.results import Comparison, read_comparison
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
@@ -54,9 +55,9 @@ class Result:
         return self.run.path
 
     @cached_property
-    def comparison(self) -> dict[str, Any]:
-        """The content of comparison.json."""
-        return dict(read_json(self.run.comparison / "comparison.json"))
+    def comparison(self) -> Comparison:
+        """What was measured on the test photos."""
+        return read_comparison(self.run.comparison / "comparison.json")
 
     @property
     def students(self) -> list[str]:
@@ -75,7 +76,7 @@ class Result:
 
     def verdicts(self) -> list[str]:
         """One sentence per student."""
-        return [student["verdict"] for student in self.comparison["students"]]
+        return [student.verdict for student in self.comparison.students]
 
 
 def distill(
@@ -103,7 +104,7 @@ def distill(
         run: the run folder; a fitting unfinished or finished one under `runs/`, or a new one, when None.
         quick: minutes instead of hours, to see that everything works; the numbers mean nothing.
         redo: make stages again that were made from other settings or photos.
-        track: "tensorboard", "trackio", "mlflow" or "wandb": follow the trainings there, too.
+        track: a tracker to log the trainings to, too, such as "tensorboard" (`monitoring.trackers.tracker_names`).
         reporter: where to print.
     Raises:
         PotstillError: what a user can fix, before any long work where possible.

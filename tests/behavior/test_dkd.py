@@ -43,6 +43,6 @@ def test_a_student_learns_from_dkd_alone(five_kinds: Path, tmp_path: Path) -> No
         "student.feature_weight": 0.0,
     }
     result = potstill.distill(five_kinds, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True))
-    distilled = result.comparison["students"][0]["distilled"]
-    assert distilled["recipe"]["method"] == "dkd"
-    assert distilled["accuracy"]["value"] >= 0.5
+    distilled = result.comparison.students[0].distilled
+    assert distilled.recipe["method"] == "dkd"
+    assert distilled.accuracy.value >= 0.5

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from potstill import metrics
 from potstill.deploy.predictor import Prediction, load_predictor
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
+from potstill.run.results import Comparison
 from potstill.students.job import UNSURE_SHARE
 
 CONFIDENCE = 0.8
@@ -27,7 +29,7 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 @pytest.fixture
-def planted(run_copy: Run, photos: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Run]:
+def planted(run_copy: Run, photos: Path) -> tuple[Comparison, dict[str, np.ndarray], Run]:
     """comparison.json of drawn answers at 80 % confidence, these answers, and the run.
 
     The untrained students of the tiny run hardly differ; a comparison scores no model again whose answers are stored.
@@ -45,45 +47,47 @@ def planted(run_copy: Run, photos: Path) -> tuple[dict[str, Any], dict[str, np.n
 
 
 def test_intervals_are_paired_over_photos_and_seeds_and_of_the_set_confidence(
-    planted: tuple[dict[str, Any], dict[str, np.ndarray], Run],
+    planted: tuple[Comparison, dict[str, np.ndarray], Run],
 ) -> None:
     comparison, answers, _ = planted
-    (student,) = comparison["students"]
+    (student,) = comparison.students
     labels = answers["labels"]
-    right = {arm: answers[f"{student['name']}/{arm}"].argmax(-1) == labels for arm in ("distilled", "alone")}
+    right = {arm: answers[f"{student.name}/{arm}"].argmax(-1) == labels for arm in ("distilled", "alone")}
     teacher_right = answers["teacher"].argmax(-1) == labels
-    assert comparison["confidence"] == CONFIDENCE
+    assert comparison.confidence == CONFIDENCE
     low, high = metrics.wilson_interval(int(teacher_right.sum()), len(labels), CONFIDENCE)
-    assert comparison["teacher"]["accuracy"] == pytest.approx({"value": teacher_right.mean(), "low": low, "high": high})
+    assert asdict(comparison.teacher.accuracy) == pytest.approx(
+        {"value": teacher_right.mean(), "low": low, "high": high}
+    )
 
     def interval(values: np.ndarray) -> dict[str, float]:
         found = metrics.bootstrap_mean(values, resamples=200, confidence=CONFIDENCE)
         return pytest.approx({"value": found.value, "low": found.low, "high": found.high})
 
     for arm, hits in right.items():
-        assert student[arm]["accuracy"] == interval(hits.astype(float))
-    assert student["difference"] == interval(right["distilled"].astype(float) - right["alone"])
-    assert student["to_teacher"] == interval(right["distilled"].astype(float) - teacher_right)
+        assert asdict(student.arm(arm).accuracy) == interval(hits.astype(float))
+    assert asdict(student.difference) == interval(right["distilled"].astype(float) - right["alone"])
+    assert asdict(student.to_teacher) == interval(right["distilled"].astype(float) - teacher_right)
 
 
-def test_calibration_uses_the_temperature_of_val(planted: tuple[dict[str, Any], dict[str, np.ndarray], Run]) -> None:
+def test_calibration_uses_the_temperature_of_val(planted: tuple[Comparison, dict[str, np.ndarray], Run]) -> None:
     comparison, answers, run = planted
     labels = answers["labels"]
     meta = json.loads((run.soft_labels / "meta.json").read_text("utf-8"))
     val_logits = np.load(run.soft_labels / "val_logits.npy")
     val_labels = np.load(run.students / "mobilenetv1_025-32px/seed-0/alone/val_predictions.npz")["labels"]
     assert meta["val_temperature"] == pytest.approx(metrics.fit_temperature(val_logits, val_labels))
-    teacher = comparison["teacher"]
-    assert teacher["temperature"] == meta["val_temperature"]
-    assert teacher["nll_scaled"] == pytest.approx(metrics.nll(answers["teacher"] / meta["val_temperature"], labels))
-    (student,) = comparison["students"]
+    teacher = comparison.teacher
+    assert teacher.temperature == meta["val_temperature"]
+    assert teacher.nll_scaled == pytest.approx(metrics.nll(answers["teacher"] / meta["val_temperature"], labels))
+    (student,) = comparison.students
     for arm in ("distilled", "alone"):
-        folders = [run.students / student["name"] / f"seed-{seed}" / arm for seed in (0, 1)]
+        folders = [run.students / student.name / f"seed-{seed}" / arm for seed in (0, 1)]
         found = [json.loads((f / "model.json").read_text("utf-8"))["trained"]["temperature"] for f in folders]
-        assert student[arm]["temperature"] == pytest.approx(np.mean(found))
-        logits = answers[f"{student['name']}/{arm}"]
+        assert student.arm(arm).temperature == pytest.approx(np.mean(found))
+        logits = answers[f"{student.name}/{arm}"]
         scaled = [metrics.nll(z / t, labels) for z, t in zip(logits, found, strict=True)]
-        assert student[arm]["nll_scaled"] == pytest.approx(np.mean(scaled))
+        assert student.arm(arm).nll_scaled == pytest.approx(np.mean(scaled))
 
 
 def test_each_training_fits_temperature_and_threshold_on_val(tiny_run: "potstill.Result") -> None:
@@ -132,8 +136,8 @@ def test_predict_uses_threshold_and_temperature_of_the_model(tiny_run: "potstill
 
 
 def test_student_and_twin_differ_in_the_teachers_share_only(tiny_run: "potstill.Result") -> None:
-    (student,) = tiny_run.comparison["students"]
-    ours, theirs = (student[arm]["recipe"] for arm in ("distilled", "alone"))
+    (student,) = tiny_run.comparison.students
+    ours, theirs = (student.arm(arm).recipe for arm in ("distilled", "alone"))
     taught = {"method", "temperature", "distill_weight", "feature_weight", "task_weight"}
     chosen = {"label_smoothing", "lr"}
     for name in ours.keys() - taught - chosen:

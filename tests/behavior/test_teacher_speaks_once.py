@@ -55,13 +55,13 @@ def test_another_student_asks_the_teacher_nothing(
     result = distill(photos, run_copy, **{"student.models": [f"{STUDENT}@48"]})
     assert set(looks) == {STUDENT}
     before, after = tiny_run.comparison, result.comparison
-    assert [s["size"] for s in after["students"]] == [32, 48], "the first student stays in the comparison"
-    assert after["teacher"]["accuracy"] == before["teacher"]["accuracy"]
-    assert after["students"][0]["distilled"]["accuracy"] == before["students"][0]["distilled"]["accuracy"]
+    assert [s.size for s in after.students] == [32, 48], "the first student stays in the comparison"
+    assert after.teacher.accuracy == before.teacher.accuracy
+    assert after.students[0].distilled.accuracy == before.students[0].distilled.accuracy
 
 
 def test_another_seed_asks_the_teacher_nothing(run_copy: Run, photos: Path, looks: Counter[str]) -> None:
-    assert distill(photos, run_copy, seeds=3).comparison["seeds"] == 3
+    assert distill(photos, run_copy, seeds=3).comparison.seeds == 3
     assert set(looks) == {STUDENT}
 
 

@@ -48,15 +48,17 @@ def test_the_run_folder_is_what_the_readme_promises(tiny_run: "potstill.Result")
 def test_python_gives_verdicts_and_every_number(tiny_run: "potstill.Result") -> None:
     assert len(tiny_run.verdicts()) == len(tiny_run.students) == 1
     assert "24 test photos, 2 seeds" in tiny_run.verdicts()[0]
-    student = tiny_run.comparison["students"][0]
-    assert student["name"] == tiny_run.students[0]
-    for numbers in (tiny_run.comparison["teacher"], student["distilled"], student["alone"]):
-        assert 0 <= numbers["accuracy"]["low"] <= numbers["accuracy"]["value"] <= numbers["accuracy"]["high"] <= 1
-        assert {"nll", "ece"} <= numbers.keys()
-    assert {"parameters", "macs", "bytes", "milliseconds", "difference", "mcnemar"} <= student.keys()
-    assert {"agreement"} <= student["distilled"].keys()
-    assert all(0.5 <= crop <= 1 for arm in ("distilled", "alone") for crop in student[arm]["crop_per_seed"])
-    assert len(student["mcnemar"]) == tiny_run.comparison["seeds"] == 2
+    student = tiny_run.comparison.students[0]
+    assert student.name == tiny_run.students[0]
+    for numbers in (tiny_run.comparison.teacher, student.distilled, student.alone):
+        assert 0 <= numbers.accuracy.low <= numbers.accuracy.value <= numbers.accuracy.high <= 1
+        assert numbers.nll > 0
+        assert 0 <= numbers.ece <= 1
+    assert min(student.parameters, student.macs, student.bytes, student.milliseconds) > 0
+    assert student.difference.low <= student.difference.value <= student.difference.high
+    assert 0 <= student.distilled.agreement <= 1
+    assert all(0.5 <= crop <= 1 for arm in ("distilled", "alone") for crop in student.arm(arm).crop_per_seed)
+    assert len(student.mcnemar) == tiny_run.comparison.seeds == 2
     assert tiny_run.report.is_file()
 
 

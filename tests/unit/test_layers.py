@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": set(),
     "processes": {"errors"},
     "config": {"errors"},
-    "run": {"errors"},
+    "run": {"errors", "metrics"},
     "monitoring": {"errors", "run"},
     "data": {"errors", "config", "run"},
     "models": {"errors", "run"},

@@ -1,7 +1,9 @@
 """The report page: what is on it, in which order, at every size, and nothing from elsewhere."""
 
+import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,20 @@ from tests.support import potstill as command
 
 import potstill
 from potstill.errors import PotstillError
+from potstill.metrics import Interval
 from potstill.report.page import headline, render
 from potstill.report.photos import choose, wrong_labels
 from potstill.report.read import RunFiles, answers, reliability
 from potstill.report.stage import write_report
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
+from potstill.run.results import Chosen, read_comparison
 
 LIMIT = 5_000_000
 """Bytes of a page that is quick to open."""
 
 SECTIONS = [
-    "What distillation bought",
+    "What distillation gained",
     "The numbers",
     "Accuracy and cost",
     "Where the gain came from",
@@ -32,8 +36,8 @@ SECTIONS = [
     "How to reproduce it",
 ]
 PARTS = [
-    "Per class", "Photos fixed", "Photos broken", "What is taken for what", "Can its probabilities be believed?",
-    "While it learned", "Most wrong", "Most uncertain", "Labels that may be wrong", "Licenses and attribution",
+    "Per class", "Photos fixed", "Photos broken", "Which classes are confused", "Are its probabilities calibrated?",
+    "During training", "Most wrong", "Most uncertain", "Labels that may be wrong", "Licenses and attribution",
 ]  # fmt: skip
 
 
@@ -78,17 +82,14 @@ def test_each_seed_says_how_much_of_a_photo_it_looks_at(slim: Run) -> None:
     rows = re.findall(r'<tr><th scope="row" class="text">[^<]*</th><td>[01]</td>.*?</tr>', page_of(slim))
     shown = [re.findall(r"<td>([^<]*)</td>", row)[-2:] for row in rows]
     assert shown == [["100.0 %", "87.5 %"], ["87.5 %", "100.0 %"]]
-    del student["alone"]["crop_per_seed"]  # as an older run has it
-    write_json(slim.comparison / "comparison.json", comparison)
-    assert "<td>–</td></tr>" in page_of(slim)
 
 
 def test_of_several_students_the_one_chosen_on_val_gives_the_verdict(slim: Run) -> None:
     grow(slim, classes=names(3), students=3, photos=300)
-    comparison = read_json(slim.comparison / "comparison.json")
-    comparison["chosen"] = {"name": "student-1", "reason": "cheap and good"}
-    comparison["students"][2]["difference"] = {"value": 0.0, "low": -0.01, "high": 0.01}
-    first, rest = headline(comparison)
+    comparison = read_comparison(slim.comparison / "comparison.json")
+    students = (*comparison.students[:2], replace(comparison.students[2], difference=Interval(0.0, -0.01, 0.01)))
+    chosen = Chosen("student-1", "cheap and good", {})
+    first, rest = headline(replace(comparison, chosen=chosen, students=students))
     assert first.startswith("Distillation made student-1 better:")
     assert "chosen on val: cheap and good" in rest
     assert "Of all 3 students, distillation made 2 better and 0 worse; for 1 no gain was measured." in rest
@@ -174,7 +175,7 @@ def test_doubtful_training_labels_come_from_the_teachers_out_of_fold_answers(sli
     assert photo["path"] in part[: part.index("</section>")]
     assert f"Looks like {other}; the label gets 0 %" in part
     path.unlink()
-    assert "Not looked for: the teacher has no out-of-fold answers" in page_of(slim)
+    assert "Not looked for: the teacher has no out-of-fold predictions" in page_of(slim)
 
 
 def test_reliability_counts_every_answer_once() -> None:
@@ -237,3 +238,28 @@ def test_the_page_needs_neither_torch_nor_the_photo_folder() -> None:
 def test_edited_numbers_show(slim: Run) -> None:
     edit(slim.comparison / "comparison.json", lambda c: c["teacher"]["accuracy"].update(value=0.4321))
     assert "43.2 %" in page_of(slim)
+
+
+def test_every_loss_term_is_drawn_by_name_and_runs_without_terms_have_the_total(slim: Run) -> None:
+    for path in slim.students.rglob("metrics.jsonl"):
+        terms = (
+            {"labels": 0.3} if path.parent.name == "alone" else {"labels": 0.3, "distillation": 0.5, "features": 0.2}
+        )
+        lines = [
+            {"step": step, "epoch": step / 2, "loss": sum(terms.values()) / step, "val_accuracy": 0.5, "val_nll": 1.0}
+            | {f"loss/{name}": value / step for name, value in terms.items()}
+            for step in (1, 2, 4)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    page = page_of(slim)
+    described = re.findall(r'aria-label="(Loss terms, [^"]*)"', page)
+    assert described == [
+        "Loss terms, distilled. total from 1.000 to 0.250, distillation from 0.500 to 0.125, features from 0.200 to "
+        "0.050, labels from 0.300 to 0.075",
+        "Loss terms, alone. labels from 0.300 to 0.075",
+    ]
+    for path in slim.students.rglob("metrics.jsonl"):
+        path.write_text(re.sub(r', "loss/\w+": [\d.]+', "", path.read_text("utf-8")), "utf-8")
+    page = page_of(slim)
+    assert "Loss terms" not in page
+    assert 'aria-label="Training loss, distilled.' in page

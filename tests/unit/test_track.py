@@ -14,20 +14,22 @@ import potstill
 from potstill.errors import ConfigError
 from potstill.monitoring import track
 from potstill.monitoring.progress import Reporter
-from potstill.monitoring.track import PACKAGES, check_tracker, tracking
+from potstill.monitoring.track import check_tracker, tracking
+from potstill.monitoring.trackers import registry, tracker_names
 from potstill.run.files import read_json
 from potstill.run.folder import Run
+from potstill.run.results import read_comparison
 
 
 class Words(Reporter):
-    """Keeps what is said."""
+    """Keeps what is reported."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
+    def info(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def write_lines(run: Run, *steps: int, arm: str = "distilled") -> Path:
     return path
 
 
-@pytest.mark.parametrize("tracker", PACKAGES)
+@pytest.mark.parametrize("tracker", tracker_names())
 def test_a_missing_package_is_told_with_the_line_that_installs_it(
     tracker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +61,7 @@ def test_a_missing_package_is_told_with_the_line_that_installs_it(
 
 
 def test_an_unknown_tracker_is_refused_and_none_is_fine(run: Run) -> None:
-    with pytest.raises(ConfigError, match=r"no tracker 'excel'\. Known are: tensorboard, trackio, mlflow, wandb"):
+    with pytest.raises(ConfigError, match=r"no tracker 'excel'\. Known are: mlflow, tensorboard, trackio, wandb"):
         check_tracker("excel")
     with tracking(run, None, Words()):
         pass
@@ -108,9 +110,9 @@ def test_a_finished_run_ends_with_the_comparison(tiny_run: "potstill.Result", tm
     with tracking(run, "tensorboard", Words()):
         pass
     found = scalars(run)
-    comparison = read_json(run.comparison / "comparison.json")
-    name = comparison["students"][0]["name"]
-    assert found["comparison", "teacher_accuracy"][0][1] == pytest.approx(comparison["teacher"]["accuracy"]["value"])
+    comparison = read_comparison(run.comparison / "comparison.json")
+    name = comparison.students[0].name
+    assert found["comparison", "teacher_accuracy"][0][1] == pytest.approx(comparison.teacher.accuracy.value)
     assert ("comparison", f"{name}_difference_low") in found
     trainings = {training for training, _ in found}
     assert {f"{name}/seed-{s}/{arm}" for s in (0, 1) for arm in ("distilled", "alone")} < trainings
@@ -171,7 +173,7 @@ def test_other_trackers_get_every_line_and_are_closed(
     words = Words()
     with tracking(run, tracker, words):
         pass
-    assert words.said == []
+    assert words.lines == []
     calls = fakes[tracker]
     assert calls.names()[-1] == last
     text = repr(calls.made)
@@ -194,8 +196,8 @@ def test_a_tracker_that_fails_is_told_once_and_does_not_stop_the_run(
     with tracking(run, "trackio", words):
         finished = True
     assert finished
-    assert words.said == [
-        "trackio failed (ConnectionError: no server). The run goes on; all numbers are in the metrics.jsonl files."
+    assert words.lines == [
+        "trackio failed (ConnectionError: no server). The run continues; all numbers are in the metrics.jsonl files."
     ]
 
 
@@ -209,8 +211,8 @@ def test_a_server_that_is_down_at_the_start_does_not_stop_the_run(
     words = Words()
     with tracking(run, "wandb", words):
         write_lines(run, 1)
-    assert len(words.said) == 1
-    assert words.said[0].startswith("wandb failed (ConnectionError: refused). The run goes on")
+    assert len(words.lines) == 1
+    assert words.lines[0].startswith("wandb failed (ConnectionError: refused). The run continues")
 
 
 def test_a_tracker_is_opened_and_fed_in_one_thread(
@@ -224,3 +226,25 @@ def test_a_tracker_is_opened_and_fed_in_one_thread(
     with tracking(run, "trackio", Words()):
         pass
     assert len(threads) == 1
+
+
+def test_a_tracker_is_one_registration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_TRACKERS", dict(registry._TRACKERS))
+    lines: list[tuple[str, int]] = []
+
+    class Listing:
+        def __init__(self, folder: Path, name: str, earlier: str | None) -> None:
+            self.id = name
+
+        def log(self, name: str, values: dict[str, float], step: int) -> None:
+            lines.append((name, step))
+
+        def close(self) -> None:
+            lines.append(("closed", 0))
+
+    registry.register("listing", Listing)
+    write_lines(run, 1, 2)
+    with tracking(run, "listing", Words()):
+        pass
+    assert lines == [("small/seed-0/distilled", 1), ("small/seed-0/distilled", 2), ("closed", 0)]
+    assert "listing" in tracker_names()

@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from potstill.cli import app
 from potstill.cli.settings import SettingFlags, combined
+from potstill.monitoring.trackers import tracker_names
+
+if TYPE_CHECKING:
+    TrackerName = str
+else:
+    TrackerName = Literal[tracker_names()]
 
 
 @app.command
@@ -24,7 +30,7 @@ def distill(
     run: Path | None = None,
     quick: bool = False,
     redo: bool = False,
-    track: Literal["tensorboard", "trackio", "mlflow", "wandb"] | None = None,
+    track: TrackerName | None = None,
     dry_run: bool = False,
     settings: SettingFlags | None = None,
 ) -> None:

@@ -5,7 +5,7 @@ predictions.npz     labels (n,), rows (n,), teacher (n, C), NAME/distilled and N
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,40 @@ from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
 from potstill.models.classifier import Classifier, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
-from potstill.run.files import read_json, replacing, sha256_of, write_json
+from potstill.run.files import read_json, replacing, sha256_of
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, member_folders, model_folder, student_names
+from potstill.run.results import (
+    ArmResult,
+    Chosen,
+    ClassAccuracy,
+    Comparison,
+    Environment,
+    McNemar,
+    StudentResult,
+    TeacherResult,
+    read_training,
+    write_comparison,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Labels of the test photos, and every model's logits on them."""
+
+    labels: np.ndarray
+    """(n,)."""
+    classes: list[str]
+    logits: Mapping[str, np.ndarray]
+    """teacher (n, C); NAME/distilled and NAME/alone (S, n, C)."""
+
+    def correct(self, key: str) -> np.ndarray:
+        """(n,) or (S, n) bool: whether the prediction is the label."""
+        return np.asarray(self.logits[key].argmax(-1) == self.labels)
 
 
 def compare(plan: ComparisonPlan, context: Context) -> None:
-    """Score everything on the test photos and write `5_comparison/`."""
+    """Measure teacher, students and twins on the test photos and write `5_comparison/`."""
     run, machine, reporter = context.run, context.machine, context.reporter
     names, store = student_names(run), PixelStore(run.images)
     stage, models = run.stage("5_comparison"), plan.teacher
@@ -43,43 +70,44 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         },
         "comparison": asdict(plan.config),
     }
-    answers = _known_answers(run, inputs)
+    logits = _known_logits(run, inputs)
     if stage.is_done and read_json(run.comparison / "done.json")["inputs"] != inputs:
         (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
     rows = store.rows("test")
     labels = store.labels(rows)
-    todo = [key for key in inputs["students"] if key not in answers]
+    todo = [key for key in inputs["students"] if key not in logits]
     with reporter.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
-        if "teacher" not in answers:
-            answers["teacher"] = _teacher_logits(run, models, store, rows, machine)
+        if "teacher" not in logits:
+            logits["teacher"] = _teacher_logits(run, models, store, rows, machine)
         update(1)
         for done, key in enumerate(todo, 2):
             name, _, arm = key.rpartition("/")
-            answers[key] = np.stack([_logits(run, name, s, arm, store, rows, machine) for s in range(plan.seeds)])
+            logits[key] = np.stack([_logits(run, name, s, arm, store, rows, machine) for s in range(plan.seeds)])
             update(done)
     with replacing(run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, labels=labels, rows=rows, **answers)
-    teacher = _teacher_numbers(run, plan, answers["teacher"], labels)
-    students = [_student_numbers(run, name, plan, answers, labels, teacher["macs"]) for name in names]
-    result = {
-        "classes": run.classes(),
-        "test_photos": len(labels),
-        "test_per_class": np.bincount(labels, minlength=len(run.classes())).tolist(),
-        "seeds": plan.seeds,
-        "confidence": plan.config.confidence,
-        "teacher": teacher,
-        "students": students,
-        "chosen": choose(run, students, plan.seeds),
-        "environment": environment(machine),
-    }
-    write_json(run.comparison / "comparison.json", result)
+        np.savez_compressed(file, allow_pickle=False, labels=labels, rows=rows, **logits)
+    scores = Scores(labels, run.classes(), logits)
+    teacher = _teacher_result(run, plan, scores)
+    students = tuple(_student_result(run, name, plan, scores, teacher.macs) for name in names)
+    comparison = Comparison(
+        classes=tuple(scores.classes),
+        test_photos=len(labels),
+        test_per_class=tuple(np.bincount(labels, minlength=len(scores.classes)).tolist()),
+        seeds=plan.seeds,
+        confidence=plan.config.confidence,
+        teacher=teacher,
+        students=students,
+        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds),
+        environment=Environment(**environment(machine)),
+    )
+    write_comparison(run.comparison / "comparison.json", comparison)
     stage.finish()
 
 
-def _known_answers(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What an earlier comparison of this run stored of models that are still the same: nobody answers twice."""
+def _known_logits(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The logits that an earlier comparison stored of models that are still the same: no model is run twice."""
     folder = run.comparison
     if not (folder / "done.json").is_file() or not (folder / "predictions.npz").is_file():
         return {}
@@ -116,97 +144,104 @@ def _teacher_logits(
     return metrics.mean_probability_logits(parts)
 
 
-def _teacher_numbers(run: Run, plan: ComparisonPlan, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherResult:
     folders = member_folders(run.teacher, plan.teacher)
-    right = int(np.sum(logits.argmax(-1) == labels))
-    low, high = metrics.wilson_interval(right, len(labels), plan.config.confidence)
+    correct, photos = int(np.sum(scores.correct("teacher"))), len(scores.labels)
+    low, high = metrics.wilson_interval(correct, photos, plan.config.confidence)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
     models = [load(folder) for folder in folders]
     costs = [_costs(model, folder) for model, folder in zip(models, folders, strict=True)]
-    return {
-        "models": list(plan.teacher),
-        "sizes": [model.info.size for model in models],
-        "method": [model.info.trained.get("method") for model in models],
-        "accuracy": asdict(Interval(right / len(labels), low, high)),
-        **_calibration(logits, labels, temperature),
+    return TeacherResult(
+        models=tuple(plan.teacher),
+        sizes=tuple(model.info.size for model in models),
+        method=tuple(model.info.trained.get("method") for model in models),
+        accuracy=Interval(correct / photos, low, high),
+        **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},
-    }
+    )
 
 
-def _student_numbers(
-    run: Run, name: str, plan: ComparisonPlan, answers: dict[str, np.ndarray], labels: np.ndarray, teacher_macs: int
-) -> dict[str, Any]:
-    confidence, resamples = plan.config.confidence, plan.config.resamples
+def _student_result(run: Run, name: str, plan: ComparisonPlan, scores: Scores, teacher_macs: int) -> StudentResult:
     folder = model_folder(run, name, 0, "distilled")
     model = load(folder)
-    arms: dict[str, Any] = {}
-    right = {arm: answers[f"{name}/{arm}"].argmax(-1) == labels for arm in ARMS}
-    for arm in ARMS:
-        logits = answers[f"{name}/{arm}"]
-        infos = [load_info(model_folder(run, name, s, arm)) for s in range(plan.seeds)]
-        per_seed = [_calibration(z, labels, info.trained["temperature"]) for z, info in zip(logits, infos, strict=True)]
-        interval = metrics.bootstrap_mean(right[arm].astype(float), resamples=resamples, confidence=confidence)
-        arms[arm] = {
-            "accuracy": asdict(interval),
-            "accuracy_per_seed": [metrics.accuracy(z, labels) for z in logits],
-            **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
-            "agreement": float(np.mean([metrics.agreement(z, answers["teacher"]) for z in logits])),
-            "recipe": infos[0].trained["recipe"],
-            "crop_per_seed": [info.crop_pct for info in infos],
-            "seconds_per_seed": [
-                read_json(model_folder(run, name, s, arm) / "done.json")["seconds"] for s in range(plan.seeds)
-            ],
-        }
-    gain = right["distilled"].astype(float) - right["alone"].astype(float)
-    difference = metrics.bootstrap_mean(gain, resamples=resamples, confidence=confidence)
-    teacher_right = answers["teacher"].argmax(-1) == labels
-    behind = metrics.bootstrap_mean(
-        right["distilled"].astype(float) - teacher_right, resamples=resamples, confidence=confidence
-    )
     costs = _costs(model, folder)
-    twin_errors = 1 - arms["alone"]["accuracy"]["value"]
+    distilled, alone = (_arm_result(run, name, arm, plan, scores) for arm in ARMS)
+    gain = scores.correct(f"{name}/distilled").astype(float) - scores.correct(f"{name}/alone").astype(float)
+    behind = scores.correct(f"{name}/distilled").astype(float) - scores.correct("teacher")
+    difference, to_teacher = _interval(gain, plan), _interval(behind, plan)
+    twin_errors = 1 - alone.accuracy.value
     reduction = difference.value / twin_errors if twin_errors > 0 else None
-    visible = metrics.smallest_visible_difference(float(np.mean(np.abs(gain))), len(labels))
-    tests = [metrics.mcnemar(d, a) for d, a in zip(right["distilled"], right["alone"], strict=True)]
-    return {
-        "name": name,
-        "model": model.info.name,
-        "size": model.info.size,
-        "pretrained": model.info.weights.get("source") != "none",
+    photos = len(scores.labels)
+    visible = metrics.smallest_visible_difference(float(np.mean(np.abs(gain))), photos)
+    return StudentResult(
+        name=name,
+        model=model.info.name,
+        size=model.info.size,
+        pretrained=model.info.weights.get("source") != "none",
         **costs,
-        **arms,
-        "difference": asdict(difference),
-        "to_teacher": asdict(behind),
-        "relative_error_reduction": reduction,
-        "mcnemar": [
-            {"seed": seed, "only_distilled": b, "only_alone": c, "p": p} for seed, (b, c, p) in enumerate(tests)
-        ],
-        "smallest_visible_difference": visible,
-        "per_class": _per_class(right, teacher_right, labels, run.classes()),
-        "verdict": verdict(name, difference, reduction, visible, len(labels), plan.seeds)
-        + beside_teacher(behind, teacher_macs / max(costs["macs"], 1)),
+        distilled=distilled,
+        alone=alone,
+        difference=difference,
+        to_teacher=to_teacher,
+        relative_error_reduction=reduction,
+        mcnemar=_mcnemar(name, scores),
+        smallest_visible_difference=visible,
+        per_class=_per_class(name, scores),
+        verdict=verdict(name, difference, reduction, visible, photos, plan.seeds)
+        + beside_teacher(to_teacher, teacher_macs / max(costs["macs"], 1)),
+    )
+
+
+def _arm_result(run: Run, name: str, arm: str, plan: ComparisonPlan, scores: Scores) -> ArmResult:
+    logits, labels = scores.logits[f"{name}/{arm}"], scores.labels
+    folders = [model_folder(run, name, seed, arm) for seed in range(plan.seeds)]
+    infos = [load_info(folder) for folder in folders]
+    per_seed = [_calibration(z, labels, info.trained["temperature"]) for z, info in zip(logits, infos, strict=True)]
+    return ArmResult(
+        accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan),
+        accuracy_per_seed=tuple(metrics.accuracy(z, labels) for z in logits),
+        **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
+        agreement=float(np.mean([metrics.agreement(z, scores.logits["teacher"]) for z in logits])),
+        recipe=infos[0].trained["recipe"],
+        crop_per_seed=tuple(info.crop_pct for info in infos),
+        seconds_per_seed=tuple(read_training(folder).seconds for folder in folders),
+    )
+
+
+def _interval(values: np.ndarray, plan: ComparisonPlan) -> Interval:
+    """Of the mean of (S, n) values."""
+    return metrics.bootstrap_mean(values, resamples=plan.config.resamples, confidence=plan.config.confidence)
+
+
+def _mcnemar(name: str, scores: Scores) -> tuple[McNemar, ...]:
+    pairs = zip(scores.correct(f"{name}/distilled"), scores.correct(f"{name}/alone"), strict=True)
+    return tuple(McNemar(seed, *metrics.mcnemar(distilled, alone)) for seed, (distilled, alone) in enumerate(pairs))
+
+
+def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
+    """The student to deploy, by val alone: the one with the fewest MACs within one standard error of the best.
+
+    Args:
+        macs: multiply-accumulates of each student, by name.
+    """
+    accuracy = {
+        name: float(
+            np.mean([read_training(model_folder(run, name, seed, "distilled")).val_accuracy for seed in range(seeds)])
+        )
+        for name in macs
     }
-
-
-def choose(run: Run, students: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
-    """The student to deploy, by val alone: the one with the fewest MACs within one standard error of the best."""
-    right = {}
-    for student in students:
-        folders = [model_folder(run, student["name"], seed, "distilled") for seed in range(seeds)]
-        right[student["name"]] = float(np.mean([read_json(f / "done.json")["val_accuracy"] for f in folders]))
-    photos = int(sum(1 for _ in np.load(run.soft_labels / "val_logits.npy", mmap_mode="r")))
-    best = max(right.values())
-    slack = float(np.sqrt(max(best * (1 - best), 1 / photos) / photos))
-    enough = [student for student in students if right[student["name"]] >= best - slack]
-    chosen = min(enough, key=lambda student: student["macs"])["name"]
-    if len(students) == 1:
+    photos = len(np.load(run.soft_labels / "val_logits.npy", mmap_mode="r"))
+    best = max(accuracy.values())
+    error = float(np.sqrt(max(best * (1 - best), 1 / photos) / photos))
+    chosen = min((name for name in macs if accuracy[name] >= best - error), key=lambda name: macs[name])
+    if len(macs) == 1:
         reason = "the only student of the run"
     else:
         reason = (
-            f"right on {right[chosen]:.1%} of {photos} val photos, the fewest MACs of those within one standard error "
-            f"({100 * slack:.1f} points) of the best ({best:.1%})"
+            f"accuracy {accuracy[chosen]:.1%} on {photos} val photos, the fewest MACs of those within one standard "
+            f"error ({100 * error:.1f} points) of the best ({best:.1%})"
         )
-    return {"name": chosen, "reason": reason, "val_accuracy": right}
+    return Chosen(chosen, reason, accuracy)
 
 
 def verdict(name: str, difference: Interval, reduction: float | None, visible: float, photos: int, seeds: int) -> str:
@@ -227,7 +262,7 @@ def verdict(name: str, difference: Interval, reduction: float | None, visible: f
 
 
 def beside_teacher(behind: Interval, lighter: float) -> str:
-    """What else is worth saying: that the student is as often right as its teacher, where no difference was measured.
+    """What else is worth saying: that the student is as accurate as its teacher, where no difference was measured.
 
     Args:
         behind: distilled minus teacher, on the same photos.
@@ -235,12 +270,12 @@ def beside_teacher(behind: Interval, lighter: float) -> str:
     """
     if behind.high < 0 or lighter < 1:
         return ""
-    equal = "No difference to its teacher measured" if behind.low <= 0 else "It is more often right than its teacher"
+    equal = "No difference to its teacher measured" if behind.low <= 0 else "It is more accurate than its teacher"
     return f" {equal}: {behind.points}, at 1/{lighter:.0f} of the teacher's multiplications."
 
 
-def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:
-    """NLL and ECE as the model answers, and after the temperature that was fitted on val."""
+def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """NLL and ECE before and after dividing the logits by the temperature that was fitted on val."""
     return {
         "nll": metrics.nll(logits, labels),
         "ece": metrics.ece(logits, labels),
@@ -250,18 +285,14 @@ def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> 
     }
 
 
-def _per_class(
-    right: dict[str, np.ndarray], teacher_right: np.ndarray, labels: np.ndarray, classes: list[str]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "class": name,
-            "photos": int(np.sum(labels == label)),
-            "teacher": float(np.mean(teacher_right[labels == label])),
-            **{arm: float(np.mean(right[arm][:, labels == label])) for arm in ARMS},
-        }
-        for label, name in enumerate(classes)
-    ]
+def _per_class(name: str, scores: Scores) -> tuple[ClassAccuracy, ...]:
+    correct = {who: scores.correct(key) for who, key in (("teacher", "teacher"), *((a, f"{name}/{a}") for a in ARMS))}
+    found = []
+    for label, class_name in enumerate(scores.classes):
+        mine = scores.labels == label
+        means = {who: float(np.mean(values[..., mine])) for who, values in correct.items()}
+        found.append(ClassAccuracy(name=class_name, photos=int(np.sum(mine)), **means))
+    return tuple(found)
 
 
 def _costs(model: Classifier, folder: Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from potstill.deploy.deployable import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models.classifier import Classifier, load
-from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, student_names
+from potstill.run.results import read_comparison, read_training
 
 Photo = str | Path | Image.Image | np.ndarray
 
@@ -105,7 +105,7 @@ def load_predictor(
 def chosen_student(run: Run) -> str:
     """The student that the comparison chose on val; the first one before there is a comparison."""
     path = run.comparison / "comparison.json"
-    return str(read_json(path)["chosen"]["name"]) if path.is_file() else student_names(run)[0]
+    return read_comparison(path).chosen.name if path.is_file() else student_names(run)[0]
 
 
 def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path:
@@ -123,7 +123,7 @@ def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path
         return Path(found[seed])
     if not found:
         raise ModelError(f"{student} has no finished {arm} model in {run.path}.")
-    return Path(min(found.values(), key=lambda folder: read_json(folder / "done.json")["val_nll_scaled"]))
+    return Path(min(found.values(), key=lambda folder: read_training(folder).val_nll_scaled))
 
 
 def to_pixels(photo: Photo) -> np.ndarray:

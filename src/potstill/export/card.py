@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from potstill import metrics
 from potstill.errors import ExportError
 from potstill.export.hub import timm_name
 from potstill.export.reference import input_rule
@@ -10,19 +11,20 @@ from potstill.export.results import ExportedStudent, exported_student, formats_t
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
+from potstill.run.results import Comparison, StudentResult, read_comparison
 
 
 def write_card(run: Run, student: str) -> None:
     """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
     facts = exported_student(run, student)
-    comparison = read_json(run.comparison / "comparison.json")
-    numbers = next(s for s in comparison["students"] if s["name"] == student)
+    comparison = read_comparison(run.comparison / "comparison.json")
+    numbers = comparison.student(student)
     info = read_json(run.students / student / f"seed-{facts.seed}" / facts.arm / "model.json")
-    parts = [_front_matter(student, facts, numbers, info), _text(student, facts, comparison, numbers, info)]
+    parts = [_front_matter(student, facts, info), _text(student, facts, comparison, numbers, info)]
     write_text(run.export / student / "README.md", "\n".join(parts))
 
 
-def _front_matter(student: str, facts: ExportedStudent, numbers: dict[str, Any], info: dict[str, Any]) -> str:
+def _front_matter(student: str, facts: ExportedStudent, info: dict[str, Any]) -> str:
     """What the hub reads. The license is not guessed: the owner of the photos and weights has to set it."""
     accuracy = facts.accuracy.value
     return f"""---
@@ -54,23 +56,21 @@ model-index:
 
 
 def _text(
-    student: str, facts: ExportedStudent, comparison: dict[str, Any], numbers: dict[str, Any], info: dict[str, Any]
+    student: str, facts: ExportedStudent, comparison: Comparison, numbers: StudentResult, info: dict[str, Any]
 ) -> str:
     classes = facts.classes
-    teacher = comparison["teacher"]
-    distilled, alone = (Interval(**numbers[arm]["accuracy"]) for arm in ("distilled", "alone"))
-    confidence = f"{facts.confidence:.0%}"
+    teacher = comparison.teacher
+    confidence = metrics.percent(facts.confidence)
     per_class = "\n".join(
-        f"| {row['class']} | {row['photos']} | {row['distilled']:.1%} | {row['teacher']:.1%} |"
-        for row in numbers["per_class"]
+        f"| {row.name} | {row.photos} | {row.distilled:.1%} | {row.teacher:.1%} |" for row in numbers.per_class
     )
-    trained_from = "from scratch" if not numbers["pretrained"] else _source(info["weights"])
+    trained_from = "from scratch" if not numbers.pretrained else _source(info["weights"])
     return f"""# {student}: {_listed(classes)}
 
-A small image classifier: it says which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
-from {_listed(teacher["models"])} with Potstill.
-It has {numbers["parameters"]:,} parameters and takes
-{numbers["macs"] / 1e6:.0f} million multiply-accumulates per photo of {facts.size} x {facts.size} pixels.
+A small image classifier: it tells which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
+from {_listed(teacher.models)} with Potstill.
+It has {numbers.parameters:,} parameters and takes
+{numbers.macs / 1e6:.0f} million multiply-accumulates per photo of {facts.size} x {facts.size} pixels.
 
 ## What it is for
 
@@ -92,11 +92,11 @@ On {facts.test_photos:,} test photos that nothing was trained or chosen on; inte
 | | accuracy |
 |---|--:|
 | this model (seed {facts.seed}) | {_interval(facts.accuracy)} |
-| this architecture, distilled, mean of {comparison["seeds"]} seed(s) | {_interval(distilled)} |
-| the same, trained without the teacher | {_interval(alone)} |
-| the teacher | {_interval(Interval(**teacher["accuracy"]))} |
+| this architecture, distilled, mean of {comparison.seeds} seed(s) | {_interval(numbers.distilled.accuracy)} |
+| the same, trained without the teacher | {_interval(numbers.alone.accuracy)} |
+| the teacher | {_interval(teacher.accuracy)} |
 
-{numbers["verdict"]}
+{numbers.verdict}
 
 | class | test photos | this architecture | teacher |
 |---|--:|--:|--:|
@@ -104,7 +104,7 @@ On {facts.test_photos:,} test photos that nothing was trained or chosen on; inte
 
 ## The files
 
-Each was run by its own runtime on the test photos, on one thread of {comparison["environment"]["processor"]}.
+Each was run by its own runtime on the test photos, on one thread of {comparison.environment.processor}.
 
 {formats_table(facts.files)}
 ## Data and licenses
@@ -118,7 +118,7 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 
 - The numbers hold for photos like the test photos: same cameras, places and seasons. Elsewhere, test again.
 - It always answers with one of its classes, whatever the photo shows; use the threshold.
-- A difference of accuracy below about {numbers["smallest_visible_difference"]:.1%} cannot be seen with so many photos.
+- A difference of accuracy below about {numbers.smallest_visible_difference:.1%} cannot be seen with so many photos.
 - Files marked "not run" could not be run on the machine that made them.
 """
 

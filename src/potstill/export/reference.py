@@ -18,8 +18,9 @@ from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.models.classifier import Classifier, load
-from potstill.run.files import read_json, sha256_of
+from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.run.results import read_comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Reference:
         """Run the student of `folder` on the val and test photos."""
         model = load(folder)
         deployable = Deployable(model, temperature=_temperature(model)).eval()
-        confidence = float(read_json(run.comparison / "comparison.json")["confidence"])
+        confidence = read_comparison(run.comparison / "comparison.json").confidence
         val, _ = _predict(deployable, PixelStore(run.images), "val")
         test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
         return cls(run, name, folder, model, confidence, val, test, milliseconds)

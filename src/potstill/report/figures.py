@@ -3,16 +3,17 @@
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from potstill import metrics
+from potstill.metrics import Interval
 from potstill.report import svg
 from potstill.report.read import Reliability
 from potstill.report.svg import Scale, percent
 from potstill.run.layout import ARMS
+from potstill.run.results import ClassAccuracy, Comparison, Costs, StudentResult
 
 CELLS_WITH_NUMBERS = 12
 """Confusion matrices up to this many classes are drawn with numbers; larger ones as a picture."""
@@ -23,10 +24,10 @@ CLASSES_SHOWN = 24
 COSTS = (("bytes", "file size, MB", 1e-6), ("macs", "multiply-adds, millions", 1e-6), ("milliseconds", "ms a photo", 1))
 
 
-def differences(students: Sequence[dict[str, Any]], confidence: float) -> str:
+def differences(students: Sequence[StudentResult], confidence: float) -> str:
     """Distilled minus alone with its interval, one row per student, around a line at 0."""
-    rows = [(s["name"], s["difference"]) for s in students]
-    low, high = svg.padded([-0.005, 0.005, *(d[key] for _, d in rows for key in ("low", "high"))], low=-1, high=1)
+    rows = [(s.name, s.difference) for s in students]
+    low, high = svg.padded([-0.005, 0.005, *(bound for _, d in rows for bound in (d.low, d.high))], low=-1, high=1)
     left = 12 + 6.4 * max(len(svg.shorten(name, 24)) for name, _ in rows)
     width, row_height, top = left + 330, 30, 8
     bottom = top + row_height * len(rows)
@@ -36,47 +37,49 @@ def differences(students: Sequence[dict[str, Any]], confidence: float) -> str:
     parts.append(svg.line(x(0), top, x(0), bottom, "zero"))
     for number, (name, d) in enumerate(rows):
         y = top + row_height * (number + 0.5)
-        kind = "better" if d["low"] > 0 else "worse" if d["high"] < 0 else "open"
+        kind = "better" if d.low > 0 else "worse" if d.high < 0 else "open"
         parts += [
             svg.text(left - 10, y + 4, svg.shorten(name, 24), anchor="end"),
-            svg.line(x(d["low"]), y, x(d["high"]), y, f"interval {kind}"),
-            svg.mark(x(d["value"]), y, f"dot {kind}"),
+            svg.line(x(d.low), y, x(d.high), y, f"interval {kind}"),
+            svg.mark(x(d.value), y, f"dot {kind}"),
         ]
-    told = "; ".join(
-        f"{name} {100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" for name, d in rows
-    )
+    summary = "; ".join(f"{name} {100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})" for name, d in rows)
     title = f"Difference in accuracy with {metrics.percent(confidence)} interval"
-    return svg.figure(width, bottom + 38, title, told, parts)
+    return svg.figure(width, bottom + 38, title, summary, parts)
 
 
-def costs(comparison: dict[str, Any], cost: str, title: str, factor: float) -> str:
+def costs(comparison: Comparison, cost: str, title: str, factor: float) -> str:
     """Accuracy against one cost, for the teacher and all students with their twins."""
-    teacher, students = comparison["teacher"], comparison["students"]
-    intervals = [teacher["accuracy"], *(s[arm]["accuracy"] for s in students for arm in ARMS)]
+    teacher, students = comparison.teacher, comparison.students
+    intervals = [teacher.accuracy, *(s.arm(arm).accuracy for s in students for arm in ARMS)]
     width, height, left, bottom = 340, 270, 48, 226
-    y = Scale(*svg.padded([i[k] for i in intervals for k in ("low", "high")], low=0, high=1), bottom, 10)
-    x = Scale(*svg.log_range([m[cost] * factor for m in (teacher, *students)]), left, width - 14, log=True)
+    y = Scale(*svg.padded([bound for i in intervals for bound in (i.low, i.high)], low=0, high=1), bottom, 10)
+    x = Scale(*svg.log_range([getattr(m, cost) * factor for m in (teacher, *students)]), left, width - 14, log=True)
     parts = svg.y_axis(y, left, width - 8, svg.percent_ticks(y, 5))
     parts += svg.x_axis(x, bottom, 10, [(v, svg.short(v)) for v in x.ticks(4)], f"{title} (logarithmic)")
-    told = []
-    models = [("T", teacher, [("teacher", teacher)])]
-    models += [(letter(n), s, [("alone", s["alone"]), ("distilled", s["distilled"])]) for n, s in enumerate(students)]
+    summary = []
+    models: list[tuple[str, Costs, list[tuple[str, Interval]]]]
+    models = [("T", teacher, [("teacher", teacher.accuracy)])]
+    models += [
+        (letter(n), s, [("alone", s.alone.accuracy), ("distilled", s.distilled.accuracy)])
+        for n, s in enumerate(students)
+    ]
     for name, costing, arms in models:
-        center = x(costing[cost] * factor)
+        center = x(getattr(costing, cost) * factor)
         spread = {"teacher": 0, "alone": 3.5, "distilled": -3.5}
         if len(arms) == 2:
-            points = [(center + spread[who], y(n["accuracy"]["value"])) for who, n in arms]
+            points = [(center + spread[who], y(accuracy.value)) for who, accuracy in arms]
             parts.append(svg.line(*points[0], *points[1], "pair"))
-        for who, numbers in arms:
-            at, value = center + spread[who], numbers["accuracy"]
+        for who, accuracy in arms:
+            at = center + spread[who]
             parts += [
-                svg.line(at, y(value["low"]), at, y(value["high"]), f"whisker {who}"),
-                svg.mark(at, y(value["value"]), who),
+                svg.line(at, y(accuracy.low), at, y(accuracy.high), f"whisker {who}"),
+                svg.mark(at, y(accuracy.value), who),
             ]
-            told.append(f"{name} {who} {percent(value['value'], 1)}")
-        above = y(max(n["accuracy"]["high"] for _, n in arms)) - 5
+            summary.append(f"{name} {who} {percent(accuracy.value, 1)}")
+        above = y(max(accuracy.high for _, accuracy in arms)) - 5
         parts.append(svg.text(center, max(above, 12), name, anchor="middle", kind="strong"))
-    return svg.figure(width, height, f"Accuracy against {title}", ", ".join(told), parts)
+    return svg.figure(width, height, f"Accuracy against {title}", ", ".join(summary), parts)
 
 
 def letter(number: int) -> str:
@@ -84,40 +87,39 @@ def letter(number: int) -> str:
     return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
-def classes(per_class: Sequence[dict[str, Any]]) -> str:
-    """Accuracy per class: alone → distilled, and the teacher; ordered by what distillation brought."""
-    ordered = sorted(per_class, key=lambda c: c["alone"] - c["distilled"])
+def classes(per_class: Sequence[ClassAccuracy]) -> str:
+    """Accuracy per class: alone → distilled, and the teacher; ordered by what distillation gained."""
+    ordered = sorted(per_class, key=lambda c: c.alone - c.distilled)
     if len(ordered) > CLASSES_SHOWN:
         ordered = ordered[: CLASSES_SHOWN // 2] + ordered[-CLASSES_SHOWN // 2 :]
-    left = 14 + 6.2 * max(len(svg.shorten(c["class"], 22)) for c in ordered)
+    left = 14 + 6.2 * max(len(svg.shorten(c.name, 22)) for c in ordered)
     width, row_height, top = left + 320, 26, 8
     bottom = top + row_height * len(ordered)
     x = Scale(
-        *svg.padded([c[who] for c in ordered for who in ("teacher", *ARMS)], low=0, high=1, share=0.06),
+        *svg.padded([share for c in ordered for share in (c.teacher, c.distilled, c.alone)], low=0, high=1, share=0.06),
         left,
         width - 60,
     )
-    parts = svg.x_axis(x, bottom, top, svg.percent_ticks(x, 5), "photos of the class that are right")
+    parts = svg.x_axis(x, bottom, top, svg.percent_ticks(x, 5), "accuracy on the test photos of the class")
     for number, c in enumerate(ordered):
         y = top + row_height * (number + 0.5)
         parts += [
-            svg.text(left - 10, y + 4, svg.shorten(c["class"], 22), anchor="end"),
-            svg.line(x(c["alone"]), y, x(c["distilled"]), y, "pair"),
-            svg.mark(x(c["teacher"]), y, "teacher", size=4),
-            svg.mark(x(c["alone"]), y, "alone"),
-            svg.mark(x(c["distilled"]), y, "distilled"),
-            svg.text(width - 6, y + 4, f"{100 * (c['distilled'] - c['alone']):+.1f}", anchor="end", kind="number"),
+            svg.text(left - 10, y + 4, svg.shorten(c.name, 22), anchor="end"),
+            svg.line(x(c.alone), y, x(c.distilled), y, "pair"),
+            svg.mark(x(c.teacher), y, "teacher", size=4),
+            svg.mark(x(c.alone), y, "alone"),
+            svg.mark(x(c.distilled), y, "distilled"),
+            svg.text(width - 6, y + 4, f"{100 * (c.distilled - c.alone):+.1f}", anchor="end", kind="number"),
         ]
-    told = "; ".join(
-        f"{c['class']}: teacher {percent(c['teacher'])}, distilled {percent(c['distilled'])}, "
-        f"alone {percent(c['alone'])}"
+    summary = "; ".join(
+        f"{c.name}: teacher {percent(c.teacher)}, distilled {percent(c.distilled)}, alone {percent(c.alone)}"
         for c in ordered
     )
-    return svg.figure(width, bottom + 38, "Accuracy per class", told, parts)
+    return svg.figure(width, bottom + 38, "Accuracy per class", summary, parts)
 
 
 def confusion(counts: np.ndarray, names: Sequence[str], who: str) -> str:
-    """Rows are the true classes, columns the answers, in percent of the row."""
+    """Rows are the true classes, columns the predicted ones, in percent of the row."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     title = f"Confusion matrix, {who}"
     if len(names) > CELLS_WITH_NUMBERS:
@@ -125,7 +127,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], who: str) -> str:
     cell = max(26, min(64, 230 // len(names)))
     left, top = 12 + 6.0 * max(len(svg.shorten(n, 14)) for n in names), 8
     side = cell * len(names)
-    parts, told = [], []
+    parts, summary = [], []
     for i, row in enumerate(names):
         parts.append(svg.text(left - 6, top + cell * (i + 0.5) + 4, svg.shorten(row, 14), anchor="end"))
         for j, column in enumerate(names):
@@ -136,19 +138,19 @@ def confusion(counts: np.ndarray, names: Sequence[str], who: str) -> str:
                 label = f"{100 * share:.1f}" if cell > 40 and share < 0.0995 else f"{100 * share:.0f}"
                 dark = " strong-cell" if share > 0.55 else ""
                 parts.append(svg.text(x + cell / 2, y + cell / 2 + 4, label, anchor="middle", kind=f"number{dark}"))
-            told.append(
-                f"{row} taken for {column} {100 * share:.0f} %" if i != j else f"{row} right {100 * share:.0f} %"
+            summary.append(
+                f"{row} taken for {column} {100 * share:.0f} %" if i != j else f"{row} correct {100 * share:.0f} %"
             )
     for j, column in enumerate(names):
         x, y = left + cell * (j + 0.5), top + side + 12
         label = svg.text(0, 0, svg.shorten(column, 14), anchor="end")
         parts.append(f'<g transform="translate({x:g} {y:g}) rotate(-40)">{label}</g>')
     below = 14 + 4.4 * max(len(svg.shorten(n, 14)) for n in names)
-    return svg.figure(left + side + 6, top + side + below, title, ", ".join(told[:40]), parts)
+    return svg.figure(left + side + 6, top + side + below, title, ", ".join(summary[:40]), parts)
 
 
 def _confusion_picture(shares: np.ndarray, title: str) -> str:
-    """One pixel per pair of classes: right answers blue, wrong ones red, the darker the more."""
+    """One pixel per pair of classes: correct predictions blue, wrong ones red, the darker the more."""
     n = len(shares)
     pixels = np.zeros((n, n, 4), np.uint8)
     pixels[..., :3] = (213, 94, 0)
@@ -161,16 +163,16 @@ def _confusion_picture(shares: np.ndarray, title: str) -> str:
     worst = float(np.diag(shares).min())
     return (
         f'<img class="matrix" width="300" height="300" src="data:image/png;base64,{data}" '
-        f'alt="{title}: {n} classes, one dot per pair; the worst class is right in {100 * worst:.0f} %">'
+        f'alt="{title}: {n} classes, one dot per pair; accuracy of the worst class {100 * worst:.0f} %">'
     )
 
 
 def reliability(before: Reliability, after: Reliability, who: str) -> str:
-    """How often answers of a given sureness are right, before and after temperature scaling."""
+    """Accuracy of predictions by their confidence, before and after temperature scaling."""
     width, height, left, bottom = 300, 300, 44, 206
     x, y = Scale(0, 1, left, width - 22), Scale(0, 1, bottom, 10)
     parts = svg.y_axis(y, left, width - 22, [(v, percent(v)) for v in (0, 0.5, 1)])
-    parts += svg.x_axis(x, 250, 10, [(v, percent(v)) for v in (0, 0.5, 1)], "how sure the model is")
+    parts += svg.x_axis(x, 250, 10, [(v, percent(v)) for v in (0, 0.5, 1)], "confidence")
     parts.append(svg.line(x(0), y(0), x(1), y(1), "zero"))
     largest = max(after.count.max(), 1)
     bins = len(after.count)
@@ -178,7 +180,7 @@ def reliability(before: Reliability, after: Reliability, who: str) -> str:
         tall = 34 * after.count[b] / largest
         parts.append(svg.rectangle(x(b / bins) + 1, 250 - tall, x(1 / bins) - x(0) - 2, tall, f"bar {who}"))
     for values, kind in ((before, "before"), (after, f"after {who}")):
-        # A handful of answers in a bin is noise that would draw the eye away from the others.
+        # A handful of predictions in a bin is noise that would draw the eye away from the others.
         shown = np.flatnonzero(values.count >= max(3, 0.005 * values.count.sum()))
         parts.append(svg.path([(x(values.confidence[b]), y(values.accuracy[b])) for b in shown], f"curve {kind}"))
         who_marks = "alone" if kind == "before" else who
@@ -186,8 +188,8 @@ def reliability(before: Reliability, after: Reliability, who: str) -> str:
             svg.mark(x(values.confidence[b]), y(values.accuracy[b]), f"{who_marks} {kind.split()[0]}", size=3)
             for b in shown
         ]
-    told = f"Calibration error {percent(before.ece, 1)} before and {percent(after.ece, 1)} after temperature scaling"
-    return svg.figure(width, height, f"Reliability of {who}", told, parts)
+    summary = f"Calibration error {percent(before.ece, 1)} before and {percent(after.ece, 1)} after temperature scaling"
+    return svg.figure(width, height, f"Reliability of {who}", summary, parts)
 
 
 def curves(lines: dict[str, list[list[dict[str, float]]]], key: str, title: str, *, share: bool) -> str:
@@ -221,6 +223,56 @@ def curves(lines: dict[str, list[list[dict[str, float]]]], key: str, title: str,
     return svg.figure(width, height, title, "; ".join(ends), parts)
 
 
+LOSS_TERMS = (
+    ("loss", "total"),
+    ("loss/distillation", "distillation"),
+    ("loss/features", "features"),
+    ("loss/labels", "labels"),
+)
+"""Keys of metrics.jsonl, and what they are called in the figure."""
+
+
+def loss_terms(seeds: Sequence[Sequence[dict[str, float]]], arm: str) -> str:
+    """The weighted terms of the training loss over the epochs, and their sum; each the mean over the seeds.
+
+    Empty where the run logged no terms.
+
+    Args:
+        seeds: for each seed, the lines of metrics.jsonl.
+    """
+    found = {name: _mean_over_seeds(seeds, key) for key, name in LOSS_TERMS}
+    found = {name: points for name, points in found.items() if points}
+    if not found.keys() - {"total"}:
+        return ""
+    if len(found) == 2:  # one term only: it is the total
+        del found["total"]
+    values = [value for points in found.values() for _, value in points]
+    width, height, left, bottom, right = 340, 240, 48, 198, 84
+    x = Scale(0, max(epoch for points in found.values() for epoch, _ in points), left, width - right)
+    y = Scale(*svg.padded([0, *values], low=0, high=1e9), bottom, 10)
+    parts = svg.y_axis(y, left, width - right, svg.plain_ticks(y))
+    parts += svg.x_axis(x, bottom, 10, [(v, f"{v:g}") for v in x.ticks(5)], "epoch")
+    ends = sorted(((y(points[-1][1]), name) for name, points in found.items()), reverse=True)
+    lowest = bottom + 14.0
+    for place, name in ends:  # from the bottom up, so that no two names overlap
+        lowest = min(place, lowest - 13)
+        parts += [
+            svg.path([(x(epoch), y(value)) for epoch, value in found[name]], f"curve {arm} term {name}"),
+            svg.text(width - right + 6, lowest + 4, name),
+        ]
+    summary = ", ".join(f"{name} from {points[0][1]:.3f} to {points[-1][1]:.3f}" for name, points in found.items())
+    return svg.figure(width, height, f"Loss terms, {arm}", summary, parts)
+
+
+def _mean_over_seeds(seeds: Sequence[Sequence[dict[str, float]]], key: str) -> list[tuple[float, float]]:
+    """(epoch, mean value) of the epochs at which a seed has the key."""
+    by_epoch: dict[float, list[float]] = {}
+    for line in (line for seed in seeds for line in seed):
+        if line.get(key) is not None:
+            by_epoch.setdefault(line["epoch"], []).append(line[key])
+    return [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]
+
+
 def bars(rows: Sequence[tuple[str, float, str]], title: str) -> str:
     """Horizontal bars: name, value, label."""
     left = 14 + 6.2 * max(len(name) for name, _, _ in rows)
@@ -234,5 +286,5 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str) -> str:
             svg.rectangle(left, y + 2, max(x(value) - left, 1), row_height - 10, "bar plain"),
             svg.text(max(x(value), left + 1) + 6, y + 14, label),
         ]
-    told = ", ".join(f"{name} {label}" for name, _, label in rows)
-    return svg.figure(width, row_height * len(rows) + 6, title, told, parts)
+    summary = ", ".join(f"{name} {label}" for name, _, label in rows)
+    return svg.figure(width, row_height * len(rows) + 6, title, summary, parts)

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from potstill import metrics
 from potstill.report.read import RunFiles
+from potstill.run.results import ClassAccuracy
 
 Level = Literal["stop", "caution", "note"]
 
@@ -19,10 +20,10 @@ TITLES: dict[str, tuple[Level, str]] = {
     "KD004": ("note", "Classes too small to see a difference"),
     "KD005": ("note", "Copies of test photos were left out"),
     "KD006": ("caution", "The same photo in two classes"),
-    "KD007": ("caution", "Probabilities cannot be taken at their word"),
+    "KD007": ("caution", "Probabilities are poorly calibrated"),
     "KD008": ("caution", "One seed only"),
     "KD009": ("caution", "Few val photos"),
-    "KD010": ("stop", "Trained for a moment only"),
+    "KD010": ("stop", "Trained for a few epochs only"),
     "KD011": ("stop", "The student did not learn"),
     "KD012": ("caution", "Labels that may be wrong"),
     "KD013": ("note", "Classes of very different size"),
@@ -83,66 +84,66 @@ def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
 
 
 def _students(files: RunFiles) -> Iterator[Finding]:
-    teacher = files.comparison["teacher"]["accuracy"]
+    teacher = files.comparison.teacher.accuracy
     students = files.students
     for s in students:
-        name, d = s["name"], s["difference"]
-        if d["high"] < 0:
-            yield Finding("KD002", f"{name}: {_points(d)} against its twin. Use the twin, or change the settings.")
-        elif d["low"] <= 0:
-            visible = 100 * s["smallest_visible_difference"]
+        name, d = s.name, s.difference
+        if d.high < 0:
+            yield Finding("KD002", f"{name}: {d.points} against its twin. Use the twin, or change the settings.")
+        elif d.low <= 0:
+            visible = 100 * s.smallest_visible_difference
             yield Finding(
                 "KD001",
-                f"{name}: {_points(d)}, the interval contains 0. With these test photos a difference below about "
+                f"{name}: {d.points}, the interval contains 0. With these test photos a difference below about "
                 f"{visible:.1f} points cannot be seen.",
             )
-        if s["distilled"]["accuracy"]["value"] >= teacher["value"]:
+        if s.distilled.accuracy.value >= teacher.value:
             yield Finding(
                 "KD003",
-                f"{name} distilled is right on {_share(s['distilled']['accuracy']['value'])} of the test photos, the "
-                f"teacher on {_share(teacher['value'])}. A better teacher is the first thing to try.",
+                f"{name} distilled has an accuracy of {_share(s.distilled.accuracy.value)} on the test photos, the "
+                f"teacher {_share(teacher.value)}. A better teacher is the first thing to try.",
             )
-        if s["distilled"]["ece_scaled"] > BAD_ECE + files.comparison["test_photos"] ** -0.5:
+        if s.distilled.ece_scaled > BAD_ECE + files.comparison.test_photos**-0.5:
             yield Finding(
                 "KD007",
-                f"{name} distilled: after temperature scaling its sureness is off by "
-                f"{100 * s['distilled']['ece_scaled']:.1f} points on average.",
+                f"{name} distilled: after temperature scaling its confidence is off by "
+                f"{100 * s.distilled.ece_scaled:.1f} points on average.",
             )
-        worse = [c for c in s["per_class"] if _class_worse(c, files.comparison["seeds"])]
+        worse = [c for c in s.per_class if _class_worse(c)]
         if worse:
             names = ", ".join(
-                f"{c['class']} ({100 * (c['distilled'] - c['alone']):+.1f} on {c['photos']} photos)" for c in worse[:5]
+                f"{c.name} ({100 * (c.distilled - c.alone):+.1f} on {c.photos} photos)" for c in worse[:5]
             )
-            yield Finding("KD014", f"{name}: distilled is clearly less often right than alone for {names}.")
+            yield Finding("KD014", f"{name}: distilled is clearly less accurate than alone on {names}.")
     if len(students) >= MANY_STUDENTS:
         yield Finding(
             "KD017",
-            f"{len(students)} students were measured. Of so many {metrics.percent(files.comparison['confidence'])} "
-            f"intervals, about {len(students) * (1 - files.comparison['confidence']):.1f} miss the true value by "
+            f"{len(students)} students were measured. Of so many {metrics.percent(files.comparison.confidence)} "
+            f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by "
             "chance, and the best of them looks better than it is.",
         )
 
 
-def _class_worse(c: dict[str, Any], seeds: int) -> bool:
+def _class_worse(c: ClassAccuracy) -> bool:
     """Lower than two standard errors of a difference of two independent shares: cautious, for they are paired."""
-    variance = sum(c[arm] * (1 - c[arm]) for arm in ("distilled", "alone")) / max(c["photos"], 1)
-    return bool(c["photos"] >= SMALL_CLASS and c["distilled"] - c["alone"] < -2 * np.sqrt(variance) and seeds > 0)
+    variance = sum(share * (1 - share) for share in (c.distilled, c.alone)) / max(c.photos, 1)
+    return bool(c.photos >= SMALL_CLASS and c.distilled - c.alone < -2 * np.sqrt(variance))
 
 
 def _learning(files: RunFiles) -> Iterator[Finding]:
     comparison = files.comparison
-    if comparison["seeds"] == 1:
+    if comparison.seeds == 1:
         yield Finding("KD008", "How much the result depends on the random start is not known. Use --seeds 3 or more.")
-    common = max(comparison["test_per_class"]) / comparison["test_photos"]
+    common = max(comparison.test_per_class) / comparison.test_photos
     for s in files.students:
-        epochs = s["distilled"]["recipe"]["epochs"]
+        epochs = s.distilled.epochs
         if epochs < FEW_EPOCHS:
-            yield Finding("KD010", f"{s['name']}: {epochs} epochs show that everything works; the numbers mean little.")
-        if s["distilled"]["accuracy"]["low"] <= common:
+            yield Finding("KD010", f"{s.name}: {epochs} epochs only show that everything works.")
+        if s.distilled.accuracy.low <= common:
             yield Finding(
                 "KD011",
-                f"{s['name']} distilled: {_share(s['distilled']['accuracy']['value'])} right, and always saying the "
-                f"most common class would be right on {_share(common)}.",
+                f"{s.name} distilled: accuracy {_share(s.distilled.accuracy.value)}; always predicting the "
+                f"most common class would reach {_share(common)}.",
             )
     val = files.image_facts["counts"].get("val", 0)
     if val < FEW_VAL:
@@ -150,44 +151,42 @@ def _learning(files: RunFiles) -> Iterator[Finding]:
             "KD009", f"{val} photos choose the twin's settings, temperatures and thresholds; these choices are noisy."
         )
     for s in files.students:
-        jobs = [files.job(s["name"], seed, "distilled") for seed in range(comparison["seeds"])]
-        on_val = float(np.mean([job["val_accuracy"] for job in jobs]))
-        on_test = s["distilled"]["accuracy"]["value"]
-        spread = np.sqrt(on_test * (1 - on_test) * (1 / max(val, 1) + 1 / comparison["test_photos"])) + 1e-9
+        trainings = [files.training(s.name, seed, "distilled") for seed in range(comparison.seeds)]
+        on_val = float(np.mean([training.val_accuracy for training in trainings]))
+        on_test = s.distilled.accuracy.value
+        spread = np.sqrt(on_test * (1 - on_test) * (1 / max(val, 1) + 1 / comparison.test_photos)) + 1e-9
         if abs(on_val - on_test) > GAP_SIGMAS * spread:
             yield Finding(
                 "KD015",
-                f"{s['name']} distilled is right on {_share(on_val)} of val and {_share(on_test)} of test: the two "
-                "splits show different things.",
+                f"{s.name} distilled has an accuracy of {_share(on_val)} on val and {_share(on_test)} on test: the "
+                "two splits differ.",
             )
 
 
 def _test_photos(files: RunFiles, likely_wrong_labels: int) -> Iterator[Finding]:
     comparison = files.comparison
-    small = [
-        name for name, n in zip(comparison["classes"], comparison["test_per_class"], strict=True) if n < SMALL_CLASS
-    ]
+    small = [name for name, n in zip(comparison.classes, comparison.test_per_class, strict=True) if n < SMALL_CLASS]
     if small:
-        smallest = min(comparison["test_per_class"])
-        low, high = metrics.wilson_interval(round(0.8 * smallest), smallest, comparison["confidence"])
+        smallest = min(comparison.test_per_class)
+        low, high = metrics.wilson_interval(round(0.8 * smallest), smallest, comparison.confidence)
         yield Finding(
             "KD004",
-            f"{_some(small)}: fewer than {SMALL_CLASS} test photos. The smallest class has {smallest}; there, 80 % "
-            f"right could as well be {100 * low:.0f} to {100 * high:.0f} %.",
+            f"{_some(small)}: fewer than {SMALL_CLASS} test photos. The smallest class has {smallest}; there, a "
+            f"measured accuracy of 80 % could be anything from {100 * low:.0f} to {100 * high:.0f} %.",
         )
     suspects = len(files.suspects or [])
     many = suspects >= MANY_SUSPECTS * files.image_facts["counts"]["train"]
     parts = [
-        f"on {likely_wrong_labels} test photos teacher and student are both sure of the same other class"
+        f"on {likely_wrong_labels} test photos teacher and student both predict the same other class with confidence"
         if likely_wrong_labels
         else "",
-        f"on {suspects} training photos the teacher, without having learned from them, believes another class more"
+        f"on {suspects} training photos the teacher, not trained on them, finds another class more probable"
         if suspects and many
         else "",
     ]
     if any(parts):
-        told = "; ".join(filter(None, parts))
-        yield Finding("KD012", f"{told[0].upper()}{told[1:]}. Look at them below.")
+        text = "; ".join(filter(None, parts))
+        yield Finding("KD012", f"{text[0].upper()}{text[1:]}. Look at them below.")
 
 
 def _data(files: RunFiles) -> Iterator[Finding]:
@@ -219,10 +218,6 @@ def _exported(files: RunFiles) -> Iterator[Finding]:
         if file.status == "failed":
             reason = file.reason.splitlines()[0]
             yield Finding("KD016", f"{student} as {file.format} {file.precision}: {reason}. No file was left.")
-
-
-def _points(d: dict[str, float]) -> str:
-    return metrics.Interval(**d).points
 
 
 def _share(value: float) -> str:

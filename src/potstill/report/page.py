@@ -16,6 +16,7 @@ from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import Answers, RunFiles, answers
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
+from potstill.run.results import Comparison, StudentResult
 
 MANY_CLASSES = 30
 """Tables per class are folded away above this."""
@@ -41,7 +42,7 @@ class StudentSection:
     """The details of one student."""
 
     letter: str
-    numbers: dict[str, Any]
+    numbers: StudentResult
     classes: Markup
     confusions: list[tuple[str, Markup]]
     pairs: list[Pair]
@@ -74,23 +75,23 @@ def content(files: RunFiles) -> dict[str, Any]:
     teacher = answers(*predictions.teacher(), predictions.labels)
     sections, doubtful = [], 0
     for number, student in enumerate(files.students):
-        arms = {arm: answers(*predictions.arm(student["name"], arm), predictions.labels) for arm in ARMS}
+        arms = {arm: answers(*predictions.arm(student.name, arm), predictions.labels) for arm in ARMS}
         sections.append(_section(files, number, student, teacher, arms))
-        if student["name"] == files.chosen["name"]:
+        if student.name == files.chosen.name:
             doubtful = len(wrong_labels(teacher, arms["distilled"], predictions.labels))
     comparison = files.comparison
     return {
         "title": files.run.path.resolve().name,
         "comparison": comparison,
-        "teacher": comparison["teacher"],
-        "teacher_name": " + ".join(comparison["teacher"]["models"]),
+        "teacher": comparison.teacher,
+        "teacher_name": " + ".join(comparison.teacher.models),
         "students": files.students,
         "chosen": files.chosen,
         "photos": next(section.photos for section in sections if section.photos),
         "letters": [figures.letter(number) for number in range(len(files.students))],
         "headline": headline(comparison),
         "findings": find(files, doubtful),
-        "differences": Markup(figures.differences(files.students, comparison["confidence"])),
+        "differences": Markup(figures.differences(files.students, comparison.confidence)),
         "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
         "sections": sections,
         "many_classes": len(files.classes) > MANY_CLASSES,
@@ -103,39 +104,39 @@ def content(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def headline(comparison: dict[str, Any]) -> tuple[str, str]:
+def headline(comparison: Comparison) -> tuple[str, str]:
     """The verdict in one sentence with its interval, and what to add to it. Of several students, the chosen one's."""
-    students = comparison["students"]
-    chosen = next(s for s in students if s["name"] == comparison["chosen"]["name"])
-    first, point, rest = str(chosen["verdict"]).partition(". ")
+    students = comparison.students
+    chosen = comparison.student(comparison.chosen.name)
+    first, point, rest = chosen.verdict.partition(". ")
     if len(students) > 1:
-        better = sum(s["difference"]["low"] > 0 for s in students)
-        worse = sum(s["difference"]["high"] < 0 for s in students)
+        better = sum(s.difference.low > 0 for s in students)
+        worse = sum(s.difference.high < 0 for s in students)
         rest += (
-            f" It was chosen on val: {comparison['chosen']['reason']}. Of all {len(students)} students, distillation "
+            f" It was chosen on val: {comparison.chosen.reason}. Of all {len(students)} students, distillation "
             f"made {better} better and {worse} worse; for {len(students) - better - worse} no gain was measured."
         )
     return first + ("." if point else ""), rest.strip()
 
 
 def _section(
-    files: RunFiles, number: int, student: dict[str, Any], teacher: Answers, arms: dict[str, Answers]
+    files: RunFiles, number: int, student: StudentResult, teacher: Answers, arms: dict[str, Answers]
 ) -> StudentSection:
-    seeds = range(files.comparison["seeds"])
-    lines = {arm: [files.curve(student["name"], seed, arm) for seed in seeds] for arm in ARMS}
+    seeds = range(files.comparison.seeds)
+    lines = {arm: [files.curve(student.name, seed, arm) for seed in seeds] for arm in ARMS}
     by_name = {"alone": arms["alone"], "distilled": arms["distilled"], "teacher": teacher}
     curves = [
         ("Accuracy on val", figures.curves(lines, "val_accuracy", "Accuracy on val", share=True)),
         ("NLL on val", figures.curves(lines, "val_nll", "NLL on val", share=False)),
     ]
-    curves += [
-        (f"Training loss, {arm}", figures.curves({arm: lines[arm]}, "loss", f"Training loss, {arm}", share=False))
-        for arm in ARMS
-    ]
+    for arm in ARMS:
+        title = f"Training loss, {arm}"
+        terms = figures.loss_terms(lines[arm], arm)
+        curves.append((title, terms or figures.curves({arm: lines[arm]}, "loss", title, share=False)))
     return StudentSection(
         letter=figures.letter(number),
         numbers=student,
-        classes=Markup(figures.classes(student["per_class"])),
+        classes=Markup(figures.classes(student.per_class)),
         confusions=[
             (who, Markup(figures.confusion(model.confusion, files.classes, who))) for who, model in by_name.items()
         ],
@@ -145,9 +146,7 @@ def _section(
             for who, m in by_name.items()
         ],
         curves=[(title, Markup(drawing)) for title, drawing in curves if drawing],
-        photos=choose(files, teacher, arms["distilled"], arms["alone"])
-        if student["name"] == files.chosen["name"]
-        else None,
+        photos=choose(files, teacher, arms["distilled"], arms["alone"]) if student.name == files.chosen.name else None,
     )
 
 
@@ -192,9 +191,9 @@ def _cost_of_the_run(files: RunFiles) -> dict[str, Any]:
     photos = files.run.stage("3_soft_labels").facts()["photos"]
     for s in files.students:
         for arm in ARMS:
-            seconds = s[arm]["seconds_per_seed"]
-            seen = s[arm]["recipe"]["epochs"] * photos
-            trainings.append((s["name"], arm, seconds, seen / max(float(np.mean(seconds)), 0.1)))
+            seconds = s.arm(arm).seconds_per_seed
+            seen = s.arm(arm).epochs * photos
+            trainings.append((s.name, arm, seconds, seen / max(float(np.mean(seconds)), 0.1)))
     return {
         "stage_seconds": rows,
         "stage_bars": Markup(figures.bars(rows, "Time per stage")) if rows else "",
@@ -208,7 +207,7 @@ def _reproduction(files: RunFiles) -> dict[str, Any]:
     return {
         "command": files.command,
         "config_text": files.config_text,
-        "versions": {"python": environment["python"], **environment["versions"]},
+        "versions": {"python": environment.python, **environment.versions},
         "environment": environment,
         "models": files.models(),
         "stages": STAGES,

@@ -19,6 +19,14 @@ from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.layout import ARMS
+from potstill.run.results import (
+    Comparison,
+    Environment,
+    StudentResult,
+    TrainingFacts,
+    read_comparison,
+    read_training,
+)
 
 
 @dataclass(frozen=True)
@@ -28,22 +36,21 @@ class RunFiles:
     run: Run
 
     @cached_property
-    def comparison(self) -> dict[str, Any]:
-        return dict(read_json(self.run.comparison / "comparison.json"))
+    def comparison(self) -> Comparison:
+        return read_comparison(self.run.comparison / "comparison.json")
 
     @property
     def classes(self) -> list[str]:
-        return list(self.comparison["classes"])
+        return list(self.comparison.classes)
 
     @property
-    def students(self) -> list[dict[str, Any]]:
-        return list(self.comparison["students"])
+    def students(self) -> tuple[StudentResult, ...]:
+        return self.comparison.students
 
     @property
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> StudentResult:
         """The student to deploy, chosen on val."""
-        name = self.comparison["chosen"]["name"]
-        return next(student for student in self.students if student["name"] == name)
+        return self.comparison.student(self.comparison.chosen.name)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -53,10 +60,10 @@ class RunFiles:
     def config_text(self) -> str:
         return (self.run.path / "config.toml").read_text("utf-8")
 
-    @cached_property
-    def environment(self) -> dict[str, Any]:
-        """Of the machine that made the numbers."""
-        return dict(self.comparison["environment"])
+    @property
+    def environment(self) -> Environment:
+        """The machine that measured."""
+        return self.comparison.environment
 
     @cached_property
     def exported(self) -> list[tuple[str, FileResult]]:
@@ -145,9 +152,9 @@ class RunFiles:
         """Where a trained student or twin is stored."""
         return self.run.students / student / f"seed-{seed}" / arm
 
-    def job(self, student: str, seed: int, arm: str) -> dict[str, Any]:
-        """The facts of a finished training: val accuracy, steps, seconds."""
-        return dict(read_json(self.job_folder(student, seed, arm) / "done.json"))
+    def training(self, student: str, seed: int, arm: str) -> TrainingFacts:
+        """The facts of a finished training."""
+        return read_training(self.job_folder(student, seed, arm))
 
     def curve(self, student: str, seed: int, arm: str) -> list[dict[str, float]]:
         """The lines of metrics.jsonl."""
@@ -157,7 +164,7 @@ class RunFiles:
     def models(self) -> list[dict[str, Any]]:
         """model.json of the teacher's models and of seed 0 of each student and twin."""
         folders = sorted(path.parent for path in self.run.teacher.rglob("model.json"))
-        folders += [self.job_folder(s["name"], 0, arm) for s in self.students for arm in ARMS]
+        folders += [self.job_folder(s.name, 0, arm) for s in self.students for arm in ARMS]
         return [dict(read_json(folder / "model.json")) for folder in folders]
 
 
@@ -185,7 +192,7 @@ class Predictions:
 
     def teacher(self) -> tuple[np.ndarray, np.ndarray]:
         """(1, n, C) logits and (1,) the temperature that was fitted on val."""
-        temperature = self._files.comparison["teacher"]["temperature"]
+        temperature = self._files.comparison.teacher.temperature
         return self.logits("teacher"), np.array([temperature], np.float32)
 
     def arm(self, student: str, arm: str) -> tuple[np.ndarray, np.ndarray]:

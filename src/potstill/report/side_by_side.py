@@ -14,6 +14,7 @@ from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS
+from potstill.run.results import Comparison, Costs
 
 RESAMPLES = 4_000
 NAMED = 3
@@ -80,39 +81,66 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
     names = [Path(path).resolve().name for path in runs]
     for other, name in zip(files[1:], names[1:], strict=True):
         _require_fair(files[0], names[0], other, name)
-    first = files[0].students[0]["name"]
-    right = _right(files[0], f"{first}/distilled")
-    rows = []
+    comparison = files[0].comparison
+    reference = f"{comparison.students[0].name}/distilled"
+    correct = _correct(files[0], reference)
+    rows: list[Row] = []
     for run, name in zip(files, names, strict=True):
-        comparison = run.comparison
-        models: list[tuple[str, str, str, Any, Any]] = [
-            (
-                " + ".join(comparison["teacher"]["models"]),
-                "teacher",
-                "teacher",
-                comparison["teacher"]["accuracy"],
-                comparison["teacher"],
-            )
-        ]
-        models += [(s["name"], arm, f"{s['name']}/{arm}", s[arm]["accuracy"], s) for s in run.students for arm in ARMS]
-        for model, arm, key, accuracy, cost in models:
-            is_reference = run is files[0] and key == f"{first}/distilled"
-            answers = _right(run, key)
-            against = None if is_reference else difference(answers, right, confidence=comparison["confidence"])
-            rows.append(
-                Row(name, model, arm, len(answers), Interval(**accuracy), against, cost["bytes"] / 1e6,
-                    cost["macs"] / 1e6, cost["milliseconds"])
-            )  # fmt: skip
-    machines = {(run.environment["processor"], run.environment["gpu"]) for run in files}
-    reference, confidence = f"{first} distilled of {names[0]}", files[0].comparison["confidence"]
-    return SideBySide(reference, len(right[0]), files[0].classes, confidence, rows, len(machines) == 1)
+        for model in _models(run.comparison):
+            is_reference = run is files[0] and model.key == reference
+            rows.append(_row(run, name, model, None if is_reference else correct))
+    machines = {(run.environment.processor, run.environment.gpu) for run in files}
+    return SideBySide(
+        reference=f"{comparison.students[0].name} distilled of {names[0]}",
+        test_photos=comparison.test_photos,
+        classes=files[0].classes,
+        confidence=comparison.confidence,
+        rows=rows,
+        same_machine=len(machines) == 1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A teacher, student or twin of a run."""
+
+    name: str
+    arm: str
+    key: str
+    """Of its logits in predictions.npz."""
+    accuracy: Interval
+    costs: Costs
+
+
+def _models(comparison: Comparison) -> list[_Model]:
+    teacher = comparison.teacher
+    return [
+        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher),
+        *(_Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s) for s in comparison.students for arm in ARMS),
+    ]
+
+
+def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None) -> Row:
+    """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
+    correct, confidence = _correct(files, model.key), files.comparison.confidence
+    return Row(
+        run=run,
+        model=model.name,
+        arm=model.arm,
+        seeds=len(correct),
+        accuracy=model.accuracy,
+        against=None if reference is None else difference(correct, reference, confidence=confidence),
+        megabytes=model.costs.bytes / 1e6,
+        mmacs=model.costs.macs / 1e6,
+        milliseconds=model.costs.milliseconds,
+    )
 
 
 def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resamples: int = RESAMPLES) -> Interval:
     """Interval of the difference of two accuracies on the same photos, from runs whose seeds have nothing in common.
 
     Args:
-        first, second: (S1, n) and (S2, n) bool, rightness per seed and photo.
+        first, second: (S1, n) and (S2, n) bool, whether each seed's prediction of each photo is correct.
     Source: as `metrics.bootstrap_mean`, with the seeds of each drawn on their own and the photos drawn together.
     """
     generator, photos = np.random.default_rng(0), first.shape[1]
@@ -121,16 +149,16 @@ def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resa
         count = min(200, resamples - start)
         drawn = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
         means = []
-        for right in (first, second):
-            seeds = len(right)
+        for correct in (first, second):
+            seeds = len(correct)
             picked = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-            means.append(np.sum(picked * (drawn @ right.T.astype(float)), axis=1))
+            means.append(np.sum(picked * (drawn @ correct.T.astype(float)), axis=1))
         values[start : start + count] = means[0] - means[1]
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(first.mean() - second.mean()), float(low), float(high))
 
 
-def _right(files: RunFiles, key: str) -> np.ndarray:
+def _correct(files: RunFiles, key: str) -> np.ndarray:
     logits, labels = files.predictions.logits(key), files.predictions.labels
     return np.asarray(logits.argmax(-1) == labels)
 
@@ -142,7 +170,7 @@ def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) 
             f"  {first_name}: {_some(first.classes)}\n  {name}: {_some(other.classes)}\n"
             "  Train both with the same class folders (or the same --images.classes)."
         )
-    confidences = [percent(files.comparison["confidence"]) for files in (first, other)]
+    confidences = [percent(files.comparison.confidence) for files in (first, other)]
     if confidences[0] != confidences[1]:
         raise DataError(
             f"{first_name} and {name} cannot be compared: the one has {confidences[0]} intervals, the other "

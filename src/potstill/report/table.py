@@ -1,46 +1,46 @@
 """The comparison as a table for the terminal."""
 
-from typing import Any
-
 from rich.table import Table
 
 from potstill import metrics
 from potstill.monitoring.tables import text_table
+from potstill.run.layout import ARMS
+from potstill.run.results import ArmResult, Comparison, Costs, TeacherResult
 
 
-def comparison_table(comparison: dict[str, Any]) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """Teacher, then each student distilled and alone: accuracy with interval, calibration, agreement and costs."""
     header = ["model", "accuracy", "interval", "NLL", "ECE", "agreement", "parameters", "MMACs", "MB", "ms"]
-    teacher = comparison["teacher"]
-    rows = [_row("teacher " + " + ".join(teacher["models"]), teacher, teacher)]
-    for student in comparison["students"]:
-        for arm in ("distilled", "alone"):
-            rows.append(_row(f"{student['name']} {arm}", student[arm], student))
+    teacher = comparison.teacher
+    rows = [_row("teacher " + " + ".join(teacher.models), teacher, teacher)]
+    for student in comparison.students:
+        for arm in ARMS:
+            rows.append(_row(f"{student.name} {arm}", student.arm(arm), student))
     return text_table(header, rows, right=range(1, len(header)))
 
 
-def comparison_note(comparison: dict[str, Any]) -> str:
+def comparison_note(comparison: Comparison) -> str:
     """What the numbers of the table are."""
-    seeds = comparison["seeds"]
+    seeds = comparison.seeds
     return (
-        f"{comparison['test_photos']:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{metrics.percent(comparison['confidence'])} intervals over seeds and photos; NLL and ECE after temperature "
-        f"scaling on val; ms per photo in torch on one thread of {comparison['environment']['processor']}"
+        f"{comparison.test_photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
+        f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}"
     )
 
 
-def _row(name: str, numbers: dict[str, Any], costs: dict[str, Any]) -> list[str]:
-    accuracy = numbers["accuracy"]
-    agreement = numbers.get("agreement")
+def _row(name: str, result: TeacherResult | ArmResult, costs: Costs) -> list[str]:
+    accuracy = result.accuracy
+    agreement = result.agreement if isinstance(result, ArmResult) else None
     return [
         name,
-        f"{accuracy['value']:.1%}",
-        f"{100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}",
-        f"{numbers['nll_scaled']:.3f}",
-        f"{numbers['ece_scaled']:.3f}",
+        f"{accuracy.value:.1%}",
+        f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}",
+        f"{result.nll_scaled:.3f}",
+        f"{result.ece_scaled:.3f}",
         "" if agreement is None else f"{agreement:.1%}",
-        f"{costs['parameters'] / 1e6:.2f} M",
-        f"{costs['macs'] / 1e6:.0f}",
-        f"{costs['bytes'] / 1e6:.1f}",
-        f"{costs['milliseconds']:.1f}",
+        f"{costs.parameters / 1e6:.2f} M",
+        f"{costs.macs / 1e6:.0f}",
+        f"{costs.bytes / 1e6:.1f}",
+        f"{costs.milliseconds:.1f}",
     ]

@@ -54,17 +54,17 @@ def learning_curve(
         points += [
             Point(
                 count,
-                student["name"],
-                comparison["teacher"]["accuracy"]["value"],
-                student["distilled"]["accuracy"]["value"],
-                student["alone"]["accuracy"]["value"],
-                student["difference"]["value"],
-                student["difference"]["low"],
-                student["difference"]["high"],
-                comparison["test_photos"],
-                comparison["seeds"],
+                student.name,
+                comparison.teacher.accuracy.value,
+                student.distilled.accuracy.value,
+                student.alone.accuracy.value,
+                student.difference.value,
+                student.difference.low,
+                student.difference.high,
+                comparison.test_photos,
+                comparison.seeds,
             )
-            for student in comparison["students"]
+            for student in comparison.students
         ]
         write_text(folder / "curve.csv", _csv(points))
     return points

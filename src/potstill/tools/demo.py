@@ -108,9 +108,9 @@ def run_demo(*, quick: bool = False, runs: Path = Path("runs"), reporter: Report
 
 def beside_published(result: Result) -> str:
     """The teacher's test accuracy beside the published ones."""
-    teacher = result.comparison["teacher"]["accuracy"]
+    teacher = result.comparison.teacher.accuracy
     published = ", ".join(f"{name} {value:.1%}" for name, value in PUBLISHED.items())
     return (
-        f"Teacher {teacher['value']:.1%} ({teacher['low']:.1%} to {teacher['high']:.1%}) on this split; published on "
+        f"Teacher {teacher.value:.1%} ({teacher.low:.1%} to {teacher.high:.1%}) on this split; published on "
         f"this task, on another 75/25 split: {published} (Deitsch et al. 2019)."
     )

@@ -19,8 +19,9 @@ from potstill.export.stage import export
 from potstill.export.tolerance import Tolerance
 from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
-from potstill.run.files import read_json, write_bytes, write_json, write_text
+from potstill.run.files import write_bytes, write_json, write_text
 from potstill.run.folder import Run
+from potstill.run.results import read_comparison
 
 PAGE = Path(__file__).parent / "page"
 
@@ -60,19 +61,18 @@ def export_web(
 
 def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
     """What the page says about the student: the content of model.json."""
-    comparison = read_json(run.comparison / "comparison.json")
-    numbers = next(s for s in comparison["students"] if s["name"] == name)
+    comparison = read_comparison(run.comparison / "comparison.json")
     attribution = run.images / "ATTRIBUTION.txt"
     return {
         "name": name,
         "classes": facts.classes,
         "threshold": facts.threshold,
         "size": facts.size,
-        "bytes": numbers["bytes"],
+        "bytes": comparison.student(name).bytes,
         "accuracy": asdict(facts.accuracy),
         "confidence": facts.confidence,
         "test_photos": facts.test_photos,
-        "teacher": " + ".join(comparison["teacher"]["models"]),
+        "teacher": " + ".join(comparison.teacher.models),
         "weights_sha256": facts.weights_sha256,
         "attribution": attribution.read_text("utf-8", errors="replace").strip() if attribution.is_file() else "",
     }

@@ -1,0 +1,229 @@
+"""What a run measured: comparison.json and done.json of a training as types, with one writer and one reader each."""
+
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
+
+from potstill.errors import DataError
+from potstill.metrics import Interval
+from potstill.run.files import read_json, write_json
+
+FORMAT = 1
+"""Of comparison.json. Files written before there was a number count as 0."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a model costs; of an ensemble, the sum over its models."""
+
+    parameters: int
+    macs: int
+    """Multiply-accumulates per photo."""
+    bytes: int
+    """Of the stored weights."""
+    milliseconds: float
+    """Per photo, in torch on one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """NLL and calibration error on the test photos, before and after temperature scaling; means over the seeds."""
+
+    nll: float
+    ece: float
+    nll_scaled: float
+    ece_scaled: float
+    temperature: float
+    """Fitted on val."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherResult(Calibration, Costs):
+    """The teacher on the test photos."""
+
+    models: tuple[str, ...]
+    sizes: tuple[int, ...]
+    """Input side of each model, in pixels."""
+    method: tuple[str | None, ...]
+    """How each model was trained: probe, finetune or zero-shot."""
+    accuracy: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult(Calibration):
+    """A student trained with the teacher (distilled) or without (alone), over all seeds."""
+
+    accuracy: Interval
+    accuracy_per_seed: tuple[float, ...]
+    agreement: float
+    """Share of test photos on which it predicts the teacher's class, mean over the seeds."""
+    recipe: dict[str, Any]
+    """The settings it was trained with."""
+    crop_per_seed: tuple[float, ...]
+    seconds_per_seed: tuple[float, ...]
+
+    @property
+    def epochs(self) -> int:
+        return int(self.recipe["epochs"])
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Exact McNemar test of one seed's distilled and alone."""
+
+    seed: int
+    only_distilled: int
+    """Test photos that only the distilled student classifies correctly."""
+    only_alone: int
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAccuracy:
+    """Accuracy on the test photos of one class, mean over the seeds."""
+
+    name: str
+    photos: int
+    teacher: float
+    distilled: float
+    alone: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentResult(Costs):
+    """One student, distilled and alone."""
+
+    name: str
+    model: str
+    size: int
+    pretrained: bool
+    distilled: ArmResult
+    alone: ArmResult
+    difference: Interval
+    """Accuracy of distilled minus alone, paired."""
+    to_teacher: Interval | None
+    """Accuracy of distilled minus the teacher's, paired; None in results from before it was measured."""
+    relative_error_reduction: float | None
+    """None where the twin makes no errors."""
+    mcnemar: tuple[McNemar, ...]
+    smallest_visible_difference: float
+    per_class: tuple[ClassAccuracy, ...]
+    verdict: str
+
+    def arm(self, name: str) -> ArmResult:
+        """The result of "distilled" or "alone"."""
+        return {"distilled": self.distilled, "alone": self.alone}[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The student to deploy, chosen on val."""
+
+    name: str
+    reason: str
+    val_accuracy: dict[str, float]
+    """Of every student, mean over the seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine that measured, see `potstill.compute.device.environment`."""
+
+    machine: dict[str, Any]
+    processor: str
+    system: str
+    python: str
+    versions: dict[str, str]
+    gpu: str | None
+    cpu_capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Teacher, students and twins on the test photos: the content of comparison.json."""
+
+    classes: tuple[str, ...]
+    test_photos: int
+    test_per_class: tuple[int, ...]
+    seeds: int
+    confidence: float
+    """Of every interval."""
+    teacher: TeacherResult
+    students: tuple[StudentResult, ...]
+    chosen: Chosen
+    environment: Environment
+
+    def student(self, name: str) -> StudentResult:
+        """The student of this name. Raises StopIteration where there is none."""
+        return next(student for student in self.students if student.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """What is known of a finished training of a student: done.json of its folder."""
+
+    val_accuracy: float
+    val_nll_scaled: float
+    """On val, after temperature scaling."""
+    steps: int
+    seconds: float
+
+
+def write_comparison(path: Path, comparison: Comparison) -> None:
+    """Write comparison.json."""
+    write_json(path, {"format": FORMAT, **asdict(comparison)})
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read comparison.json.
+
+    Raises:
+        DataError: it was written by another version of Potstill, or it is damaged.
+    """
+    values = read_json(path)
+    found = values.pop("format", 0)
+    if found != FORMAT:
+        age = "an older" if found < FORMAT else "a newer"
+        raise DataError(
+            f"{path} was written by {age} version of Potstill (format {found}, this version reads {FORMAT}). "
+            "Delete its folder and run `potstill distill` again; the trained models are kept."
+        )
+    return _read(Comparison, values, path)
+
+
+def read_training(folder: Path) -> TrainingFacts:
+    """Read done.json of a finished training.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / "done.json"
+    values = read_json(path)
+    return _read(TrainingFacts, {f.name: values[f.name] for f in fields(TrainingFacts) if f.name in values}, path)
+
+
+def _read(kind: type[T], values: Any, path: Path) -> T:
+    try:
+        return typing.cast(T, _typed(kind, values))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). Delete it and run again.") from None
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A JSON value as the dataclass, tuple, dict or plain value that the annotation names."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        return kind(**{name: _typed(hint, value[name]) for name, hint in hints.items()})
+    origin = typing.get_origin(kind)
+    if origin is UnionType:  # of one kind and None
+        return None if value is None else _typed(typing.get_args(kind)[0], value)
+    if origin is tuple:
+        return tuple(_typed(typing.get_args(kind)[0], item) for item in value)
+    return value
