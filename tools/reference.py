@@ -96,13 +96,18 @@ def _command(name: str) -> Iterator[str]:
         yield from ("", "| argument | default | description |", "|---|---|---|")
     for a in own:
         variable = f" Or the environment variable {a.parameter.env_var[0]}." if a.parameter.env_var else ""
-        yield f"| `{_shown(a)}` | {_default(a)} | {_cell(texts[a.field_info.name] + variable)} |"
+        yield f"| `{_shown(a)}` | {_default(a)} | {_cell(_text(a, texts) + variable)} |"
     if len(own) < len(every):
         yield from ("", f"And every [setting](settings.md) as a flag, such as `{every[-1].name}`.")
 
 
 def _docs(name: str) -> Any:
     return parse(inspect.getdoc(app[name].default_command) or "")
+
+
+def _text(argument: Argument, texts: dict[str, str]) -> str:
+    """From the docstring of the command, or from the parameter itself."""
+    return texts.get(argument.field_info.name) or _one_line(argument.parameter.help)
 
 
 def _shown(argument: Argument) -> str:

@@ -40,8 +40,9 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, draw_views
 from potstill.images.folder import read_folder
+from potstill.images.pack import PROCESSES_FROM
 from potstill.images.plan import ImagesPlan
-from potstill.images.stage import PROCESSES_FROM, collect_images
+from potstill.images.stage import collect_images
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run

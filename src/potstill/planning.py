@@ -14,8 +14,8 @@ from potstill.config.load import from_mapping
 from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.images.folder import Folder
+from potstill.images.pack import estimated_bytes
 from potstill.images.plan import ImagesPlan
-from potstill.images.stage import estimated_bytes
 from potstill.models.classifier import describe, feature_widths
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.students.budget import candidates, is_set

@@ -18,13 +18,13 @@ from potstill.cli import run
 from potstill.comparison import stage as comparison
 from potstill.compute import timing
 from potstill.data import arrays
-from potstill.images import stage as collect
+from potstill.images import pack
 from potstill.students import runner as job_runner
 from potstill.training import loop as training
 
 timing.PROBE_SECONDS = 0.01
 training.CHECKPOINT_SECONDS = 0.0  # every step can be the last one saved
-collect._JOURNAL_EVERY = 8
+pack._JOURNAL_EVERY = 8
 
 Hook = Callable[[int], None]
 """Called with the signal to send."""
@@ -65,7 +65,7 @@ def child_is_training(job: Any, *_: Any) -> bool:
 
 POINTS: dict[str, Hook] = {
     "nowhere": lambda number: None,
-    "packing": at(collect, "encode", 30),
+    "packing": at(pack, "encode", 30),
     "features": at(arrays.RowWriter, "write", 2, when=writes_to("2_teacher")),
     "head": at(training, "_save", 20, when=saves_to("2_teacher/head")),
     "fold": at(training, "_save", 5, when=saves_to("fold-1")),

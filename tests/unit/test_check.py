@@ -19,6 +19,7 @@ from potstill.cli import run as command
 from potstill.data.label_errors import check_labels, suspects
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
+from potstill.images.reasons import meaning
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
@@ -217,21 +218,41 @@ def test_the_command_writes_page_and_json(tmp_path: Path, capsys: pytest.Capture
     assert not (root / ".quarantine").exists()
 
 
+def test_tables_in_a_pipe_have_every_column_and_whole_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    root = folder(tmp_path)
+    (root / "train/cat/bad.jpg").write_bytes(b"<html>")
+    assert command(["check", str(root)]) == 0
+    printed = capsys.readouterr().err
+    (line,) = [line for line in printed.splitlines() if line.startswith("not_image")]
+    assert line.split() == ["not_image", "1", "quarantine", *meaning("not_image").split()]
+    assert "Moved 1 photo to" in printed
+    assert command(["count", str(root)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["class", "train", "test"] in lines
+    assert ["cat", "12", "3"] in lines
+    assert ["total", "24", "6"] in lines
+    assert ["largest", ":", "smallest", "1.0", ":", "1", "1.0", ":", "1"] in lines
+    assert ["in", "quarantine:", "1", "not_image"] in lines
+
+
 def test_wrong_labels_of_a_real_run_are_ranked_and_stay(
     photos: Path, tiny_run: "potstill.Result", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The teacher judged each photo without having seen it; since then some were put into another folder."""
+    """Each training photo has out-of-fold outputs; since the run, some photos were moved to another class."""
     root = tmp_path / "data"
     shutil.copytree(photos, root)
     with (tiny_run.run.images / "images.csv").open(newline="") as file:
         paths = [line["path"] for line in csv.DictReader(file)]
     with np.load(tiny_run.run.teacher / "out_of_fold.npz") as stored:
         others = np.exp(stored["logits"][:, :2] - stored["logits"][:, 2:]).sum(axis=1)
-        sure = stored["row"][np.argsort(others)]
-    names = [Path(paths[row]).name for row in sure if "stripes" in paths[row]][:3]
+        ranked = stored["row"][np.argsort(others)]
+    names = [Path(paths[row]).name for row in ranked if "stripes" in paths[row]][:3]
     for name in names:
         (root / "train/stripes" / name).rename(root / "train/disc" / name)
-    moved = {f"train/disc/{name}": "looks like stripes" for name in names}
+    moved = {f"train/disc/{name}": "probably stripes" for name in names}
     assert command(["check", str(root), "--run", str(tiny_run.path), "--near-bits", "-1", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     found = [finding for finding in printed["findings"] if finding["code"] == "wrong_label"]
@@ -244,12 +265,12 @@ def test_wrong_labels_of_a_real_run_are_ranked_and_stay(
     assert "probability of its label" in (root / "check.html").read_text()
 
 
-def test_a_run_without_answers_is_told(run_copy: Run, tmp_path: Path) -> None:
+def test_a_run_without_out_of_fold_outputs_is_refused(run_copy: Run, tmp_path: Path) -> None:
     with (run_copy.images / "images.csv").open(newline="") as file:
         hashes = [line["sha256"] for line in csv.DictReader(file)]
-    with pytest.raises(DataError, match="about other photos or classes"):
+    with pytest.raises(DataError, match="trained on other photos or classes"):
         suspects(run_copy.path, {"0" * 64: "disc"})
-    with pytest.raises(DataError, match="about other photos or classes"):
+    with pytest.raises(DataError, match="trained on other photos or classes"):
         suspects(run_copy.path, dict.fromkeys(hashes, "whale"))
     (run_copy.teacher / "out_of_fold.npz").write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match="is damaged"):

@@ -112,7 +112,7 @@ def test_hosts_find_their_rule_by_the_end_of_their_name() -> None:
     assert rule_for("notstaticflickr.com", limits).concurrency == 5
 
 
-def test_json_errors_carry_the_servers_words() -> None:
+def test_json_errors_quote_the_server() -> None:
     async def api(request: web.Request) -> web.Response:
         return {
             "/html": web.Response(text="<html>"),
@@ -128,8 +128,8 @@ def test_json_errors_carry_the_servers_words() -> None:
             await client.json(url)
 
     with serve(app) as server:
-        for path, words in (("/html", "no JSON"), ("/error", "no such thing"), ("/gone", "404")):
-            with pytest.raises(SourceError, match=words):
+        for path, message in (("/html", "other than JSON"), ("/error", "no such thing"), ("/gone", "404")):
+            with pytest.raises(SourceError, match=message):
                 asyncio.run(ask(server.url + path, server.address))
 
 

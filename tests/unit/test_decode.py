@@ -207,7 +207,7 @@ def test_a_truncated_jpeg_is_corrupt_not_half_gray() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "code", "says"),
+    ("data", "code", "message"),
     [
         (b"", "empty", "0 bytes"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "not_image", "web page"),
@@ -218,8 +218,8 @@ def test_a_truncated_jpeg_is_corrupt_not_half_gray() -> None:
         (encoded(Image.new("RGB", (31, 400))), "too_small", "31 × 400"),
     ],
 )
-def test_what_is_not_a_usable_photo_says_what_it_is(data: bytes, code: str, says: str) -> None:
-    with pytest.raises(BadPhotoError, match=says) as caught:
+def test_what_is_not_a_usable_photo_says_what_it_is(data: bytes, code: str, message: str) -> None:
+    with pytest.raises(BadPhotoError, match=message) as caught:
         decode(data, min_side=32)
     assert caught.value.code == code
 

@@ -1,4 +1,4 @@
-"""`doctor` says which sources answer, and is not stopped by those that do not."""
+"""`doctor` reports which sources answer, and is not stopped by those that do not."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_sources_that_answer_and_sources_that_do_not(tmp_path: Path, monkeypatch
         "hf:uoft-cs/cifar10": True,
         "archive:imagenette2-160": False,
     }
-    assert rows["inaturalist"].value == "knows Lynx rufus"
+    assert rows["inaturalist"].value == "answers; a search for cats finds Lynx rufus"
     assert "port 1" in rows["archive:imagenette2-160"].value
 
 

@@ -1,6 +1,7 @@
-"""Reading the layout of a photo folder: names only, every mistake told at once, with the way out."""
+"""Reading the layout of a photo folder: from names only; every mistake is reported at once, with a fix."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,15 @@ def test_classes_can_be_picked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "classes", "says"),
+    ("files", "classes", "message"),
     [
         (["train/cat/1"], (), "has 1 class"),
         (["notes.txt"], (), "has 0 classes"),
-        (["train/cat/1", "train/dog/1", "test/dgo/1"], (), "'dgo'.*train does not have.*Did you mean 'dog'"),
+        (
+            ["train/cat/1", "train/dog/1", "test/dgo/1"],
+            (),
+            "'dgo'.*train does not, so no model can learn it.*Did you mean 'dog'",
+        ),
         (["test/cat/1", "test/dog/1"], (), "no train folder"),
         (["cat/1", "dog/1"], ("cat", "dgo"), "no class 'dgo'.*It has: cat, dog.*Did you mean 'dog'"),
         (["cat/1", "a:b/1"], (), "'a:b' contains ':'"),
@@ -67,12 +72,12 @@ def test_classes_can_be_picked(tmp_path: Path) -> None:
         (["cat/1", "NUL/1"], (), "reserved name"),
     ],
 )
-def test_mistakes_are_told_with_the_way_out(tmp_path: Path, files: list[str], classes: tuple, says: str) -> None:
+def test_messages_say_what_is_wrong_and_how_to_fix_it(
+    tmp_path: Path, files: list[str], classes: tuple, message: str
+) -> None:
     with pytest.raises(DataError) as caught:
         read_folder(tree(tmp_path / "data", *files), classes=classes)
-    import re
-
-    assert re.search(says, str(caught.value), re.DOTALL), str(caught.value)
+    assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:

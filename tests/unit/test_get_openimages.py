@@ -45,7 +45,7 @@ def test_train_lists_are_only_fetched_when_needed(tmp_path: Path, monkeypatch: p
         assert [line for line in server.log if "train-annotations" in line]
 
 
-def test_a_shortage_is_told_with_its_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_photos_are_reported_with_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"validation": {"Cat": 12}})
     world.faults = dict.fromkeys(world.ids("validation", "Cat")[:6], PERMANENT["gone"][0])
     with open_images(world, monkeypatch, tmp_path / "cache") as server:
@@ -148,7 +148,7 @@ def test_a_pin_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("cat", "Cat"), "same folder"),
         (("../cat",), "contains '/'"),
-        (("cat", "cat"), "named twice"),
+        (("cat", "cat"), "given twice"),
         ((), "Name the classes"),
     ],
 )

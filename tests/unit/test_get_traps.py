@@ -59,7 +59,7 @@ def test_file_names_that_break_somewhere_are_replaced_by_safe_ones(tmp_path: Pat
     kept = assert_sound(tmp_path / "data")
     assert len(kept) == 12 + 12 + len(ODD)
     assert not result.streams[0].reasons
-    assert {Path(path).stem.removeprefix("bring-").isalnum() for path in kept} == {True}
+    assert {Path(path).stem.removeprefix("local-").isalnum() for path in kept} == {True}
     assert any(entry["file"] == "cat/\\xff\\xfe.jpg" for entry in kept.values())
 
 
@@ -98,10 +98,10 @@ def test_no_server_decides_where_a_file_goes(key: str) -> None:
     [
         ("list.csv", b"url,label\nhttp://x/1.jpg,cat\nhttp://x/\xff.jpg,cat\n", "cannot be read after row"),
         ("list.csv", b'url,label\n"' + b"x" * 200_000 + b'",cat\n', "field larger"),
-        ("list.jsonl", b'{"url": "http://x/1.jpg", "label": "cat"}\n{"url"\n', "line 2 is no JSON"),
+        ("list.jsonl", b'{"url": "http://x/1.jpg", "label": "cat"}\n{"url"\n', "line 2 is not JSON"),
         ("list.parquet", b"PAR1 nonsense PAR1", "cannot be read as parquet"),
-        ("cat.txt", b"http://x/\xff.jpg\n", "no UTF-8 text"),
-        ("list.xlsx", b"PK", "none of"),
+        ("cat.txt", b"http://x/\xff.jpg\n", "not UTF-8 text"),
+        ("list.xlsx", b"PK", "neither a tar nor a list"),
         ("list.tar", b"no tar at all" * 100, "cannot be read as a tar"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_word_that_open_images_lacks_is_looked_for_elsewhere(tmp_path: Path, m
     assert "No source knows 'xyzzy'" in text
     assert "openimages: " in text
     assert "inaturalist: " in text
-    assert "it wants --contact" in text
+    assert "commons was not searched: it needs --contact" in text
     assert "xyzzy=/m/01yrx" in text
 
 
@@ -243,7 +243,7 @@ def test_a_wnid_pins_a_class_of_open_images(tmp_path: Path, monkeypatch: pytest.
             run_get_of(tmp_path / "b", (server.address,), "x=n99999999", train=2, test=1)
 
 
-def test_the_command_tells_shortages_and_previews(
+def test_the_command_previews_and_reports_shortages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tests.servers.faults import PERMANENT
@@ -255,17 +255,17 @@ def test_the_command_tells_shortages_and_previews(
         words = ["get", "cat", "dog", "--into", str(tmp_path / "data"), "--train", "10", "--test", "5"]
         words += ["--allow-private", server.address]
         assert command([*words, "--dry-run"]) == 0
-        said = "".join(capsys.readouterr())
-        assert "/m/01yrx Cat" in said
-        assert "CC-BY-2.0 12" in said
+        printed = "".join(capsys.readouterr())
+        assert "/m/01yrx Cat" in printed
+        assert "CC-BY-2.0 12" in printed
         assert not (tmp_path / "data").exists()
         assert not world.asked, "no photo was fetched"
-        assert command(words) == 0, "a shortage is told, and no error"
-        said = "".join(capsys.readouterr())
-        assert "cat: " in said
-        assert "photos are missing; openimages listed 12." in said
-        assert "6 gone: the server says it has no such photo (404, 410) (for example: HTTP 404 Not Found)" in said
-        assert "dog: 0" not in said
+        assert command(words) == 0, "too few photos are reported, and are no error"
+        printed = "".join(capsys.readouterr())
+        assert "cat: " in printed
+        assert "photos are missing; openimages listed 12." in printed
+        assert "6 gone: the server has no such photo (404, 410) (for example: HTTP 404 Not Found)" in printed
+        assert "dog: 0" not in printed
         assert command([*words, "--strict"]) == 1
 
 

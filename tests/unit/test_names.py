@@ -1,4 +1,4 @@
-"""Words to WordNet and ImageNet. The counts of kinds are those of WordNet 3.0 itself."""
+"""Words to WordNet and ImageNet. The counts of subclasses are those of WordNet 3.0 itself."""
 
 import pytest
 
@@ -6,12 +6,12 @@ from potstill.get.names import imagenet_classes, near_matches, singulars, wordne
 
 
 @pytest.mark.parametrize(
-    ("word", "wnid", "kinds"),
+    ("word", "wnid", "count"),
     [("cat", "n02121620", 7), ("dog", "n02084071", 118), ("bird", "n01503061", 59), ("domestic cat", "n02121808", 5)],
 )
-def test_words_map_to_imagenet(word: str, wnid: str, kinds: int) -> None:
+def test_words_map_to_imagenet(word: str, wnid: str, count: int) -> None:
     assert wordnet().find(word)[0] == wnid
-    assert len(imagenet_classes(word)) == kinds
+    assert len(imagenet_classes(word)) == count
     assert imagenet_classes(wnid) == imagenet_classes(word)
 
 

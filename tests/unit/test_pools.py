@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from potstill.data.pixels import PixelStore
-from potstill.images import stage as collect
+from potstill.images import pack
 from potstill.processes.pools import process_pool
 
 
@@ -19,12 +19,12 @@ def test_processes_pack_what_threads_pack(
     photos: Path, packer: Callable[..., PixelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = []
-    monkeypatch.setattr(collect, "process_pool", lambda: began.append(True) or process_pool())
-    monkeypatch.setattr(collect, "PROCESSES_FROM", 0)
-    monkeypatch.setattr(collect, "available_cores", lambda: 2)
+    monkeypatch.setattr(pack, "process_pool", lambda: began.append(True) or process_pool())
+    monkeypatch.setattr(pack, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(pack, "available_cores", lambda: 2)
     packer(photos, tmp_path / "threads")
     assert not began
-    monkeypatch.setattr(collect, "available_cores", lambda: 3)
+    monkeypatch.setattr(pack, "available_cores", lambda: 3)
     packer(photos, tmp_path / "processes")
     assert began
     for name in ("pixels.bin", "index.npy", "images.csv", "rejected.csv"):

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import tarfile
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -16,7 +18,8 @@ from tests.servers.loopback import Server, serve
 from tests.servers.pictures import jpeg
 
 from potstill.errors import SourceError
-from potstill.get.sources import archives
+from potstill.get.sources import Candidate, Concept, SourceOptions, archives, registry, resolve
+from potstill.get.sources.registry import SourceType
 
 NOBODY = Server(1)
 """For sources that ask nobody."""
@@ -44,7 +47,7 @@ def test_commons_pages_waits_and_credits(tmp_path: Path, monkeypatch: pytest.Mon
     assert entry["landing_url"].startswith("https://commons.wikimedia.org/wiki/File:")
 
 
-def test_commons_wants_a_contact(tmp_path: Path) -> None:
+def test_commons_requires_a_contact(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"--contact me@example\.org"):
         run_get(tmp_path / "data", NOBODY, "cat", source="commons")
 
@@ -91,7 +94,7 @@ def test_hugging_face_uses_signed_addresses_at_once(tmp_path: Path, monkeypatch:
         monkeypatch.setenv("POTSTILL_HF_VIEWER_BASE", server.url)
         monkeypatch.setenv("POTSTILL_HF_BASE", server.url)
         result = run_get(tmp_path / "data", server, "Cats", "dog", source="hf:me/pets", train=110, test=20)
-        with pytest.raises(SourceError, match=r"no class 'bird'.*\n.*It has cat, dog\."):
+        with pytest.raises(SourceError, match=r"no class 'bird'.*\n.*Its classes: cat, dog\."):
             run_get(tmp_path / "b", server, "bird", source="hf:me/pets")
     assert result.is_complete
     kept = assert_sound(tmp_path / "data")
@@ -127,7 +130,7 @@ def test_imagenet_from_wnid_tars(tmp_path: Path) -> None:
     wnid_tar(own / f"{DOGS}.tar", DOGS, range(200, 230))
     result = run_get(tmp_path / "data", NOBODY, "cat", "dog=n02084071", source=f"imagenet:{own}", train=20, test=8)
     assert result.is_complete
-    assert result.streams[0].concept.note.startswith("2 kinds")
+    assert result.streams[0].concept.note.startswith("2 subclasses")
     kept = assert_sound(tmp_path / "data")
     assert {entry["wnid"] for entry in kept.values() if entry["label"] == "cat"} == {CATS, "n02123159"}
 
@@ -315,7 +318,7 @@ def test_a_promised_hash_must_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("url\nhttp://a/b.jpg\n", "row 2: url and label are needed"), ("", "has no label 'cat'")],
+    [("url\nhttp://a/b.jpg\n", "row 2: url and label are required"), ("", "has no label 'cat'")],
 )
 def test_bad_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(text)
@@ -367,3 +370,48 @@ def test_tar_shards(style: str, tmp_path: Path) -> None:
 def test_a_source_that_does_not_exist_gets_near_matches(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no source 'openimage'.*Did you mean 'openimages'\?"):
         run_get(tmp_path / "data", NOBODY, "cat", source="openimage")
+
+
+class Toy:
+    """Photos in a folder, as a source of somebody else's own."""
+
+    name, has_licenses, public = "toy", False, False
+
+    def __init__(self, text: str, options: SourceOptions) -> None:
+        self._folder = Path(text)
+
+    async def resolve(self, label: str, wanted: str) -> Concept:
+        return Concept(label=label, id=wanted.removeprefix("toy-"), name=wanted)
+
+    async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
+        for path in sorted(self._folder.glob(f"{concept.id}-*")):
+            yield Candidate(key=f"toy-{path.stem}", label=concept.label, group=path.stem, read=path.read_bytes)
+
+    async def facts(self) -> dict[str, Any]:
+        return {}
+
+    async def probe(self) -> str:
+        return "answers"
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> SourceType:
+    sources = dict(registry.SOURCES)  # a copy, so that no other test meets the toy
+    monkeypatch.setattr(registry, "SOURCES", sources)
+    monkeypatch.setattr(resolve, "SOURCES", sources)
+    source = SourceType(name="toy", open=Toy, usage="toy:FOLDER", summary="numbered photos", id_pattern=r"toy-\w+")
+    registry.register(source)
+    return source
+
+
+def test_a_registered_source_is_opened_described_and_recognized_by_its_ids(tmp_path: Path, toy: SourceType) -> None:
+    for number in range(20):
+        (tmp_path / f"cat-{number:02}.jpg").write_bytes(jpeg(number))
+    result = run_get(tmp_path / "data", NOBODY, "cat", source=f"toy:{tmp_path}", train=6, test=2)
+    assert result.is_complete
+    assert {entry["source"] for entry in assert_sound(tmp_path / "data").values()} == {"toy"}
+    assert "toy:FOLDER (numbered photos)" in registry.source_help()
+    assert registry.owner_of("toy-cat") == "toy"
+    assert registry.owner_of("cat") == ""
+    with pytest.raises(ValueError, match="is a source 'toy' already"):
+        registry.register(toy)

@@ -1,4 +1,4 @@
-"""`potstill count`: how many photos there are, per split and class, by their names alone."""
+"""`potstill count`: how many files there are per split and class; none is opened."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Counts:
         return sum(self.by_split[split].values())
 
     def imbalance(self, split: str) -> float | None:
-        """Photos of the largest class for one of the smallest; None without two classes or with an empty one."""
+        """Size of the largest class over that of the smallest; None with fewer than two classes, or an empty one."""
         counts = [count for label, count in self.by_split[split].items() if label]
         return max(counts) / min(counts) if len(counts) > 1 and min(counts) else None
 
@@ -47,7 +47,7 @@ def count(root: Path) -> Counts:
     """Count the photos of a folder, also of an unfinished one. Raises DataError where there is none."""
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"There is no folder {root}. `potstill init cat dog --into {root}` makes one.")
+        raise DataError(f"There is no folder {root}. `potstill init cat dog --into {root}` creates one.")
     found: dict[str, Counter[str]] = {}
     for split, label, path in list_photos(root):
         counts = found.setdefault(split or "", Counter())

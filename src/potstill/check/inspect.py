@@ -1,4 +1,4 @@
-"""Looks at every file of a photo folder, on all cores: what it is, what is wrong with it, how to know its copies."""
+"""Inspects every file of a photo folder, on all cores: what it is, what is wrong with it, and its fingerprint."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from potstill.images.decode import BadPhotoError, Decoded, decode, read_bytes
+from potstill.images.decode import BadPhotoError, Decoded, decode_thumbnail, read_bytes
 from potstill.images.duplicates import Fingerprint, fingerprint
-from potstill.images.looks import LOOK_SIDE, look_at
+from potstill.images.statistics import THUMBNAIL_SIDE, image_statistics, require_usable
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool
 
 _CHUNK = 32
 _POOL_FROM = 256
-"""Fewer files are looked at faster here than other processes start."""
+"""Fewer files are inspected here in less time than other processes need to start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What one look at a file found."""
+    """What is known of one file."""
 
     path: Path
     sha256: str = ""
@@ -35,26 +35,26 @@ class Inspected:
 
 
 def inspect(path: Path, *, min_side: int) -> Inspected:
-    """Read, decode and look at one file. Never raises for a bad photo."""
+    """Read, decode and inspect one file. Never raises for a bad photo."""
     sha256 = ""
     try:
         data = read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        decoded = decode(data, short_side=LOOK_SIDE, min_side=min_side, rough=True)
-        seen = look_at(data, decoded)
+        decoded = decode_thumbnail(data, side=THUMBNAIL_SIDE, min_side=min_side)
+        require_usable(data, decoded)
     except BadPhotoError as error:
         return Inspected(path, sha256, fault=error.code, detail=error.reason)
     return Inspected(
         path,
         sha256,
         pixels=decoded.width * decoded.height,
-        notes=(*_file_notes(path, decoded), *seen.notes),
+        notes=(*_file_notes(path, decoded), *image_statistics(decoded.image).notes),
         marks=fingerprint(decoded.image),
     )
 
 
 def inspect_all(paths: Sequence[Path], *, min_side: int) -> Iterator[Inspected]:
-    """`inspect` for all, in order, on all cores: processes, for threads would share one interpreter."""
+    """`inspect` for all, in order, on all cores: processes, because threads share one interpreter."""
     if available_cores() == 1 or len(paths) < _POOL_FROM:
         yield from (inspect(path, min_side=min_side) for path in paths)
         return

@@ -1,4 +1,4 @@
-"""A page of thumbnails, one section per reason: what `check` found, to look at before anything is lost."""
+"""A page of thumbnails, one section per reason: what `check` found, to review before anything is deleted."""
 
 import base64
 import html
@@ -37,16 +37,16 @@ def write_page(result: CheckResult) -> Path:
     for code, group in groupby(result.findings, key=lambda finding: finding.code):
         found = list(group)
         items = "".join(_item(result.root, finding) for finding in found[:PER_REASON])
-        more = f"<p>and {len(found) - PER_REASON:,} more, in check.json</p>" if len(found) > PER_REASON else ""
+        more = f"<p>and {len(found) - PER_REASON:,} more in check.json</p>" if len(found) > PER_REASON else ""
         what = "listed only" if action(code) == "note" else "quarantine"
         head = f"<h2>{code} <small>{len(found):,} · {what}</small></h2><p>{html.escape(meaning(code))}</p>"
         sections.append(f"{head}<ul>{items}</ul>{more}")
-    body = "".join(sections) or "<p>Nothing was found.</p>"
+    body = "".join(sections) or "<p>No problems found.</p>"
     title = f"Check of {html.escape(result.root.resolve().name)}"
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-        f"<p>{result.photos:,} photos looked at, {len(result.to_move):,} for quarantine.</p>{body}</html>\n"
+        f"<p>{result.photos:,} photos checked, {len(result.to_move):,} for quarantine.</p>{body}</html>\n"
     )
     files.write_text(result.root / PAGE, page)
     return result.root / PAGE
@@ -56,7 +56,7 @@ def _item(root: Path, finding: Finding) -> str:
     pictures = _picture(root / finding.path) + (_picture(root / finding.other) if finding.other else "")
     text = [html.escape(plain_name(finding.path))]
     if finding.other:
-        text.append(f"= {html.escape(plain_name(finding.other))}")
+        text.append(f"other photo: {html.escape(plain_name(finding.other))}")
     if finding.detail:
         text.append(html.escape(finding.detail))
     if finding.score is not None:

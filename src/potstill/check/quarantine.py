@@ -1,6 +1,6 @@
-"""`DATA/.quarantine/REASON/…`: where bad photos are kept until somebody restores or purges them.
+"""`DATA/.quarantine/REASON/…`: where bad photos are kept until they are restored or purged.
 
-A move is first written to the log, then done; so whatever happens, the log knows where every photo came from.
+Each move is logged before it is made, so that the log always knows where a photo came from.
 """
 
 import contextlib
@@ -48,10 +48,10 @@ class Quarantine:
         return dict(Counter(entry["reason"] for _, entry in self.photos()).most_common())
 
     def restore(self, reason: str = "") -> int:
-        """Move photos back to where they were. A photo whose place is taken by now gets a name beside it.
+        """Move photos back to where they were. Where another file has the name by now, a number is added.
 
         Raises:
-            DataError: there is no such reason, or nothing in quarantine for it.
+            DataError: no photo is in quarantine for this reason.
         """
         self._known(reason)
         found = list(self.photos(reason))
@@ -63,7 +63,7 @@ class Quarantine:
         return len(found)
 
     def purge(self, reason: str = "") -> int:
-        """Delete for good. Raises DataError as `restore` does."""
+        """Delete permanently. Raises DataError as `restore` does."""
         self._known(reason)
         found = list(self.photos(reason))
         for path, _ in found:
@@ -98,7 +98,7 @@ class Quarantine:
 
 
 def _free(path: Path) -> Path:
-    """The path itself, or one with a number before its ending where it is taken."""
+    """The path itself, or one with a number before its extension where it is taken."""
     number, free = 1, path
     while free.exists():
         number += 1

@@ -1,6 +1,6 @@
-"""`potstill check`: finds photos that would harm, and moves them to quarantine, never away.
+"""`potstill check`: finds photos that would do harm, and moves them to quarantine; none is deleted.
 
-Look at every file, compare all with all, decide which copy stays, ask before much would go, move, and show.
+Inspect every file, compare all with all, decide which copies stay, ask before moving many, move them, show them.
 """
 
 from collections import Counter
@@ -11,6 +11,7 @@ from typing import Any
 
 from potstill.check.inspect import Inspected, inspect_all
 from potstill.check.quarantine import Quarantine
+from potstill.data.label_errors import suspects
 from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
 from potstill.images.folder import Folder, plain_name, read_folder
@@ -19,13 +20,13 @@ from potstill.monitoring.progress import Reporter
 
 REPORT = "check.json"
 PAGE = "check.html"
-MOST = 0.2
-"""Above this share of a class, nothing is moved without a yes: a machine fault can make every photo look bad."""
+MAX_SHARE = 0.2
+"""Above this share of a class, nothing is moved without a yes: a fault of the machine can make all photos look bad."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something about one photo."""
+    """One thing that was found about one photo."""
 
     path: str
     """Below the photo folder."""
@@ -53,7 +54,7 @@ class CheckResult:
     photos: int
     findings: tuple[Finding, ...]
     share_lost: dict[str, float]
-    """By class, the share of its photos that is to go."""
+    """By class, the share of its photos that would be moved."""
 
     @property
     def to_move(self) -> list[Finding]:
@@ -61,8 +62,8 @@ class CheckResult:
 
     @property
     def too_much(self) -> dict[str, float]:
-        """Classes that would lose more than MOST."""
-        return {label: share for label, share in self.share_lost.items() if share > MOST}
+        """Classes that would lose more than MAX_SHARE."""
+        return {label: share for label, share in self.share_lost.items() if share > MAX_SHARE}
 
     def counts(self) -> dict[str, int]:
         """Findings by code."""
@@ -85,7 +86,6 @@ def check(
     *,
     min_side: int = 32,
     near_bits: int = NEAR_BITS,
-    leak_bits: int = LEAK_BITS,
     run: Path | None = None,
 ) -> CheckResult:
     """Find everything, move nothing.
@@ -93,40 +93,45 @@ def check(
     Args:
         root: a photo folder, see `read_folder`.
         min_side: in pixels.
-        near_bits: within a split, pictures whose hashes are this near and whose thumbnails agree are copies. -1 only
-            calls identical files copies, also between splits.
-        leak_bits: the same between splits, where a missed copy would make the test easier than it is.
-        run: a finished run on these photos; its teacher's out-of-fold answers show likely wrong labels.
+        near_bits: within a split, pictures are copies when their hashes differ by at most this many bits and their
+            thumbnails agree; between splits LEAK_BITS are allowed. -1 only finds identical files.
+        run: a finished run on these photos; its teacher's out-of-fold outputs show likely wrong labels.
     Raises:
-        DataError: the folder cannot be used, or the run has no such answers.
+        DataError: the folder cannot be used, or the run has no such outputs.
     """
-    if near_bits < 0:
-        leak_bits = near_bits
     folder = read_folder(root)
-    looked = []
-    with reporter.bar("Checking photos", len(folder.files), unit="photos") as update:
-        for number, seen in enumerate(inspect_all([f.path for f in folder.files], min_side=min_side), 1):
-            looked.append(seen)
-            update(number)
-    found = [*_own_faults(folder, looked), *_copies(folder, looked, near_bits, leak_bits)]
+    photos = _inspect(folder, min_side, reporter)
+    found = [*_own_faults(folder, photos), *_copies(folder, photos, near_bits)]
     if run is not None:
-        gone = {finding.path for finding in found if finding.moves}
-        found += [finding for finding in _wrong_labels(folder, looked, run) if finding.path not in gone]
+        moved = {finding.path for finding in found if finding.moves}
+        found += [finding for finding in _wrong_labels(folder, photos, run) if finding.path not in moved]
     found.sort(key=lambda finding: (not finding.moves, finding.code, finding.score or 0.0, finding.path))
-    return CheckResult(root=Path(root), photos=len(looked), findings=tuple(found), share_lost=_shares(folder, found))
+    return CheckResult(root=Path(root), photos=len(photos), findings=tuple(found), share_lost=_shares(folder, found))
+
+
+def _inspect(folder: Folder, min_side: int, reporter: Reporter) -> list[Inspected]:
+    """Every file of the folder, in its order."""
+    inspected = []
+    with reporter.bar("Checking photos", len(folder.files), unit="photos") as update:
+        for photo in inspect_all([file.path for file in folder.files], min_side=min_side):
+            inspected.append(photo)
+            update(len(inspected))
+    return inspected
 
 
 def apply(result: CheckResult, *, yes: bool = False) -> int:
     """Move what was found bad to quarantine. Returns how many photos were moved.
 
     Raises:
-        DataError: more than MOST of a class would go, and `yes` is off. Nothing is moved then.
+        DataError: more than MAX_SHARE of a class would be moved, and `yes` is off. Nothing is moved then.
     """
     if result.too_much and not yes:
         lines = [f"    {label}: {share:.0%} of its photos" for label, share in result.too_much.items()]
         raise DataError(
-            f"More than {MOST:.0%} of a class would go to quarantine; nothing was moved.\n" + "\n".join(lines) + "\n"
-            f"  Look at {result.root / PAGE}. If it is right: `potstill check {result.root} --yes`."
+            f"More than {MAX_SHARE:.0%} of a class would go to quarantine; nothing was moved.\n"
+            + "\n".join(lines)
+            + "\n"
+            f"  See {result.root / PAGE}. To move them anyway: `potstill check {result.root} --yes`."
         )
     quarantine = Quarantine(result.root)
     for finding in result.to_move:
@@ -145,36 +150,35 @@ def _finding(folder: Folder, index: int, code: str, **more: Any) -> Finding:
     return Finding(path=path, split=split, label=label, code=code, **more)
 
 
-def _own_faults(folder: Folder, looked: Sequence[Inspected]) -> Iterable[Finding]:
-    for index, seen in enumerate(looked):
-        if seen.fault:
-            yield _finding(folder, index, seen.fault, detail=seen.detail)
-        for note in seen.notes:
+def _own_faults(folder: Folder, inspected: Sequence[Inspected]) -> Iterable[Finding]:
+    for index, photo in enumerate(inspected):
+        if photo.fault:
+            yield _finding(folder, index, photo.fault, detail=photo.detail)
+        for note in photo.notes:
             yield _finding(folder, index, note)
 
 
-def _copies(folder: Folder, looked: Sequence[Inspected], near_bits: int, leak_bits: int) -> Iterable[Finding]:
+def _copies(folder: Folder, inspected: Sequence[Inspected], near_bits: int) -> Iterable[Finding]:
     photos = [
-        Photo(index, *_split_and_label(folder, index), seen.sha256, seen.pixels, seen.marks)
-        for index, seen in enumerate(looked)
-        if seen.marks is not None
+        Photo(index, *_split_and_label(folder, index), photo.sha256, photo.pixels, photo.marks)
+        for index, photo in enumerate(inspected)
+        if photo.marks is not None
     ]
+    leak_bits = LEAK_BITS if near_bits >= 0 else near_bits
     for copy in find_copies(photos, near_bits=near_bits, leak_bits=leak_bits):
         other = folder.files[copy.of].path.relative_to(folder.root).as_posix()
         yield _finding(folder, copy.index, copy.code, other=other)
 
 
-def _wrong_labels(folder: Folder, looked: Sequence[Inspected], run: Path) -> Iterable[Finding]:
-    from potstill.data.label_errors import suspects
-
-    by_hash = {seen.sha256: index for index, seen in enumerate(looked)}
+def _wrong_labels(folder: Folder, inspected: Sequence[Inspected], run: Path) -> Iterable[Finding]:
+    by_hash = {photo.sha256: index for index, photo in enumerate(inspected)}
     labels = {sha: folder.classes[folder.files[i].label] for sha, i in by_hash.items() if folder.files[i].label >= 0}
     for suspect in suspects(run, labels):
         yield _finding(
             folder,
             by_hash[suspect.sha256],
             "wrong_label",
-            detail=f"looks like {suspect.likely}",
+            detail=f"probably {suspect.likely}",
             score=suspect.probability,
         )
 

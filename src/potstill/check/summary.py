@@ -1,45 +1,67 @@
-"""What a person reads of `check` and `count`: a few lines and a table."""
+"""What `check` and `count` print: tables, and what happened to the photos."""
 
 from rich.table import Table
 
 from potstill.check.count import Counts
 from potstill.check.run import PAGE, CheckResult
 from potstill.images.reasons import action, meaning
+from potstill.monitoring.tables import text_table
+
+_SPLITS = {"": "photos"}
+"""What the column of a split is called, where it is not the split's own name."""
 
 
-def summary(result: CheckResult, *, moved: int = 0) -> str:
-    """One line per reason, then what happened to the photos."""
-    lines = [f"{result.photos:,} photos looked at."]
-    for code, number in result.counts().items():
-        mark = " (listed only)" if action(code) == "note" else ""
-        lines.append(f"  {number:6,} {code}{mark}: {meaning(code)}")
-    if len(lines) == 1:
-        return lines[0] + " Nothing was found."
+def finding_table(result: CheckResult) -> Table:
+    """One row per reason: how many photos, what is done with them, and what the reason means."""
+    rows = [
+        [code, f"{count:,}", "listed only" if action(code) == "note" else "quarantine", meaning(code)]
+        for code, count in result.counts().items()
+    ]
+    return text_table(("reason", "photos", "action", "meaning"), rows, right=(1,))
+
+
+def large_move(result: CheckResult) -> str:
+    """The question before more of a class is moved than is usual."""
+    shares = ", ".join(f"{share:.0%} of {label}" for label, share in result.too_much.items())
+    return f"This would move {shares} to quarantine. See {result.root / PAGE}. Move them?"
+
+
+def conclusion(result: CheckResult, *, moved: int = 0) -> str:
+    """What happened to the photos, and where to see them."""
+    page = result.root / PAGE
+    if not result.findings:
+        return "No problems found."
     if moved:
-        lines.append(f"{moved:,} photos are in {result.root / '.quarantine'}. Look: {result.root / PAGE}")
-        lines.append(f"Bring them back: potstill check {result.root} --restore all (or one reason)")
-    elif result.to_move:
-        lines.append(f"{len(result.to_move):,} photos would go to quarantine. Look: {result.root / PAGE}")
-    else:
-        lines.append(f"Nothing was moved. Look: {result.root / PAGE}")
-    return "\n".join(lines)
+        return (
+            f"Moved {_photos(moved)} to {result.root / '.quarantine'}. See {page}\n"
+            f"To restore them: potstill check {result.root} --restore all (or one reason)"
+        )
+    if result.to_move:
+        return f"{_photos(len(result.to_move))} would be moved to quarantine. See {page}"
+    return f"No photo needs to be moved. See {page}"
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count:,} photos"
 
 
 def count_table(counts: Counts) -> Table:
-    """Classes down, splits across; totals, imbalance and quarantine below."""
+    """Classes down, splits across; then totals, imbalance and quarantine."""
     splits = list(counts.by_split)
-    names = {"": "photos", "unlabeled": "unlabeled"}
-    out = Table("class", show_footer=False)
-    for split in splits:
-        out.add_column(names.get(split, split), justify="right")
+    rows = []
     for label in counts.classes:
-        row = [counts.by_split[split].get(label) for split in splits]
-        out.add_row(label or "(no class)", *("" if number is None else f"{number:,}" for number in row))
-    out.add_section()
-    out.add_row("total", *(f"{counts.total(split):,}" for split in splits))
+        numbers = [counts.by_split[split].get(label) for split in splits]
+        rows.append([label or "(no class)", *("" if number is None else f"{number:,}" for number in numbers)])
+    totals = ["total", *(f"{counts.total(split):,}" for split in splits)]
     ratios = [counts.imbalance(split) for split in splits]
-    out.add_row("largest : smallest", *(f"{ratio:.1f} : 1" if ratio else "" for ratio in ratios))
+    imbalance = ["largest : smallest", *(f"{ratio:.1f} : 1" if ratio else "" for ratio in ratios)]
+    header = ["class", *(_SPLITS.get(split, split) for split in splits)]
+    table = text_table(header, rows, right=range(1, len(header)))
+    table.add_section()
+    table.add_row(*totals)
+    table.add_row(*imbalance)
     if counts.quarantine:
         reasons = ", ".join(f"{number:,} {code}" for code, number in counts.quarantine.items())
-        out.caption = f"in quarantine: {reasons}"
-    return out
+        table.caption = f"in quarantine: {reasons}"
+        table.caption_justify = "left"
+    return table

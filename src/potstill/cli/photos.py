@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from potstill.cli import app
+from potstill.get.sources.registry import source_help
 
 
 @app.command
@@ -33,7 +34,7 @@ def get(
     into: Path,
     train: int = 500,
     test: int = 250,
-    source: str = "auto",
+    source: Annotated[str, Parameter(help=source_help())] = "auto",
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",
     license: tuple[str, ...] = (),
     allow_nc: bool = False,
@@ -60,9 +61,6 @@ def get(
         Training photos per class.
     test
         Test photos per class.
-    source
-        auto, openimages, commons, inaturalist, hf:OWNER/NAME, archive:NAME, imagenet:FOLDER, or a path: a list of URLs,
-        a folder, tar shards.
     contact
         Your e-mail address, which is sent to the photo servers. Wikimedia Commons requires it.
     license
@@ -87,7 +85,7 @@ def get(
     """
     from potstill.get.licenses import NON_COMMERCIAL, OPEN
     from potstill.get.run import GetRequest, get, preview
-    from potstill.get.summary import shortages, table
+    from potstill.get.summary import preview_table, result_table, shortages
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
 
@@ -107,13 +105,13 @@ def get(
     )
     reporter = Reporter()
     if dry_run:
-        print_table(preview(request, reporter), sys.stderr)
+        print_table(preview_table(preview(request, reporter)), sys.stderr)
         return 0
     result = get(request, reporter)
-    print_table(table(result.streams), sys.stderr)
-    for text in (*shortages(result.streams), *(f"{host} was left alone: {why}" for host, why in result.parked.items())):
+    print_table(result_table(result.streams), sys.stderr)
+    for text in (*shortages(result.streams), *(f"Gave up on {host}: {why}" for host, why in result.parked.items())):
         reporter.info(text)
-    reporter.info(f"Photos: {into}. Whose they are: {into / 'ATTRIBUTION.csv'}.")
+    reporter.info(f"Photos: {into}. Attribution: {into / 'ATTRIBUTION.csv'}.")
     reporter.info(f"Next: potstill check {into}")
     return 1 if strict and not result.is_complete else 0
 
@@ -160,29 +158,34 @@ def check(
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
     from potstill.check.run import apply, check
-    from potstill.check.summary import summary
+    from potstill.check.summary import conclusion, finding_table, large_move
     from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
 
     reporter = Reporter()
     quarantine = Quarantine(data)
     if restore is not None:
-        reporter.info(f"{quarantine.restore('' if restore == 'all' else restore):,} photos are back in {data}.")
+        restored = quarantine.restore("" if restore == "all" else restore)
+        reporter.info(f"Restored {restored:,} photos to {data}.")
         return 0
     if purge is not None:
         reason = "" if purge == "all" else purge
-        if not _agreed(f"Delete {sum(1 for _ in quarantine.photos(reason)):,} photos for good?", yes=yes):
+        if not _agreed(f"Permanently delete {sum(1 for _ in quarantine.photos(reason)):,} photos?", yes=yes):
             return 2
-        reporter.info(f"{quarantine.purge(reason):,} photos were deleted.")
+        reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
         return 0
     result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run)
     write_page(result)
+    reporter.info(f"Checked {result.photos:,} photos.")
+    if result.findings:
+        print_table(finding_table(result), sys.stderr)
     moved = 0
     if not dry_run:
-        sure = yes or (bool(result.too_much) and _agreed(summary(result) + "\nMove them to quarantine?", yes=False))
-        moved = apply(result, yes=sure)
+        agreed = yes or (bool(result.too_much) and _agreed(large_move(result), yes=False))
+        moved = apply(result, yes=agreed)
     if json:
         print(jsonlib.dumps(result.as_json(), ensure_ascii=False))
-    reporter.info(summary(result, moved=moved))
+    reporter.info(conclusion(result, moved=moved))
     return 1 if strict and result.to_move else 0
 
 
@@ -231,26 +234,23 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from potstill.monitoring.tables import print_table, text_table
     from potstill.tools.doctor import diagnose
 
     sections = diagnose(contact=contact, allow_private=allow_private, offline=offline)
     if json:
         print(jsonlib.dumps([asdict(section) for section in sections], ensure_ascii=False))
         return 0
-    console = Console(highlight=False, soft_wrap=True)
-    marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "  "}
+    marks = {True: "ok", False: "no", None: ""}
     for section in sections:
-        console.print(f"[bold]{section.title}[/]")
-        for row in section.rows:
-            console.print(f"  {marks[row.good]} {row.name:16}", end=" ")
-            console.print(row.value, markup=False)
+        rows = [[row.name, marks[row.good], row.value] for row in section.rows]
+        print_table(text_table((section.title, "", ""), rows, right=()))
+        print()
     return 0
 
 
 def _agreed(question: str, *, yes: bool) -> bool:
-    """Ask on a terminal; without one, only --yes agrees."""
+    """Ask on a terminal; without one, the answer is no unless `yes`."""
     if yes:
         return True
     if not sys.stdin.isatty():

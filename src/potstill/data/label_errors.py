@@ -1,8 +1,8 @@
-"""Which labels are probably wrong, by the confident-learning rule, from a teacher's out-of-fold answers.
+"""Which labels are probably wrong, by the confident-learning rule, from a teacher's out-of-fold outputs.
 
-`2_teacher/out_of_fold.npz` of a run holds them for its training photos: `row` (N,) in the pixel store, `logits`
-(N, C), each row by a head that never saw this photo, `labels` (N,). `1_images/images.csv` says which files the rows
-are. Source: Northcutt, Jiang, Chuang 2021, "Confident learning: estimating uncertainty in dataset labels",
+`out_of_fold.npz` of a run's teacher holds them for its training photos: `row` (N,) in the pixel store, `logits`
+(N, C), each row by a head that was not trained on this photo, `labels` (N,). `images.csv` of the run names the file of
+each row. Source: Northcutt, Jiang, Chuang 2021, "Confident learning: estimating uncertainty in dataset labels",
 arXiv:1911.00068, section 3.
 """
 
@@ -15,59 +15,61 @@ from pathlib import Path
 import numpy as np
 
 from potstill.errors import DataError
+from potstill.run.folder import Run
 
 FILE = "out_of_fold.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A photo whose label the teacher does not believe."""
+    """A photo whose label is probably wrong."""
 
     sha256: str
     likely: str
-    """The class that it looks like."""
+    """The class that it probably shows."""
     probability: float
-    """Of its own label. The list is sorted by it, least first."""
+    """That the teacher gives to its label. Lists are sorted by it, smallest first."""
 
 
 def check_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find likely wrong labels.
 
-    A class counts for a photo when its probability reaches the class's own threshold: the mean probability that
-    photos labeled so get for it. A photo is suspect when another class counts and is more probable than its label.
+    A class is plausible for a photo when its probability reaches the threshold of the class: the mean probability of
+    the class over all photos with that label. A photo is suspect when another class is plausible and more probable than
+    its label.
 
     Args:
         probabilities: (N, C) float, rows sum to 1, out of sample.
         labels: (N,) int, in [0, C).
     Returns:
-        indices: (K,) int, the suspects, the least believed label first.
-        likely: (K,) int, the class each of them looks like.
+        indices: (K,) int, the suspects, the least probable label first.
+        likely: (K,) int, the class that each of them probably shows.
     """
     count, classes = probabilities.shape
     own = probabilities[np.arange(count), labels]
     sums = np.bincount(labels, own, minlength=classes)
     thresholds = sums / np.maximum(np.bincount(labels, minlength=classes), 1)
     thresholds[np.bincount(labels, minlength=classes) == 0] = np.inf  # nothing is known of an unused class
-    counted = np.where(probabilities >= thresholds, probabilities, -np.inf)
-    likely = counted.argmax(axis=1)
-    suspect = np.flatnonzero((counted.max(axis=1) > own) & (likely != labels))
+    plausible = np.where(probabilities >= thresholds, probabilities, -np.inf)
+    likely = plausible.argmax(axis=1)
+    suspect = np.flatnonzero((plausible.max(axis=1) > own) & (likely != labels))
     order = suspect[np.argsort(own[suspect], kind="stable")]
     return order, likely[order]
 
 
 def suspects(run: Path, labels: Mapping[str, str]) -> list[Suspect]:
-    """The likely wrong labels of the photos that a run's teacher has judged. Several teachers are averaged.
+    """The likely wrong labels among the training photos of a run. The probabilities of several teachers are averaged.
 
     Args:
         run: the run folder.
-        labels: today's class name of every photo, by the sha256 of its file.
+        labels: the present class name of every photo, by the sha256 of its file.
     Raises:
-        DataError: the run has no out-of-fold answers, they are damaged, or are about other photos or classes.
+        DataError: the run has no out-of-fold outputs, they are damaged, or its photos or classes are others.
     """
-    hashes, classes, probabilities = _answers(Path(run))
+    hashes, classes, probabilities = _out_of_fold(Run(Path(run)))
     rows = [i for i, sha in enumerate(hashes) if labels.get(sha) in classes]
     if not rows:
-        raise DataError(f"{run} is about other photos or classes than this folder holds.")
+        raise DataError(f"{run} was trained on other photos or classes than this folder holds.")
     given = np.array([classes.index(labels[hashes[i]]) for i in rows])
     found, likely = check_labels(probabilities[rows], given)
     return [
@@ -76,30 +78,28 @@ def suspects(run: Path, labels: Mapping[str, str]) -> list[Suspect]:
     ]
 
 
-def _answers(run: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """sha256 of each judged photo, class names, and the teacher's probabilities (N, C) float64."""
-    paths = sorted((run / "2_teacher").glob(f"**/{FILE}"))
+def _out_of_fold(run: Run) -> tuple[list[str], list[str], np.ndarray]:
+    """sha256 of each training photo, class names, and the teacher's probabilities (N, C) float64."""
+    paths = sorted(run.teacher.glob(f"**/{FILE}"))
     if not paths:
         raise DataError(
-            f"{run / '2_teacher' / FILE} is missing, so likely wrong labels cannot be found.\n"
+            f"{run.teacher / FILE} is missing, so likely wrong labels cannot be found.\n"
             "  `potstill distill` writes it when teacher.folds is at least 2 and the teacher was not fine-tuned."
         )
     try:
-        with (run / "1_images" / "images.csv").open(encoding="utf-8", newline="") as file:
+        with (run.images / "images.csv").open(encoding="utf-8", newline="") as file:
             by_row = {int(line["row"]): line["sha256"] for line in csv.DictReader(file)}
-        classes = (run / "1_images" / "classes.txt").read_text("utf-8").splitlines()
+        classes = run.classes()
         members = [_member(path) for path in paths]
         rows = members[0][0]
         if any(not np.array_equal(other, rows) for other, _ in members):
-            raise ValueError("the teachers judged different photos")
+            raise ValueError("the teachers were trained on different photos")
         hashes = [by_row[row] for row in rows.tolist()]
         probabilities = np.mean([each for _, each in members], axis=0)
         if probabilities.shape != (len(hashes), len(classes)):
             raise ValueError(f"{probabilities.shape} for {len(hashes)} photos, {len(classes)} classes")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{paths[0]}, or {run / '1_images'}, is damaged: {error}. Run `potstill distill` anew."
-        ) from None
+        raise DataError(f"{paths[0]}, or {run.images}, is damaged: {error}. Run `potstill distill` again.") from None
     return hashes, classes, probabilities
 
 

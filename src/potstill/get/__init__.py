@@ -1,4 +1,5 @@
 """Getting photos: sources, polite downloads within limits, licenses and provenance.
 
-A new source is one module in `sources`. Imports `images` for decoding, `data`, `monitoring`, `processes` and `run`.
+A new source is one module in `sources` and one entry in `sources.registry`. Imports `images` for decoding, `data`,
+`monitoring`, `processes` and `run`.
 """

@@ -1,7 +1,7 @@
-"""Keeps the downloader out of private networks: a list of photo addresses comes from strangers.
+"""Keeps the downloader out of private networks: lists of photo addresses come from strangers.
 
-The name is resolved once per connection, the result is checked, and the connection goes to that very result, so a
-name that changes its address between check and use gains nothing. Redirects make new connections and pass here too.
+A name is resolved once per connection, the result is checked, and the connection uses that result; a name that changes
+its address between check and use gains nothing. Redirects open new connections and are checked, too.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ class AddressRefusedError(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet, also after unwrapping IPv4 inside IPv6.
+    """Whether an IP address is public, also after unwrapping IPv4 inside IPv6.
 
     Python's `is_global` alone is True for multicast, for 6to4 and for NAT64 forms of private addresses.
     """
@@ -52,7 +52,7 @@ def _unwrapped(
 
 
 def check_url(url: str, allowed: Collection[str] = ()) -> str:
-    """The URL without user name, password and fragment, when it may be asked for.
+    """The URL without user name, password and fragment, when it may be requested.
 
     Args:
         url: from a list, an API answer or a redirect.
@@ -67,11 +67,11 @@ def check_url(url: str, allowed: Collection[str] = ()) -> str:
     except ValueError as error:
         raise AddressRefusedError(f"not a URL: {error}") from None
     if parts.scheme not in PORTS:
-        raise AddressRefusedError(f"{parts.scheme or 'no'} scheme; only http and https are fetched")
+        raise AddressRefusedError(f"{parts.scheme or 'no'} scheme; only http and https are allowed")
     if not host:
         raise AddressRefusedError("no host in the URL")
     if port not in PORTS.values() and f"{host}:{port}" not in allowed:
-        raise AddressRefusedError(f"port {port} of {host}; only 80 and 443 are fetched")
+        raise AddressRefusedError(f"port {port} of {host}; only 80 and 443 are allowed")
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
 
@@ -103,7 +103,6 @@ class GuardedConnector(aiohttp.TCPConnector):
             return results
         if bad := [result["host"] for result in results if not is_public(result["host"])]:
             raise AddressRefusedError(
-                f"{host} is {bad[0]}, not an address of the open internet"
-                f" (a mirror of your own: --allow-private {host}:{port})"
+                f"{host} is {bad[0]}, not a public address (for your own mirror: --allow-private {host}:{port})"
             )
         return results

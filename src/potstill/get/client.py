@@ -1,7 +1,6 @@
-"""A polite, suspicious HTTP client: per-server limits, retries, checked redirects, bounded bodies.
+"""A polite HTTP client that trusts no server: per-server limits, retries, checked redirects, bounded bodies.
 
-aiohttp moves the bytes, tenacity counts the tries; what may be asked of whom is in limits.py, where it may lead in
-addresses.py.
+aiohttp sends the requests, tenacity repeats them; limits.py holds the limits, addresses.py refuses private networks.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,37 +28,32 @@ from potstill.get.limits import Limits
 _RETRY = {408, 425, 429, 500, 502, 503, 504}
 _GONE = {404, 410}
 _REDIRECT = {301, 302, 303, 307, 308}
-_NO_LEARNING = {"noai", "noimageai", "noindex", "noimageindex"}
+_OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex"}
 _PLACEHOLDER = re.compile(r"photo_unavailable|image[-_]not[-_](found|available)|no[-_]?image|default[-_]?image", re.I)
 _LARGE = 4 * 2**20
 _LARGE_AT_ONCE = 4
-"""Bodies above _LARGE bytes are read only so many at a time: 64 × 25 MiB would not be flat memory."""
+"""Bodies above _LARGE bytes that are read at the same time; 64 of 25 MiB would fill the memory."""
 _JSON_BYTES = 64 * 2**20
 
 
+@dataclass(eq=False)
 class FetchError(Exception):
-    """A request that gave nothing. `code` is one of reasons.REASONS."""
+    """A request that failed."""
 
-    def __init__(
-        self,
-        code: str,
-        reason: str,
-        *,
-        again: bool = False,
-        after: float | None = None,
-        status: int | None = None,
-        host: Host | None = None,
-    ) -> None:
-        super().__init__(f"{code}: {reason}")
-        self.code, self.reason, self.again, self.after, self.status, self.host = (
-            code,
-            reason,
-            again,
-            after,
-            status,
-            host,
-        )
-        self.attempts = 1
+    code: str
+    """One of reasons.REASONS."""
+    reason: str
+    _: KW_ONLY
+    again: bool = False
+    """Whether another try may succeed."""
+    after: float | None = None
+    """Seconds to wait before it, as the server asked."""
+    status: int | None = None
+    host: Host | None = None
+    attempts: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class Fetched:
 
 
 def user_agent(contact: str = "") -> str:
-    """`potstill-bot/0.1.0 (me@example.org) aiohttp/3.14`. Wikimedia wants the contact of the person who runs it."""
+    """`potstill-bot/0.1.0 (me@example.org) aiohttp/3.14`. Wikimedia asks for a contact of the person who runs it."""
     from importlib.metadata import version
 
     who = f" ({contact})" if contact else ""
@@ -131,33 +125,33 @@ class Client:
         return await self._tried(url, max_bytes=self.limits.max_bytes, seconds=self.limits.photo_seconds, photo=True)
 
     async def json(self, url: str, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON value at `url`. Raises SourceError with the server's words when there is none."""
+        """The JSON value at `url`. Raises SourceError with the server's message when there is none."""
         full = f"{url}?{urlencode(query, safe=':,|/')}" if query else url
         for _ in range(self.limits.tries):
             try:
-                answer = await self._tried(full, max_bytes=_JSON_BYTES, seconds=self.limits.photo_seconds, photo=False)
-                value = json.loads(answer.body)
+                fetched = await self._tried(full, max_bytes=_JSON_BYTES, seconds=self.limits.photo_seconds, photo=False)
+                value = json.loads(fetched.body)
             except FetchError as error:
-                raise SourceError(f"{_server(url)} gives no answer to {full}\n  {error.code}: {error.reason}") from None
+                raise SourceError(f"{_server(url)} did not answer {full}\n  {error.code}: {error.reason}") from None
             except (ValueError, RecursionError) as error:
-                raise SourceError(f"{_server(url)} answers {full} with something that is no JSON: {error}") from None
-            # MediaWiki reports a busy database inside a good answer (Manual:Maxlag parameter).
+                raise SourceError(f"{_server(url)} answered {full} with something other than JSON: {error}") from None
+            # MediaWiki reports a busy database in a successful answer (Manual:Maxlag parameter).
             if isinstance(value, dict) and isinstance(value.get("error"), dict):
                 if value["error"].get("code") != "maxlag":
-                    raise SourceError(f"{_server(url)} refuses {full}\n  {value['error'].get('info', value['error'])}")
-                await asyncio.sleep(retry_after(answer.headers) or 5.0)
+                    raise SourceError(f"{_server(url)} refused {full}\n  {value['error'].get('info', value['error'])}")
+                await asyncio.sleep(retry_after(fetched.headers) or 5.0)
                 continue
             return value
-        raise SourceError(f"{_server(url)} is too busy (maxlag) for {full}. Try again later.")
+        raise SourceError(f"{_server(url)} is too busy (maxlag) to answer {full}. Try again later.")
 
     @contextlib.asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One answer, redirects followed and checked, its body unread. Status codes from 400 raise FetchError."""
+        """A response after checked redirects, its body unread. Raises FetchError for status codes from 400."""
         async with contextlib.AsyncExitStack() as stack:
             yield await self._answer(url, stack, headers or {})
 
     async def _tried(self, url: str, *, max_bytes: int, seconds: float, photo: bool) -> Fetched:
-        """`_once`, again and again. The server asked in the last try is told how it ended."""
+        """`_once`, as many times as the limits allow. The outcome counts for the server of the last try."""
         tries = AsyncRetrying(
             stop=stop_after_attempt(self.limits.tries),
             wait=self._wait,
@@ -216,14 +210,14 @@ class Client:
             target = check_url(url, self._allowed)
             for _ in range(self.limits.max_redirects + 1):
                 if target in seen:
-                    raise FetchError("redirects", f"in a circle: {target}")
+                    raise FetchError("redirects", f"a loop: {target}")
                 seen.append(target)
                 host = self._host(target)
                 if host.parked:
                     raise FetchError("parked", f"{host.name}: {host.parked}", host=host)
                 async with contextlib.AsyncExitStack() as hop:
                     await hop.enter_async_context(host.turn())
-                    if clock and clock.when() is None:  # waiting for a turn is not the server's time
+                    if clock and clock.when() is None:  # the time in the queue is not the server's
                         clock.reschedule(asyncio.get_running_loop().time() + seconds)
                     response = await hop.enter_async_context(self._request(target, headers, host))
                     if response.status not in _REDIRECT:
@@ -245,35 +239,35 @@ class Client:
             async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response:
                 yield response
         except aiohttp.ClientPayloadError as error:
-            raise FetchError("cut_short", _words(error), again=True, host=host) from None
+            raise FetchError("cut_short", _message(error), again=True, host=host) from None
         except TimeoutError as error:
-            raise FetchError("timeout", _words(error) or "no answer in time", again=True, host=host) from None
+            raise FetchError("timeout", _message(error) or "no answer in time", again=True, host=host) from None
         except aiohttp.InvalidURL as error:
-            raise FetchError("address", _words(error)) from None
+            raise FetchError("address", _message(error)) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise FetchError("refused", f"certificate: {_words(error)}", host=host) from None
+            raise FetchError("refused", f"certificate: {_message(error)}", host=host) from None
         except aiohttp.ClientError as error:
-            raise FetchError("connection", _words(error), again=True, host=host) from None
+            raise FetchError("connection", _message(error), again=True, host=host) from None
 
     def _check_status(self, response: aiohttp.ClientResponse, host: Host) -> None:
-        status, words = response.status, f"HTTP {response.status} {response.reason or ''}".strip()
+        status, text = response.status, f"HTTP {response.status} {response.reason or ''}".strip()
         if status in _GONE:
-            raise FetchError("gone", words, status=status, host=host)
+            raise FetchError("gone", text, status=status, host=host)
         if status in _RETRY:
             after = retry_after(response.headers)
             if after is not None and after > self.limits.retry_after_cap_seconds:
-                host.park(f"{words}, asks for {after:.0f} s of rest")
+                host.park(f"{text}, asks to wait {after:.0f} s")
                 raise FetchError("parked", f"{host.name}: {host.parked}", status=status, host=host)
             if after is not None:
                 host.pause(after)
             elif status == 429:
                 host.rest()
-            raise FetchError("server_error", words, again=True, after=after, status=status, host=host)
+            raise FetchError("server_error", text, again=True, after=after, status=status, host=host)
         if status >= 400:
-            raise FetchError("refused", words, status=status, host=host)
+            raise FetchError("refused", text, status=status, host=host)
 
     async def _body(self, response: aiohttp.ClientResponse, host: Host, max_bytes: int) -> bytes:
-        """Read to the end, counting unpacked bytes. A drip slower than the least rate is given up."""
+        """Read to the end, counting decompressed bytes. Bodies slower than the minimum rate are given up."""
         parts: list[bytes] = []
         size, since, before = 0, time.monotonic(), 0
         waited_for_room = False
@@ -319,7 +313,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _check_photo_headers(response: aiohttp.ClientResponse) -> None:
     for line in response.headers.getall("X-Robots-Tag", []):
-        if words := {word.strip().lower() for word in line.replace(":", ",").split(",")} & _NO_LEARNING:
+        if words := {word.strip().lower() for word in line.replace(":", ",").split(",")} & _OPT_OUT:
             raise FetchError("opted_out", f"X-Robots-Tag: {', '.join(sorted(words))}")
 
 
@@ -327,5 +321,5 @@ def _server(url: str) -> str:
     return urlsplit(url).netloc
 
 
-def _words(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""One turnstile per server: how many requests at once, how far apart, how fast, and when to leave it alone."""
+"""Rate limits per server: how many requests at once, how far apart, how fast, and when to give the server up."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ class Host:
         self.name = name
         self.rule = rule
         self.parked: str | None = None
-        """Why this server is left alone for the rest of the run."""
+        """Why this server gets no more requests in this run."""
         self._limits = limits
         self._slots = asyncio.Semaphore(rule.concurrency)
         self._next_start = 0.0
@@ -25,7 +25,7 @@ class Host:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a free place, for the spacing of requests, and for the end of a pause that the server asked for."""
+        """Wait for a free slot, the interval between requests, and for the end of a pause that the server requested."""
         async with self._slots:
             while (wait := self._next_start - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
@@ -44,7 +44,7 @@ class Host:
         self.pause(self._rest_seconds)
 
     async def pace(self, size: int) -> None:
-        """Wait so long that, over all its photos, the server sends no more bytes per second than its rule says."""
+        """Wait long enough that the server sends, in total no more bytes per second than its rule allows."""
         if not self.rule.bytes_per_second:
             return
         now = time.monotonic()
@@ -53,7 +53,7 @@ class Host:
             await asyncio.sleep(self._next_byte - now - 0.25)
 
     def succeeded(self) -> None:
-        """A photo came, or the server gave a clear no: it works."""
+        """The server works: it sent a photo, or refused it clearly."""
         self._failures = 0
         self._rest_seconds = 0.0
 
@@ -64,7 +64,7 @@ class Host:
             self.park(f"{self._failures} failures in a row, the last: {reason}")
 
     def park(self, reason: str) -> None:
-        """Leave the server alone for the rest of the run."""
+        """Send the server no more requests in this run."""
         self.parked = self.parked or reason
 
 

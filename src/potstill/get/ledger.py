@@ -1,8 +1,8 @@
-"""Which of the fetched photos stay: copies, placeholders and photos of two classes go.
+"""Which of the fetched photos are kept: copies, placeholders and photos of two classes are removed.
 
 Photos arrive in any order, some of them only after a crash and a second start; the outcome must not depend on that.
-It does not, because every rule here only ever rejects, and looks at all photos that were fetched, also at rejected
-ones: the more photos are known, the more are rejected, whatever their order. A test holds this.
+It does not, because every rule here only ever rejects, and applies to all fetched photos, also to rejected
+ones: the more photos are known, the more are rejected, whatever their order. A property test holds this.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ STRENGTH = {"": 0, "duplicate": 1, "identical": 2, "in_test": 3, "two_classes": 
 """Where several reasons apply, the strongest is given."""
 
 URLS_OF_A_PLACEHOLDER = 3
-"""The same bytes under so many addresses are no photo but a notice."""
+"""The same bytes at this many addresses are a notice, not a photo."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Row:
     label: str
     test: bool
     order: int
-    """Its place among the source's candidates; earlier ones stay."""
+    """Its place among the source's candidates; of copies the first is kept."""
     url: str
     """Empty for photos that were on this machine already: those are never placeholders."""
     path: str
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A photo that does not stay (any more)."""
+    """A photo that is removed."""
 
     row: Row
     reason: str
@@ -56,7 +56,7 @@ class Ledger:
         self._hashes = np.zeros((2, 256), np.uint64)  # of each photo, and of its mirror image
 
     def add(self, row: Row) -> list[Verdict]:
-        """Take in a photo. Returns whose verdict changes by it, the newcomer's own included; none: it stays."""
+        """Add a photo. Returns the verdicts that it changes, its own included; none when it is kept."""
         index = len(self._rows)
         same = self._same_bytes[row.sha256]
         relatives = {*same, *self._near(row)}
@@ -66,16 +66,16 @@ class Ledger:
         for other in relatives:
             before = self._rows[other]
             if before.label != row.label:
-                self._blame(found, index, "two_classes")
-                self._blame(found, other, "two_classes")
+                self._reject(found, index, "two_classes")
+                self._reject(found, other, "two_classes")
             else:
                 first, second = sorted((index, other), key=self._rank)
                 crosses = self._rows[first].test != self._rows[second].test
                 reason = "identical" if before.sha256 == row.sha256 else "duplicate"
-                self._blame(found, second, "in_test" if crosses else reason)
+                self._reject(found, second, "in_test" if crosses else reason)
         if len({self._rows[i].url for i in same} - {""}) >= URLS_OF_A_PLACEHOLDER:
             for i in same:
-                self._blame(found, i, "placeholder")
+                self._reject(found, i, "placeholder")
         verdicts = []
         for i, reason in found.items():
             if STRENGTH[reason] > STRENGTH[self._reasons[i]]:
@@ -105,6 +105,6 @@ class Ledger:
         return not row.test, row.order, row.key
 
     @staticmethod
-    def _blame(found: dict[int, str], index: int, reason: str) -> None:
+    def _reject(found: dict[int, str], index: int, reason: str) -> None:
         if STRENGTH[reason] > STRENGTH[found.get(index, "")]:
             found[index] = reason

@@ -1,4 +1,4 @@
-"""License names: the many ways in which sources write one license, as one short id."""
+"""License ids: one short id for the many ways in which sources write a license."""
 
 import re
 from collections.abc import Collection
@@ -13,7 +13,7 @@ _VERSION = re.compile(r"(?<![\d.])([1-4]\.\d)(?![\d.])")
 
 
 def license_id(text: str) -> str:
-    """`CC-BY-SA-4.0`, `CC0`, `PD`, or "" for anything that is not surely one of them.
+    """`CC-BY-SA-4.0`, `CC0`, `PD`, or "" for anything that is not clearly one of them.
 
     Args:
         text: a license URL, a short name ("CC BY-SA 4.0"), or a code ("cc-by-sa-4.0").

@@ -1,11 +1,11 @@
-"""How hard a server may be asked, and how much is taken from it."""
+"""How many requests a server gets, how fast, and how much is downloaded from it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the downloader allows itself and the servers."""
+    """Limits of the downloader."""
 
     connections: int = 64
     """Requests under way at once, all servers together."""
@@ -18,9 +18,9 @@ class Limits:
     backoff_cap_seconds: float = 60.0
     """The longest such wait."""
     retry_after_cap_seconds: float = 900.0
-    """The longest wait that a server may ask for by Retry-After; above it the server is parked."""
+    """The longest wait that a server may ask for by Retry-After; above it the server gets no more requests."""
     failures_to_park: int = 20
-    """After this many photos in a row that a server failed to give, it is left alone for the rest of the run."""
+    """After this many photos in a row that a server failed to send, it gets no more requests in this run."""
     connect_seconds: float = 10.0
     """To make a connection."""
     read_seconds: float = 30.0
@@ -28,16 +28,16 @@ class Limits:
     photo_seconds: float = 120.0
     """For one photo, from the first byte sent to the last received."""
     min_bytes_per_second: int = 1000
-    """A photo that comes more slowly, over `read_seconds`, is given up."""
+    """A photo that arrives more slowly, over `read_seconds`, is given up."""
     max_bytes: int = 25 * 2**20
-    """Bytes of one photo, counted as they come and after unpacking."""
+    """Bytes of one photo, counted as they arrive and after decompression."""
     max_redirects: int = 5
     """Redirects per photo."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostRule:
-    """What one server asks of its visitors."""
+    """What one server allows."""
 
     concurrency: int
     """Requests at once."""

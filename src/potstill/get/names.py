@@ -1,4 +1,4 @@
-"""Words to classes: singular forms, near matches, and WordNet's tree as far as ImageNet reaches.
+"""From words to classes: singular forms, near matches, and the part of WordNet that ImageNet uses.
 
 `wordnet.tsv` is made by `tools/make_wordnet_table.py` from WordNet 3.0 (license in `wordnet-license.txt`).
 """
@@ -26,7 +26,7 @@ def singulars(word: str) -> list[str]:
 
 
 def near_matches(wanted: str, names: Iterable[str]) -> str:
-    """The end of an error message: the names that look most like `wanted`, or contain it."""
+    """The end of an error message: the names most similar to `wanted`, or containing it."""
     word = wanted.casefold()
     by_folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(word, by_folded, n=5, cutoff=0.75)
@@ -44,25 +44,21 @@ class WordNet:
     words: dict[str, tuple[str, ...]]
     """Of each wnid, the first is its name."""
     senses: dict[str, tuple[str, ...]]
-    """Of each word in lower case, its wnids, the most usual meaning first."""
+    """Of each word in lower case, its wnids, the most common meaning first."""
     imagenet1k: tuple[str, ...]
     """The thousand wnids of ImageNet-1k, in the order of every classifier's outputs."""
     irregular: dict[str, str]
     """Irregular plurals: mice → mouse."""
 
     def find(self, wanted: str) -> list[str]:
-        """The wnids that a word (or a wnid) may mean, the most usual first; empty when WordNet does not know it."""
+        """The wnids that a word (or a wnid) may mean, the most common first; empty when WordNet does not know it."""
         if wanted in self.parents:
             return [wanted]
         return next((list(self.senses[form]) for form in singulars(wanted) if form in self.senses), [])
 
     def is_a(self, wnid: str, ancestor: str) -> bool:
-        """Whether `wnid` is `ancestor` or a kind of it."""
+        """Whether `wnid` is `ancestor` or a subclass of it."""
         return wnid == ancestor or any(self.is_a(parent, ancestor) for parent in self.parents.get(wnid, ()))
-
-    def hyponyms(self, ancestor: str) -> set[str]:
-        """The wnid itself and all its kinds."""
-        return {wnid for wnid in self.parents if self.is_a(wnid, ancestor)}
 
 
 @cache

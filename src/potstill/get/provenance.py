@@ -1,33 +1,35 @@
-"""`provenance.jsonl`: one line for every photo that was tried, what came of it, where it is from, whose it is.
+"""`provenance.jsonl`: one line for every photo that was tried: where it is from, whose it is, whether it was kept.
 
-Only ever appended to; the last line of a key counts. A line that was cut off by a crash is dropped when the file is
-opened again. The name is not metadata.jsonl, which other tools take for labels.
+Only ever appended to; the last line of a key counts. A line that a crash cut off is dropped when the file is opened
+again. The name is not metadata.jsonl because other tools read labels from that.
 """
 
 import contextlib
 import csv
 import datetime
 import errno
-import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from filelock import FileLock, Timeout
 
 from potstill.errors import DataError
 from potstill.run import files
 
 NAME = "provenance.jsonl"
 ATTRIBUTION = "ATTRIBUTION.csv"
+LOCK = ".provenance.lock"
 
 Status = Literal["ok", "rejected", "failed"]
-"""ok: in its place. rejected: never to be tried again. failed: today only."""
+"""ok: in its place. rejected: never tried again. failed: tried again by the next `get`."""
 
 
 def latest(root: Path) -> Iterator[dict[str, Any]]:
-    """The last line of every key and class, in the order of the file. Keeps no lines in memory."""
+    """The last line of every key and class, in the order of the file; read twice, so that none is kept in memory."""
     last = {_mark(entry): number for number, entry in enumerate(lines(root))}
     for number, entry in enumerate(lines(root)):
         if last[_mark(entry)] == number:
@@ -47,24 +49,26 @@ def lines(root: Path) -> Iterator[dict[str, Any]]:
                 entry = json.loads(line)
                 entry["key"], entry["status"]
             except (ValueError, KeyError, TypeError):
-                raise DataError(f"{path} is damaged in line {number}. Mend or remove that line.") from None
+                raise DataError(f"{path} is damaged in line {number}. Fix or remove that line.") from None
             yield entry
 
 
 class Writer:
-    """Appends lines; only one at a time per folder. Use as a context manager."""
+    """Appends lines. Use as a context manager; a second one for the same folder is refused meanwhile."""
 
     def __init__(self, root: Path) -> None:
         self._path = Path(root) / NAME
+        self._lock = FileLock(Path(root) / LOCK)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("ab", buffering=0)
         try:
-            _lock(self._file)
-        except OSError:
-            self._file.close()
-            raise DataError(f"Another `potstill get` is writing to {self._path.parent}. Let it end first.") from None
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"Another `potstill get` is writing to {self._path.parent}. Wait for it, or stop it first."
+            ) from None
+        self._file = self._path.open("ab", buffering=0)
         _cut_torn_line(self._path)
         self._size = self._path.stat().st_size
         return self
@@ -75,9 +79,10 @@ class Writer:
         with contextlib.suppress(OSError):  # on a full disk there is another error to show already
             os.fsync(self._file.fileno())
         self._file.close()
+        self._lock.release()
 
     def write(self, key: str, status: Status, **facts: Any) -> None:
-        """One line, handed to the operating system at once: it survives a killed process. All of it or nothing."""
+        """Append one line, all of it or nothing, and unbuffered: it survives a killed process."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         line = json.dumps({"key": key, "status": status, **facts, "at": now}, ensure_ascii=False).encode() + b"\n"
         try:
@@ -111,7 +116,7 @@ def write_attribution(root: Path) -> Path:
 
 
 def _plain(value: str) -> str:
-    """One line, and no formula: names come from strangers, and tables are opened in spreadsheets."""
+    """One line, and no formula: the texts come from strangers, and spreadsheets run what begins with = or +."""
     value = " ".join(value.split())
     return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
 
@@ -123,11 +128,3 @@ def _cut_torn_line(path: Path) -> None:
         end = file.read()
         if not end.endswith(b"\n"):
             file.truncate(size - len(end) + end.rfind(b"\n") + 1)
-
-
-def _lock(file: io.FileIO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""`potstill get`: names to photos. Resolve the names, list candidates, fetch, verify, split, and say whose they are."""
+"""`potstill get`, from class names to photos: find the classes, list candidates, download, check, split, attribute."""
 
 import asyncio
 import importlib.metadata
@@ -8,27 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from potstill.errors import ConfigError, DataError
 from potstill.get import provenance
 from potstill.get.client import Client
-from potstill.get.download import Download, Rules, Side, Stream, remove_leftovers, split_of
-from potstill.get.ledger import Ledger
+from potstill.get.download import Download, remove_leftovers
 from potstill.get.licenses import OPEN, is_allowed
 from potstill.get.limits import Limits
-from potstill.get.sources import Concept, Source
-from potstill.get.sources.choose import SourceOptions, resolve
+from potstill.get.sources import Concept, Source, SourceOptions
+from potstill.get.sources.resolve import resolve
+from potstill.get.streams import BYTES_PER_PHOTO, Preview, Rules, Side, Stream, split_of
 from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
 from potstill.monitoring.progress import Reporter
 from potstill.run import files
 
 FACTS = "dataset.json"
-OVER_ASK = 1.3
-"""A preview stops at so many candidates per photo wanted; some are always gone or bad."""
-BYTES_PER_PHOTO = 300_000
-"""For the space check and the estimate: Open Images' validation photos are 288 kB on average."""
+SPARE = 1.3
+"""A preview stops at this many candidates per photo wanted; some are always gone or bad."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,21 +42,22 @@ class GetRequest:
     source: str = "auto"
     """A source by name; "auto" chooses for each class."""
     licenses: tuple[str, ...] = OPEN
-    """License families to keep, where the source tells each photo's license; "any" keeps all."""
+    """License families to keep, where the source knows each photo's license; "any" keeps all."""
     contact: str = ""
-    """Your e-mail address: Wikimedia wants to know whom to tell when something goes wrong."""
+    """Your e-mail address: Wikimedia asks for one, to write to when something goes wrong."""
     seed: int = 0
     """Another number gives another train/test split of the same photos."""
     min_side: int = 64
     """Photos with a shorter side below this many pixels are left out."""
     near_bits: int = 6
-    """Photos of a public source whose 64-bit picture hash is this near to another's are left out. -1 keeps them."""
+    """Photos of a public source are left out when their 64-bit perceptual hash differs from another one in at most this
+    many bits. -1 keeps them."""
     quick: bool = False
-    """Open Images: use its smallest part only (42 MB of lists)."""
+    """Open Images: read its smallest lists only (42 MB)."""
     allow_private: tuple[str, ...] = ()
     """`HOST:PORT` pairs that may be private addresses: a mirror of your own."""
     limits: Limits = field(default_factory=Limits)
-    """How hard servers may be asked."""
+    """How many requests, how fast and how large."""
 
     def __post_init__(self) -> None:
         if min(self.train, self.test) < 0 or self.train + self.test == 0:
@@ -69,7 +66,7 @@ class GetRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GetResult:
-    """What came of it."""
+    """What `get` has done."""
 
     streams: tuple[Stream, ...]
     parked: dict[str, str]
@@ -82,11 +79,11 @@ class GetResult:
 
 
 def get(request: GetRequest, reporter: Reporter) -> GetResult:
-    """Fill `into/{train,test}/CLASS/`. Run again, it goes on where it stopped.
+    """Fill `into/{train,test}/CLASS/`. Run again, it resumes.
 
     Raises:
-        DataError: class names that cannot be folders; another seed than before; another `get` at work here.
-        SourceError: no source knows a class, or it does not answer.
+        DataError: class names that cannot be folders; another seed than before; another `get` at work in this folder.
+        SourceError: no source knows a class, or the source does not answer.
         SpaceError: the disk is too small, or full.
     """
     return asyncio.run(_get(request, reporter))
@@ -94,77 +91,86 @@ def get(request: GetRequest, reporter: Reporter) -> GetResult:
 
 async def _get(request: GetRequest, reporter: Reporter) -> GetResult:
     wanted = parse_classes(request.classes)
-    share = _fixed_share(request)
+    share = _test_share(request)
     total = len(wanted) * (request.train + request.test)
-    files.check_space(request.into, total * BYTES_PER_PHOTO, f"Fetching {total:,} photos")
-    async with Client(request.limits, allowed=request.allow_private, contact=request.contact) as client:
-        options = SourceOptions(client=client, reporter=reporter, contact=request.contact, quick=request.quick)
-        plan = await resolve(wanted, request.source, options)
+    files.check_space(request.into, total * BYTES_PER_PHOTO, f"Downloading {total:,} photos")
+    async with _client(request) as client:
+        plan = await resolve(wanted, request.source, _options(request, client, reporter))
         for source, concept in plan:
             reporter.info(f"{concept.label}: {source.name} {concept.id} “{concept.name}” {concept.note}".rstrip())
         streams = tuple(_stream(request, source, concept) for source, concept in plan)
-        for stream in streams:
-            for side in stream.sides.values():
-                (request.into / side.split / side.label).mkdir(parents=True, exist_ok=True)
+        _make_folders(request.into, streams)
         with provenance.Writer(request.into) as writer:
             remove_leftovers(request.into)
             _write_facts(request, share, streams, {})
-            await _download(request, share, client, streams, writer, reporter)
+            with bars(streams, reporter) as tick:
+                download = Download(client, _rules(request, share, streams), streams, writer, tick)
+                download.restore(provenance.latest(request.into))
+                await download.run()
         provenance.write_attribution(request.into)
         _write_facts(request, share, streams, {source.name: await source.facts() for source, _ in plan})
         return GetResult(streams=streams, parked=client.hosts.parked())
 
 
-def preview(request: GetRequest, reporter: Reporter) -> Table:
-    """What `get` would fetch, as a table: candidates per split and license, and about how many megabytes."""
+def preview(request: GetRequest, reporter: Reporter) -> list[Preview]:
+    """What `get` would download, class by class; no photo is fetched. Raises as `get` does."""
     return asyncio.run(_preview(request, reporter))
 
 
-async def _preview(request: GetRequest, reporter: Reporter) -> Table:
-    out = Table("class", "source", "id", "train candidates", "test candidates", "licenses", "about MB")
-    share = _fixed_share(request)
-    async with Client(request.limits, allowed=request.allow_private, contact=request.contact) as client:
-        options = SourceOptions(client=client, reporter=reporter, contact=request.contact, quick=request.quick)
-        plan = await resolve(parse_classes(request.classes), request.source, options)
-        for source, concept in plan:
-            concepts = [other for owner, other in plan if owner is source]
-            wanted = {"train": request.train, "test": request.test}
-            found, licenses = Counter[str](), Counter[str]()
-            async for candidate in source.candidates(concepts, concept):
-                if source.has_licenses and not is_allowed(candidate.license, request.licenses):
-                    continue
-                found[split_of(candidate, share, request.seed)] += 1
-                licenses[candidate.license or "unknown"] += 1
-                if all(found[split] >= OVER_ASK * count for split, count in wanted.items()):
-                    break
-            size = sum(min(found[split], count) for split, count in wanted.items()) * BYTES_PER_PHOTO / 1e6
-            names = ", ".join(f"{name} {count:,}" for name, count in licenses.most_common(4))
-            sides = [f"{found[split]:,} for {count:,}" for split, count in wanted.items()]
-            out.add_row(concept.label, source.name, f"{concept.id} {concept.name}", *sides, names, f"{size:,.0f}")
-    return out
+async def _preview(request: GetRequest, reporter: Reporter) -> list[Preview]:
+    share = _test_share(request)
+    async with _client(request) as client:
+        wanted = parse_classes(request.classes)
+        plan = await resolve(wanted, request.source, _options(request, client, reporter))
+        concepts = {source.name: [concept for owner, concept in plan if owner is source] for source, _ in plan}
+        return [await _preview_class(request, share, source, concepts[source.name], c) for source, c in plan]
 
 
-async def _download(
-    request: GetRequest,
-    share: float,
-    client: Client,
-    streams: Sequence[Stream],
-    writer: provenance.Writer,
-    reporter: Reporter,
-) -> None:
-    rules = Rules(
+async def _preview_class(
+    request: GetRequest, share: float, source: Source, concepts: Sequence[Concept], concept: Concept
+) -> Preview:
+    wanted = {"train": request.train, "test": request.test}
+    candidates, licenses = Counter[str](), Counter[str]()
+    async for candidate in source.candidates(concepts, concept):
+        if source.has_licenses and not is_allowed(candidate.license, request.licenses):
+            continue
+        candidates[split_of(candidate, share, request.seed)] += 1
+        licenses[candidate.license or "unknown"] += 1
+        if all(candidates[split] >= SPARE * count for split, count in wanted.items()):
+            break
+    return Preview(
+        source=source.name,
+        concept=concept,
+        candidates={split: candidates[split] for split in wanted},
+        wanted=wanted,
+        licenses=licenses,
+    )
+
+
+def _client(request: GetRequest) -> Client:
+    return Client(request.limits, allowed=request.allow_private, contact=request.contact)
+
+
+def _options(request: GetRequest, client: Client, reporter: Reporter) -> SourceOptions:
+    return SourceOptions(client=client, reporter=reporter, contact=request.contact, quick=request.quick)
+
+
+def _rules(request: GetRequest, share: float, streams: Sequence[Stream]) -> Rules:
+    is_public = all(stream.source.public for stream in streams)  # photos of your own may look alike
+    return Rules(
         root=request.into,
         seed=request.seed,
         test_share=share,
         licenses=frozenset(request.licenses),
         min_side=request.min_side,
+        near_bits=request.near_bits if is_public else -1,
     )
-    is_public = all(stream.source.public for stream in streams)
-    ledger = Ledger(near_bits=request.near_bits if is_public else -1)
-    with bars(streams, reporter) as tick:
-        download = Download(client, rules, streams, writer, ledger, tick)
-        download.restore(provenance.latest(request.into))
-        await download.run()
+
+
+def _make_folders(root: Path, streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        for side in stream.sides.values():
+            (root / side.split / side.label).mkdir(parents=True, exist_ok=True)
 
 
 def parse_classes(classes: Sequence[str]) -> dict[str, str]:
@@ -173,7 +179,7 @@ def parse_classes(classes: Sequence[str]) -> dict[str, str]:
     for item in classes:
         label, _, word = item.partition("=")
         if label in wanted:
-            raise DataError(f"The class {label!r} is named twice.")
+            raise DataError(f"The class {label!r} is given twice.")
         wanted[label] = word or label
     if not wanted:
         raise DataError("Name the classes to get: `potstill get cat dog --into data`.")
@@ -181,8 +187,8 @@ def parse_classes(classes: Sequence[str]) -> dict[str, str]:
     return wanted
 
 
-def _fixed_share(request: GetRequest) -> float:
-    """The share of test among candidates: fixed by the first run, so that no later one moves a photo across."""
+def _test_share(request: GetRequest) -> float:
+    """The share of candidates that go to test. The first run sets it, so that no photo ever changes its split."""
     path = request.into / FACTS
     if not path.is_file():
         return request.test / (request.train + request.test) if request.train and request.test else 1 / 3
@@ -190,7 +196,7 @@ def _fixed_share(request: GetRequest) -> float:
     if before["seed"] != request.seed:
         raise DataError(
             f"{request.into} was split with seed {before['seed']}; seed {request.seed} would mix train and test.\n"
-            f"  Leave out --seed {request.seed}, or get into another folder."
+            f"  Leave out --seed {request.seed}, or use another folder."
         )
     return float(before["test_share"])
 
@@ -203,7 +209,7 @@ def _stream(request: GetRequest, source: Source, concept: Concept) -> Stream:
 def _write_facts(
     request: GetRequest, share: float, streams: Sequence[Stream], sources: dict[str, dict[str, Any]]
 ) -> None:
-    """`dataset.json`: what was asked for and what it was made from; classes and sources of earlier runs stay."""
+    """`dataset.json`: what was asked for and where it is from; classes and sources of earlier runs are kept."""
     path = request.into / FACTS
     before = files.read_json(path) if path.is_file() else {}
     classes = {

@@ -1,4 +1,4 @@
-"""What a person sees of `get`: a bar per class while it works, a table and the shortages at its end."""
+"""What `get` prints: a bar per class while it works, then a table, and what to do about classes with too few photos."""
 
 import contextlib
 import time
@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from potstill.get.download import Stream
+from potstill.get.streams import Preview, Stream
 from potstill.images.reasons import meaning
 from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
+from potstill.monitoring.tables import text_table
 
 
 @contextlib.contextmanager
 def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[], None]]:
-    """One bar per class; without a terminal a line now and then. Yields what to call after each photo."""
+    """One bar per class; without a terminal a line from time to time. Yields what to call after each photo."""
     if reporter.console.is_terminal and not reporter.console.quiet:
         columns = (
             TextColumn("{task.description}"),
@@ -36,19 +37,32 @@ def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[],
     else:
 
         def line() -> None:
-            reporter.info("got " + ", ".join(f"{s.concept.label} {_have(s):,}/{_wanted(s):,}" for s in streams))
+            reporter.info("Downloaded " + ", ".join(f"{s.concept.label} {_have(s):,}/{_wanted(s):,}" for s in streams))
 
         yield _at_most_every(PLAIN_LINE_SECONDS, line)
 
 
-def table(streams: Sequence[Stream]) -> Table:
+def result_table(streams: Sequence[Stream]) -> Table:
     """Class by class: photos in place, and candidates left out by reason."""
-    out = Table("class", "source", "train", "test", "left out, by reason")
+    rows = []
     for stream in streams:
         sides = [f"{side.have:,} of {side.wanted:,}" for side in stream.sides.values()]
         reasons = ", ".join(f"{code} {count:,}" for code, count in stream.reasons.most_common())
-        out.add_row(stream.concept.label, stream.source.name, *sides, reasons)
-    return out
+        rows.append([stream.concept.label, stream.source.name, *sides, reasons])
+    return text_table(("class", "source", "train", "test", "left out, by reason"), rows, right=(2, 3))
+
+
+def preview_table(previews: Sequence[Preview]) -> Table:
+    """Class by class: candidates per split and license, and about how many megabytes would be downloaded."""
+    header = ("class", "source", "id", "train candidates", "test candidates", "licenses", "about MB")
+    rows = []
+    for preview in previews:
+        concept = preview.concept
+        sides = [f"{preview.candidates[split]:,} for {count:,}" for split, count in preview.wanted.items()]
+        licenses = ", ".join(f"{name} {count:,}" for name, count in preview.licenses.most_common(4))
+        ids = f"{concept.id} {concept.name}"
+        rows.append([concept.label, preview.source, ids, *sides, licenses, f"{preview.megabytes:,.0f}"])
+    return text_table(header, rows, right=(3, 4, 6))
 
 
 def shortages(streams: Sequence[Stream]) -> list[str]:
@@ -71,11 +85,13 @@ def shortages(streams: Sequence[Stream]) -> list[str]:
         ]
         retried = {"server_error", "connection", "timeout", "cut_short", "parked"} & {*stream.reasons}
         if retried:
-            lines.append("  The same command tries the failed ones again.")
+            lines.append("  Run the same command again to retry those that failed.")
         elif stream.reasons["license"]:
-            lines.append("  --allow-nc also takes photos for non-commercial use; --license any takes all.")
+            lines.append(
+                "  --allow-nc also accepts licenses that allow only non-commercial use; --license any accepts all."
+            )
         else:
-            lines.append("  Another source may have more: --source commons, --source inaturalist.")
+            lines.append("  Another source may have more photos: --source commons, --source inaturalist.")
         texts.append("\n".join(lines))
     return texts
 

@@ -1,4 +1,4 @@
-"""Photos inside tar files, read where they lie: nothing is ever unpacked to a path that an archive names."""
+"""Photos inside tar files, read where they lie: nothing is unpacked to a path that an archive names."""
 
 import gzip
 import io
@@ -36,7 +36,7 @@ def members(tar: Path, *, offset: int = 0, size: int | None = None) -> Iterator[
     """Regular files of an uncompressed tar, or of a tar that lies inside another.
 
     Raises:
-        SourceError: it is no tar, or it is cut off.
+        SourceError: it is not a tar, or it is truncated.
     """
     try:
         with tar.open("rb") as file:
@@ -60,10 +60,12 @@ def unzipped(path: Path, max_bytes: int = 40 * 2**30) -> Path:
                 while block := source.read(2**20):
                     left -= len(block)
                     if left < 0:
-                        raise SourceError(f"{path} unpacks to more than {max_bytes:,} bytes; it looks like a bomb.")
+                        raise SourceError(
+                            f"{path} unpacks to more than {max_bytes:,} bytes; it looks like a decompression bomb."
+                        )
                     out.write(block)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise SourceError(f"{path} is damaged: {error}. Remove it, and it is fetched again.") from None
+            raise SourceError(f"{path} is damaged: {error}. Remove it, and it is downloaded again.") from None
     return target
 
 

@@ -1,11 +1,11 @@
-"""From the bytes that a server sent to the facts of a photo, or to the reason why it is none."""
+"""From the bytes that a server sent to the facts of a photo, or to the reason why it cannot be used."""
 
 import hashlib
 from dataclasses import dataclass
 
-from potstill.images.decode import decode
+from potstill.images.decode import decode_thumbnail
 from potstill.images.duplicates import fingerprint
-from potstill.images.looks import LOOK_SIDE, require_usable
+from potstill.images.statistics import THUMBNAIL_SIDE, require_usable
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 """Where the lower-case name of the format is not the usual extension."""
@@ -28,7 +28,7 @@ class Photo:
 
 
 def verify(data: bytes, *, min_side: int) -> Photo:
-    """Decode a photo to its end, small, and look at it.
+    """Decode a photo to its end, at a reduced size, and check it.
 
     Args:
         data: the whole file.
@@ -36,7 +36,7 @@ def verify(data: bytes, *, min_side: int) -> Photo:
     Raises:
         BadPhotoError: the codes of `decode`, and `thin`, `blank`, `placeholder`.
     """
-    decoded = decode(data, short_side=LOOK_SIDE, min_side=min_side, rough=True)
+    decoded = decode_thumbnail(data, side=THUMBNAIL_SIDE, min_side=min_side)
     require_usable(data, decoded)
     marks = fingerprint(decoded.image)
     return Photo(

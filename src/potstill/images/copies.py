@@ -1,7 +1,7 @@
-"""Decides, among photos that show the same picture, which one stays.
+"""Decides which one of several copies of a picture is kept.
 
-Photos in test stay, then val, then train; among equals the one with more pixels, then the first by hash. A picture
-in two classes stays in none: nobody here knows which label is right.
+Photos in test are kept before those in val, val before train; among equals the one with more pixels, then the first by
+hash. A picture in two classes is kept in neither, since it is unknown which label is right.
 """
 
 from collections import defaultdict
@@ -13,9 +13,9 @@ import numpy as np
 from potstill.images.duplicates import THUMB, Fingerprint, same_pairs
 
 NEAR_BITS = 6
-"""Within a split, copies differ by at most so many bits of 64, unless the user says otherwise."""
+"""The hashes of copies within a split differ in at most this many bits of 64, by default."""
 LEAK_BITS = 10
-"""The same between splits, where a missed copy would make the test easier than it is."""
+"""The same between splits, where a missed copy would make test accuracy too high."""
 
 _ORDER = {"test": 0, "val": 1, "train": 2, "": 2, "unlabeled": 3}
 
@@ -34,7 +34,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A photo that should go (or, with the code `similar`, be looked at), and the one it resembles."""
+    """A photo that should be left out (or, with the code `similar`, reviewed), and the one it resembles."""
 
     index: int
     of: int
@@ -49,15 +49,15 @@ def find_copies(photos: Sequence[Photo], *, near_bits: int, leak_bits: int) -> l
     """
     ranked = sorted(photos, key=lambda p: (_ORDER[p.split], -p.pixels, p.sha256, p.index))
     found: dict[int, Copy] = {}
-    gone: set[int] = set()
+    left_out: set[int] = set()
     pairs = sorted(_pairs(ranked, max(near_bits, leak_bits)))
     conflicts = [(a, b) for a, b, bits in pairs if _conflict(ranked[a], ranked[b]) and bits <= near_bits]
     for a, b in conflicts:
         for one, other in ((a, b), (b, a)):
-            gone.add(one)
+            left_out.add(one)
             found.setdefault(one, Copy(ranked[one].index, ranked[other].index, "two_classes"))
-    for a, b, bits in pairs:  # the better one, a, is always settled before b, for pairs are in order of rank
-        if a in gone or b in gone or _conflict(ranked[a], ranked[b]):
+    for a, b, bits in pairs:  # the better one, a, is always decided before b, because pairs are in order of rank
+        if a in left_out or b in left_out or _conflict(ranked[a], ranked[b]):
             continue
         first, second = ranked[a], ranked[b]
         crosses = first.split in ("test", "val") and first.split != second.split
@@ -65,7 +65,7 @@ def find_copies(photos: Sequence[Photo], *, near_bits: int, leak_bits: int) -> l
             found.setdefault(b, Copy(second.index, first.index, "similar"))
             continue
         code = "in_test" if crosses else "identical" if bits < 0 else "duplicate"
-        gone.add(b)
+        left_out.add(b)
         found[b] = Copy(second.index, first.index, code)
     return [found[rank] for rank in sorted(found)]
 

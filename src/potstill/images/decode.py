@@ -9,7 +9,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from potstill.data.resize import bicubic
 from potstill.errors import DataError
 
 MAX_PIXELS = 64_000_000
-"""Photos above 64 megapixels are refused before they are decoded: a bomb must not eat the memory."""
+"""Photos above 64 megapixels are refused before they are decoded: decompression bombs would exhaust the memory."""
 
 MAX_BYTES = 200 * 2**20
 """Files above 200 MiB are refused before they are read."""
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+"""The color behind transparent pixels."""
 
 Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 """Makes an RGB picture of (width, height) from a larger one."""
@@ -61,8 +61,11 @@ class Decoded:
 
 
 class _Silence:
-    """No warnings while any thread is inside. `warnings.catch_warnings` alone is not made for threads: the one that
-    leaves first would let the others warn, the one that leaves last would keep all warnings off for good."""
+    """No warnings (of broken EXIF and the like) while any thread is inside.
+
+    `warnings.catch_warnings` alone is not thread-safe: the first thread to leave would let the others warn, the last
+    one would leave all warnings off for good.
+    """
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -89,7 +92,6 @@ def decode(
     *,
     short_side: int | None = None,
     min_side: int = 1,
-    rough: bool = False,
     max_pixels: int = MAX_PIXELS,
     resize: Resize = bicubic,
 ) -> Decoded:
@@ -100,53 +102,74 @@ def decode(
         short_side: shrink so that the shorter side has this many pixels; never enlarges. JPEG is decoded at a
             reduced scale where that is still at least twice as large, which is several times faster.
         min_side: photos with a shorter side below this many pixels are refused.
-        rough: shrink by whole factors only, to a shorter side between `short_side` and twice that. For looking at a
-            photo, not for training on it: twice as fast, and the file is still decoded to its last byte.
         max_pixels: photos with more pixels are refused.
         resize: how to shrink.
     Raises:
         BadPhotoError: code `empty`, `not_image`, `too_large`, `too_small`, `corrupt`.
     """
+    with _SILENCE:
+        image = _open(data, min_side=min_side, max_pixels=max_pixels)
+        decoded = _load(image, draft_side=None if short_side is None else 2 * short_side)
+        return replace(decoded, image=shrink(decoded.image, short_side, resize))
+
+
+def decode_thumbnail(data: bytes, *, side: int, min_side: int = 1) -> Decoded:
+    """Decode a photo to upright RGB with a shorter side between `side` and twice that, by whole factors only.
+
+    For statistics of a photo, not for training on it: twice as fast as `decode`, and the file is still decoded to its
+    last byte. Raises as `decode` does.
+    """
+    with _SILENCE:
+        return _load(_open(data, min_side=min_side), draft_side=side, reduce_to=side)
+
+
+def _open(data: bytes, *, min_side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header of a photo file and check its size; no pixel is decoded."""
     if not data:
         raise BadPhotoError("empty", "the file has 0 bytes")
     if len(data) > MAX_BYTES:
         raise BadPhotoError("too_large", f"{len(data):,} bytes, limit {MAX_BYTES:,}")
-    with _SILENCE:  # broken EXIF and the like; the bomb limit is ours, below
-        try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-        except UnidentifiedImageError:
-            raise BadPhotoError("not_image", _what_it_is(data)) from None
-        except Image.DecompressionBombError as error:  # far above our own limit, noticed before we see the size
-            raise BadPhotoError("too_large", _text(error)) from None
-        except Exception as error:
-            raise BadPhotoError("corrupt", _text(error)) from None
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadPhotoError("too_large", f"{width} × {height} pixels, limit {max_pixels / 1e6:.0f} Mpx")
-        if min(width, height) < min_side:
-            raise BadPhotoError("too_small", f"{width} × {height} pixels, smallest side allowed {min_side}")
-        file_format, mode = image.format or "?", image.mode
-        try:
-            frames = getattr(image, "n_frames", 1)  # reads on through the file
-            if short_side is not None:
-                ratio = (1 if rough else 2) * short_side / min(width, height)
-                if ratio < 1:
-                    image.draft("RGB", (int(width * ratio) + 1, int(height * ratio) + 1))
-            image.load()
-            if rough and short_side is not None and (factor := min(image.size) // short_side) > 1:
-                image = _reduce(image, factor)
-            rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-            if rotated:
-                ImageOps.exif_transpose(image, in_place=True)
-            image = to_rgb(image)
-        except BadPhotoError:
-            raise
-        except Exception as error:
-            raise BadPhotoError("corrupt", _text(error)) from None
-        if (image.width > image.height and width < height) or (image.width < image.height and width > height):
-            width, height = height, width
-        small = image if rough else shrink(image, short_side, resize)
-        return Decoded(small, file_format, mode, width, height, frames, rotated)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise BadPhotoError("not_image", _what_it_is(data)) from None
+    except Image.DecompressionBombError as error:  # Pillow's limit is higher than ours, but checked earlier
+        raise BadPhotoError("too_large", _text(error)) from None
+    except Exception as error:
+        raise BadPhotoError("corrupt", _text(error)) from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadPhotoError("too_large", f"{width} × {height} pixels, limit {max_pixels / 1e6:.0f} Mpx")
+    if min(width, height) < min_side:
+        raise BadPhotoError("too_small", f"{width} × {height} pixels, shorter side below {min_side}")
+    return image
+
+
+def _load(image: Image.Image, *, draft_side: int | None, reduce_to: int | None = None) -> Decoded:
+    """Decode the pixels, upright and in RGB.
+
+    Args:
+        draft_side: a JPEG may be decoded at a reduced scale with a shorter side of at least this many pixels.
+        reduce_to: average blocks of pixels while the shorter side stays at least this long.
+    """
+    width, height = image.size
+    file_format, mode = image.format or "?", image.mode
+    try:
+        frames = getattr(image, "n_frames", 1)  # reads on through the file
+        if draft_side is not None and (ratio := draft_side / min(width, height)) < 1:
+            image.draft("RGB", (int(width * ratio) + 1, int(height * ratio) + 1))
+        image.load()
+        if reduce_to is not None and (factor := min(image.size) // reduce_to) > 1:
+            image = _reduce(image, factor)
+        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+        if rotated:
+            ImageOps.exif_transpose(image, in_place=True)
+        image = to_rgb(image)
+    except Exception as error:
+        raise BadPhotoError("corrupt", _text(error)) from None
+    if (image.width > image.height and width < height) or (image.width < image.height and width > height):
+        width, height = height, width
+    return Decoded(image, file_format, mode, width, height, frames, rotated)
 
 
 def decode_file(
@@ -190,7 +213,7 @@ def shrink(image: Image.Image, short_side: int | None, resize: Resize = bicubic)
 
 
 def _reduce(image: Image.Image, factor: int) -> Image.Image:
-    """`Image.reduce`, keeping what exif_transpose and to_rgb look at; modes that cannot be averaged stay."""
+    """`Image.reduce`, keeping what exif_transpose and to_rgb read. Modes that cannot be averaged stay large."""
     if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "LAB"):
         return image
     small = image.reduce(factor)
@@ -200,7 +223,7 @@ def _reduce(image: Image.Image, factor: int) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """All formats that Pillow reads, but not those that start programs (EPS: Ghostscript) or draw a page."""
+    """All formats that Pillow reads, except those that start programs (EPS: Ghostscript) or draw a page (WMF)."""
     Image.init()
     return tuple(name for name in Image.ID if name not in ("EPS", "WMF"))
 
@@ -226,7 +249,7 @@ def _what_it_is(data: bytes) -> str:
         return "this is SVG or XML, not a photo"
     if start.startswith(b"%pdf"):
         return "this is a PDF, not a photo"
-    return "no image format that Pillow knows"
+    return "not an image format that Pillow can read"
 
 
 def _text(error: Exception) -> str:

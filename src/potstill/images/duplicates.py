@@ -1,8 +1,8 @@
 """Finds the same picture twice: byte for byte, or re-saved, resized, slightly changed or mirrored.
 
-A 64-bit DCT hash finds candidates, a small gray thumbnail confirms them. Hashes alone call photos of one machine
-part or one landscape copies of each other; thumbnails alone are too slow for all pairs. Where many photos look alike
-(one kind of part under one camera), likeness proves nothing, and only nearly equal pictures are called copies.
+A 64-bit DCT hash finds candidates, a small gray thumbnail confirms them. By hashes alone, photos of one machine part or
+one landscape would be copies of each other; thumbnails alone are too slow for all pairs. Where many photos look alike
+(one kind of part under one camera), similarity proves nothing, and only nearly equal pictures count as copies.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ THUMB = 24
 """Side of the confirming thumbnail, in pixels."""
 
 CROWD_BITS = 14
-"""Photos whose hashes are this near look alike. Unrelated photos of the world are farther apart."""
+"""Photos whose hashes differ in at most this many bits look alike. Unrelated photos differ in more."""
 CROWD = 16
-"""With more look-alikes than this (and one for every 10,000 photos), a photo is one of a crowd."""
+"""A photo with more look-alikes than this (plus one for every 10,000 photos) is in a crowd."""
 CROWD_COPY_BITS = 2
 CROWD_COPY_DIFFERENCE = 3.0
-"""What still is a copy in a crowd: frames of one film are this near; the most alike of different solar cells differ by
-more than 3 at 4 bits, and by 4 at 2 bits."""
+"""Limits for copies in a crowd. Frames of one video are within them; the most similar of different solar cells differ
+by more than 3 at 4 bits, and by 4 at 2 bits."""
 
 _DCT_SIDE = 32
 

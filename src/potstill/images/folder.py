@@ -1,7 +1,7 @@
-"""Reads the layout of a photo folder: `{train,test,val,unlabeled}/CLASS/*`, or `CLASS/*` to be split by us.
+"""Reads the layout of a photo folder: `{train,test,val,unlabeled}/CLASS/*`, or `CLASS/*`, which Potstill splits.
 
-Only names are read here, no file is opened. Every mistake that can be seen from names alone is reported
-at once, before any long work.
+Only names are read here; no file is opened. Every mistake that names can show is reported at once, before any long
+work.
 """
 
 import difflib
@@ -54,58 +54,80 @@ def read_folder(root: Path, *, classes: Sequence[str] = ()) -> Folder:
     root = Path(root)
     if not root.is_dir():
         raise DataError(_no_such_folder(root))
+    flat = _is_flat(root)
+    names = _selected_classes(root if flat else root / "train", classes, flat=flat)
+    splits: Sequence[Split | None] = (None,) if flat else LABELED
+    if not flat and not classes:
+        _require_known_classes(root, names)
+    files = [file for split in splits for file in _labeled_files(root, split, names)]
+    if not flat:
+        files += [PhotoFile(path, "unlabeled", -1) for path in _photos(root / "unlabeled")]
+    return Folder(root, tuple(names), tuple(files), flat)
+
+
+def _is_flat(root: Path) -> bool:
+    """Whether the class folders lie in `root` itself. Raises DataError for test or val without train."""
     flat = not (root / "train").is_dir()
     if flat and any((root / split).is_dir() for split in ("test", "val")):
         raise DataError(
             f"{root} has a test or val folder but no train folder.\n"
-            f"  Put the photos to learn from in {root}/train/CLASS/, or remove the other folder and let Potstill split."
+            f"  Put the training photos in {root}/train/CLASS/, or remove the other folder and let Potstill split."
         )
-    names = _class_names(root if flat else root / "train", flat=flat)
-    if missing := [name for name in classes if name not in names]:
+    return flat
+
+
+def _selected_classes(base: Path, wanted: Sequence[str], *, flat: bool) -> list[str]:
+    """The class folders in `base`, or those wanted of them, sorted. Raises DataError below two and for bad names."""
+    names = _class_names(base, flat=flat)
+    if missing := [name for name in wanted if name not in names]:
         raise DataError(
-            f"{root} has no class {_quoted(missing)}. It has: {', '.join(names) or 'none'}."
+            f"{base} has no class {_quoted(missing)}. It has: {', '.join(names) or 'none'}."
             + _did_you_mean(missing[0], names)
         )
-    if classes:
-        names = sorted(classes)
+    if wanted:
+        names = sorted(wanted)
     if len(names) < 2:
-        where = root if flat else root / "train"
+        root = base if flat else base.parent
         raise DataError(
-            f"{where} has {len(names)} class{'es' if len(names) != 1 else f' ({names[0]})'}; a classifier needs at "
+            f"{base} has {len(names)} class{'es' if len(names) != 1 else f' ({names[0]})'}; a classifier needs at "
             f"least 2.\n  Make one folder per class: `potstill init cat dog --into {root}`."
         )
     for name in names:
         check_class_name(name)
-    files: list[PhotoFile] = []
-    for split in (None,) if flat else LABELED:
-        base = root if split is None else root / split
-        if not base.is_dir():
-            continue
-        if split in ("test", "val") and (strange := [n for n in _class_names(base) if n not in names]) and not classes:
+    return names
+
+
+def _require_known_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise DataError where test or val has a class that train does not have."""
+    for split in ("test", "val"):
+        base = root / split
+        if unknown := [name for name in _class_names(base) if name not in names]:
             raise DataError(
-                f"{base} has the class {_quoted(strange)}, which {root}/train does not have, so nothing can learn it."
-                + _did_you_mean(strange[0], names)
-                + f"\n  Add photos to {root}/train/{strange[0]}/, or remove {base / strange[0]}/."
+                f"{base} has the class {_quoted(unknown)}, but {root}/train does not, so no model can learn it."
+                + _did_you_mean(unknown[0], names)
+                + f"\n  Add photos to {root}/train/{unknown[0]}/, or remove {base / unknown[0]}/."
             )
-        for label, name in enumerate(names):
-            found = [PhotoFile(path, split, label) for path in _photos(base / name)]
-            if not found and split in (None, "train"):
-                raise DataError(f"The class folder {base / name} is empty. Add photos, or remove the folder.")
-            files += found
-    if not flat and (root / "unlabeled").is_dir():
-        files += [PhotoFile(path, "unlabeled", -1) for path in _photos(root / "unlabeled")]
-    return Folder(root, tuple(names), tuple(files), flat)
+
+
+def _labeled_files(root: Path, split: Split | None, names: Sequence[str]) -> Iterator[PhotoFile]:
+    """The photos of one split, class by class. Raises DataError for a class without photos to train on."""
+    base = root if split is None else root / split
+    for label, name in enumerate(names):
+        found = [PhotoFile(path, split, label) for path in _photos(base / name)]
+        if not found and split in (None, "train"):
+            raise DataError(f"The class folder {base / name} is empty. Add photos, or remove the folder.")
+        yield from found
 
 
 def check_class_name(name: str) -> None:
     """Raise DataError for a class name that cannot be a folder name on every system."""
     reason = None
     if not name or name in (".", ".."):
-        reason = "is empty or only dots"
+        reason = "is empty or consists of dots"
     elif bad := sorted({c for c in name if c in _FORBIDDEN or unicodedata.category(c) in _UNPRINTABLE}):
         reason = f"contains {' '.join(repr(c) for c in bad)}"
     elif name != unicodedata.normalize("NFC", name):
-        reason = "is not in Unicode NFC form (accents are stored apart from their letters)"
+        reason = "is not in Unicode NFC form (its accents are separate characters)"
     elif name.startswith("-"):
         reason = "begins with '-', which commands would read as an option"
     elif name.startswith("."):
@@ -123,7 +145,7 @@ def check_class_name(name: str) -> None:
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """`check_class_name` for all, and no two that some file systems would take for one."""
+    """`check_class_name` for all, and no two that are one folder on some file systems."""
     for name in names:
         check_class_name(name)
     seen: dict[str, str] = {}
@@ -200,7 +222,7 @@ def make_folders(root: Path, classes: Sequence[str]) -> list[Path]:
 
 
 def list_photos(root: Path) -> Iterator[tuple[Split | None, str, Path | None]]:
-    """(split, class, file) of everything that `read_folder` would look at, of unfinished folders too.
+    """(split, class, file) of everything that `read_folder` would list, also in unfinished folders.
 
     An empty class folder gives one triple without a file; unlabeled photos have the class "".
     """

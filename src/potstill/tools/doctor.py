@@ -1,6 +1,6 @@
-"""`potstill doctor`: what this machine has, what is installed, and which photo sources answer today.
+"""`potstill doctor`: the hardware, the installed packages, and which photo sources can be reached.
 
-Each section is a function that gives rows; `diagnose` lists them. Those about devices and weights import torch.
+Each section is a function that returns rows; `diagnose` lists them. Those about devices and weights import torch.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from pathlib import Path
 from potstill.errors import PotstillError
 from potstill.get.client import Client, FetchError
 from potstill.get.limits import Limits
-from potstill.get.sources.choose import PUBLIC, Opened, SourceOptions
+from potstill.get.sources import SourceOptions
+from potstill.get.sources.registry import SOURCES
+from potstill.get.sources.resolve import OpenSources
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.run.cache import cache_folder
@@ -32,7 +34,7 @@ class Row:
     name: str
     value: str
     good: bool | None = None
-    """None where there is no good or bad."""
+    """None where neither applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Section:
 
 
 def diagnose(*, contact: str = "", allow_private: Collection[str] = (), offline: bool = False) -> list[Section]:
-    """All sections. With `offline`, no server is asked."""
+    """All sections. With `offline`, no server is contacted."""
     sections = [Section("machine", machine()), Section("disk", disk()), Section("packages", packages())]
     sections += [Section("devices", devices()), Section("weights", weights(offline=offline))]
     if not offline:
@@ -53,7 +55,7 @@ def diagnose(*, contact: str = "", allow_private: Collection[str] = (), offline:
 
 
 def devices() -> list[Row]:
-    """What torch can compute on."""
+    """The devices that torch can use."""
     import torch
 
     rows = [Row("cpu", f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads", True)]
@@ -62,12 +64,12 @@ def devices() -> list[Row]:
     if torch.backends.mps.is_available():
         rows.append(Row("mps", "Apple GPU", True))
     if len(rows) == 1:
-        rows.append(Row("gpu", "none found; everything works without, slower"))
+        rows.append(Row("gpu", "none found; everything works on the CPU, but slower"))
     return rows
 
 
 def weights(*, offline: bool) -> list[Row]:
-    """Where starting weights could come from here."""
+    """Which pretrained weights are available on this machine."""
     from potstill.models.weights import PACKAGES, hub_problem, package_path
 
     rows = []
@@ -107,7 +109,7 @@ def disk() -> list[Row]:
 
 
 def packages() -> list[Row]:
-    """Versions of what Potstill stands on, and which extras are there."""
+    """Versions of the main dependencies, and which extras are installed."""
     rows = []
     for name in ("torch", "timm", "pillow", "numpy", "aiohttp"):
         found = _version(name)
@@ -128,18 +130,20 @@ def packages() -> list[Row]:
 
 
 def photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
-    """One small request to each public source."""
+    """One small request to each source that has a probe."""
     return asyncio.run(_photo_sources(contact, allow_private))
 
 
 async def _photo_sources(contact: str, allow_private: Collection[str]) -> list[Row]:
     limits = Limits(tries=1, connect_seconds=5, read_seconds=10, photo_seconds=PROBE_SECONDS)
     async with Client(limits, allowed=allow_private, contact=contact) as client:
-        opened = Opened(SourceOptions(client=client, reporter=Reporter(quiet=True), contact=contact))
-        return list(await asyncio.gather(*(_probe(opened, spec) for spec in PUBLIC)))
+        opened = OpenSources(SourceOptions(client=client, reporter=Reporter(quiet=True), contact=contact))
+        return list(
+            await asyncio.gather(*(_probe(opened, source.probe) for source in SOURCES.values() if source.probe))
+        )
 
 
-async def _probe(opened: Opened, spec: str) -> Row:
+async def _probe(opened: OpenSources, spec: str) -> Row:
     try:
         source = opened(spec)
         async with asyncio.timeout(PROBE_SECONDS):

@@ -1,4 +1,4 @@
-"""Where photos come from. One file per source; all speak the small protocol below.
+"""Where photos come from. One module per source, each an implementation of `Source`; `registry` lists them.
 
 A source turns a word into one of its own classes (`resolve`) and then lists photos of it in a fixed order
 (`candidates`), as lazily as it can: the caller stops when it has enough. It never fetches a photo itself.
@@ -7,9 +7,13 @@ A source turns a word into one of its own classes (`resolve`) and then lists pho
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from potstill.errors import SourceError
+
+if TYPE_CHECKING:  # importing the protocol loads no HTTP client
+    from potstill.get.client import Client
+    from potstill.monitoring.progress import Reporter
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -30,13 +34,13 @@ class Concept:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A photo that a source says shows a class. It has not been looked at."""
+    """A photo that a source says shows a class. Nobody has opened it yet."""
 
     key: str
     """`SOURCE-ID`, unique, and the file name without its extension: only letters, digits, `-`, `_` and `.`."""
     label: str
     group: str
-    """What must stay on one side of the split: one observation, one page, one original."""
+    """Photos of one group stay on one side of the split: one observation, one page, one original."""
     url: str = ""
     read: Callable[[], bytes] | None = None
     """Gives the bytes where they are on this machine already; runs in a thread."""
@@ -59,14 +63,28 @@ class Candidate:
             raise SourceError(f"A photo of {self.label!r} has the key {self.key!r}, which cannot be a file name.")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """What every source is opened with."""
+
+    client: "Client"
+    """For all requests: it keeps to the limits of each server."""
+    reporter: "Reporter"
+    contact: str = ""
+    """The user's e-mail address, for servers that ask for one."""
+    quick: bool = False
+    """Read the smallest lists only, where a source has large ones."""
+
+
 class Source(Protocol):
     """What every source can do."""
 
     name: str
+    """As in the provenance of its photos."""
     has_licenses: bool
     """Whether each photo carries a license, so that the license filter applies."""
     public: bool
-    """Whether it is on the open internet, where one photo turns up under many names and copies are worth refusing."""
+    """Whether strangers add to it: one photo then turns up under many names, and copies are worth leaving out."""
 
     async def resolve(self, label: str, wanted: str) -> Concept:
         """What `wanted` (a word, or an id given as `label=id`) means here. Raises SourceError with near matches."""

@@ -1,6 +1,6 @@
-"""Fixed archives by name: `--source archive:imagenette2-160`. Small, labeled, always the same; good for trying out.
+"""Fixed archives by name: `--source archive:imagenette2-160`. Small, labeled and fixed: good for a first try.
 
-Imagenette, Imagewoof and STL-10 are made of ImageNet pixels: non-commercial by origin. Oxford pets: CC BY-SA 4.0.
+Imagenette, Imagewoof and STL-10 consist of ImageNet photos: for non-commercial use. Oxford pets: CC BY-SA 4.0.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.large_files import fetch_file
 from potstill.get.names import near_matches, singulars, wordnet
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.get.sources.imagenet import resolve_synsets
 from potstill.get.tars import Member, members, unzipped
 from potstill.monitoring.progress import Reporter
@@ -33,7 +33,7 @@ STL = "http://ai.stanford.edu/~acoates/stl10"
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What to fetch, and how to read it."""
+    """What to download, and how to read it."""
 
     kind: str
     files: tuple[tuple[str, str], ...]
@@ -97,7 +97,7 @@ class FixedArchive:
         self._facts: list[dict[str, Any]] = []
 
     async def resolve(self, label: str, wanted: str) -> Concept:
-        """A word by WordNet where the archive is sorted by wnid, else one of its class names."""
+        """One of its class names; or a WordNet word, where the class names are wnids."""
         await self._open()
         classes = sorted({name for item in self._items for name in item.classes})
         if self._archive.kind == "wnid":
@@ -107,11 +107,11 @@ class FixedArchive:
             if word in plain:
                 return Concept(label=label, id=plain[word], name=plain[word])
         raise SourceError(
-            f"{self._what} has no class {wanted!r}.{near_matches(wanted, classes)} It has {', '.join(classes)}."
+            f"{self._what} has no class {wanted!r}.{near_matches(wanted, classes)} Its classes: {', '.join(classes)}."
         )
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """All kinds mixed, in the order of a hash of the name; the archive's own splits hold."""
+        """All subclasses mixed, in the order of a hash of the name, in the archive's own splits."""
         table = wordnet()
         for item in self._items:
             if concept.id in item.classes or any(table.is_a(name, concept.id) for name in item.classes):
@@ -133,7 +133,7 @@ class FixedArchive:
         async with self._client.open(self._url(self._archive.files[0][0]), {"Range": "bytes=0-9"}) as response:
             start = await response.content.read(2)
         if start != b"\x1f\x8b":
-            raise SourceError(f"{self._archive.files[0][0]} is no gzip file.")
+            raise SourceError(f"{self._archive.files[0][0]} is not a gzip file.")
         return f"{self._what} answers"
 
     async def _open(self) -> None:
@@ -205,3 +205,8 @@ def _stl_reader(member: Member, number: int) -> Callable[[], bytes]:
         return out.getvalue()
 
     return read
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is a name of ARCHIVES."""
+    return FixedArchive(options.client, options.reporter, text)

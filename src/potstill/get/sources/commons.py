@@ -1,7 +1,7 @@
-"""Wikimedia Commons: files that depict a Wikidata item, or of a category. The best license data of all sources.
+"""Wikimedia Commons: files that depict a Wikidata item, or of a category. Its license data are the best of all sources.
 
-The rules of the house changed hard in 2025 and 2026: the User-Agent must name the person who runs the program,
-thumbnails exist in a few widths only and their addresses must come from the API, two files at once.
+Its rules became strict in 2025 and 2026: the User-Agent must name the person who runs the program, thumbnails exist in
+a few widths only and their addresses must come from the API, and at most two files are downloaded at once.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.licenses import license_id
 from potstill.get.names import singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 
 WIDTH = 960
 """One of the widths that Commons makes: 20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840."""
 PAGE = 50
-"""Scaled pictures are only given for so many files per call."""
+"""Files per call; for more, the API gives no scaled pictures."""
 
 _QID = re.compile(r"Q[1-9]\d*")
 
@@ -35,8 +35,8 @@ class Commons:
     def __init__(self, client: Client) -> None:
         if "@" not in client.contact and "://" not in client.contact:
             raise SourceError(
-                "Wikimedia Commons wants to know who is asking, and gives strangers ten answers a minute.\n"
-                "  Say who you are: --contact me@example.org, or set POTSTILL_CONTACT."
+                "Wikimedia Commons requires a contact; without one it allows ten requests a minute.\n"
+                "  Give your e-mail address: --contact me@example.org, or set POTSTILL_CONTACT."
             )
         self._client = client
         self._api = os.environ.get("POTSTILL_COMMONS_BASE", "https://commons.wikimedia.org").rstrip("/") + "/w/api.php"
@@ -49,16 +49,18 @@ class Commons:
         if wanted.startswith("Category:"):
             return Concept(label=label, id=wanted, name=wanted.removeprefix("Category:"))
         if _QID.fullmatch(wanted):
-            answer = await self._ask(self._wikidata, action="wbgetentities", ids=wanted, props="labels", languages="en")
-            entity = answer.get("entities", {}).get(wanted, {})
+            response = await self._query(
+                self._wikidata, action="wbgetentities", ids=wanted, props="labels", languages="en"
+            )
+            entity = response.get("entities", {}).get(wanted, {})
             if not entity or "missing" in entity:
                 raise SourceError(f"Wikidata has no item {wanted}.")
             return Concept(label=label, id=wanted, name=entity.get("labels", {}).get("en", {}).get("value", wanted))
         for word in reversed(singulars(wanted)):
-            answer = await self._ask(
+            response = await self._query(
                 self._wikidata, action="wbsearchentities", search=word, language="en", type="item", limit=7
             )
-            if found := answer.get("search", []):
+            if found := response.get("search", []):
                 best, *others = found
                 meanings = [
                     f"{item['id']} {item.get('label', '')} ({item.get('description', '')})" for item in others[:3]
@@ -82,12 +84,12 @@ class Commons:
             query |= {"generator": "search", "gsrnamespace": 6, "gsrlimit": PAGE, "gsrsearch": search}
         following: Mapping[str, Any] = {}
         while True:
-            answer = await self._ask(self._api, action="query", **query, **following)
-            pages = answer.get("query", {}).get("pages", [])
+            response = await self._query(self._api, action="query", **query, **following)
+            pages = response.get("query", {}).get("pages", [])
             for page in sorted(pages, key=lambda page: (page.get("index", 0), page.get("pageid", 0))):
                 if candidate := _candidate(concept, page):
                     yield candidate
-            following = answer.get("continue", {})
+            following = response.get("continue", {})
             if not following:
                 return
 
@@ -95,11 +97,11 @@ class Commons:
         return {"api": self._api, "width": WIDTH}
 
     async def probe(self) -> str:
-        answer = await self._ask(self._api, action="query", meta="siteinfo")
-        return str(answer["query"]["general"]["sitename"]) + " answers"
+        response = await self._query(self._api, action="query", meta="siteinfo")
+        return str(response["query"]["general"]["sitename"]) + " answers"
 
-    async def _ask(self, api: str, **query: Any) -> dict[str, Any]:
-        async with self._in_series:  # API calls one after another, as the house asks
+    async def _query(self, api: str, **query: Any) -> dict[str, Any]:
+        async with self._in_series:  # API calls one after another, as the API etiquette asks
             return dict(await self._client.json(api, {"format": "json", "formatversion": 2, "maxlag": 5, **query}))
 
 
@@ -129,5 +131,10 @@ def _candidate(concept: Concept, page: Mapping[str, Any]) -> Candidate | None:
 
 
 def _text(markup: str) -> str:
-    """Plain text of a scrap of HTML."""
+    """Plain text of a piece of HTML."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", markup)).split())
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. Takes no text."""
+    return Commons(options.client)

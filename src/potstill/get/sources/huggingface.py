@@ -1,7 +1,7 @@
 """Hugging Face data sets by name: `--source hf:OWNER/NAME` or `hf:OWNER/NAME@CONFIG`. Public sets need no account.
 
-Rows come from the dataset viewer, filtered by the index of the class; the photo addresses in them expire, so they
-are used at once and never kept. Licenses are those of the whole set, often "unknown": they are printed.
+Rows come from the dataset viewer, filtered by the index of the class; the photo addresses in them expire, so they are
+used at once and never stored. The license is that of the whole set, often "unknown"; it is printed.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from typing import Any
 from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.names import near_matches, singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.monitoring.progress import Reporter
 
 PAGE = 100
-OURS = {"train": "train", "test": "test", "validation": "test", "valid": "test", "val": "test"}
-"""Which of our splits a published split becomes. Validation is used where there is no test."""
+SPLITS = {"train": "train", "test": "test", "validation": "test", "valid": "test", "val": "test"}
+"""The split that a published split becomes. Validation is used where there is no test."""
 
 
 class HuggingFace:
@@ -31,7 +31,9 @@ class HuggingFace:
     def __init__(self, client: Client, reporter: Reporter, what: str) -> None:
         self._dataset, _, self._config = what.partition("@")
         if self._dataset.count("/") > 1 or not self._dataset:
-            raise SourceError("Name the data set: --source hf:OWNER/NAME, for example hf:microsoft/cats_vs_dogs.")
+            raise SourceError(
+                "Give the name of the data set: --source hf:OWNER/NAME, for example hf:microsoft/cats_vs_dogs."
+            )
         self._client = client
         self._reporter = reporter
         viewer = os.environ.get("POTSTILL_HF_VIEWER_BASE", "https://datasets-server.huggingface.co")
@@ -45,24 +47,24 @@ class HuggingFace:
     async def resolve(self, label: str, wanted: str) -> Concept:
         """One of the names of the set's class column."""
         if not self._names:
-            await self._read_shape()
+            await self._read_columns()
         plain = {name.casefold().replace("_", " "): index for index, name in enumerate(self._names)}
         for word in (wanted.casefold(), *singulars(wanted)):
             if word in plain:
                 return Concept(label=label, id=str(plain[word]), name=self._names[plain[word]])
         few = ", ".join(self._names[:20])
         raise SourceError(
-            f"{self._dataset} has no class {wanted!r}.{near_matches(wanted, self._names)}\n  It has {few}"
+            f"{self._dataset} has no class {wanted!r}.{near_matches(wanted, self._names)}\n  Its classes: {few}"
             + (f" and {len(self._names) - 20} more." if len(self._names) > 20 else ".")
         )
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """Row by row, test first: it is the smaller one."""
-        for split in sorted(self._splits, key=lambda name: OURS.get(name) != "test"):
+        """Row by row, test first because it is smaller."""
+        for split in sorted(self._splits, key=lambda name: SPLITS.get(name) != "test"):
             offset, total = 0, 1
             while offset < total:
                 where = f'"{self._label}"={concept.id}'
-                answer = await self._ask("filter", split=split, where=where, offset=offset, length=PAGE)
+                answer = await self._query("filter", split=split, where=where, offset=offset, length=PAGE)
                 total = int(answer["num_rows_total"])
                 if not answer["rows"]:
                     break
@@ -78,11 +80,11 @@ class HuggingFace:
         answer = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
         return f"{self._dataset} has {len(answer['splits'])} splits"
 
-    async def _ask(self, path: str, **query: Any) -> dict[str, Any]:
+    async def _query(self, path: str, **query: Any) -> dict[str, Any]:
         base = {"dataset": self._dataset, "config": self._config}
         return dict(await self._client.json(f"{self._viewer}/{path}", {**base, **query}))
 
-    async def _read_shape(self) -> None:
+    async def _read_columns(self) -> None:
         """Configuration, splits, and which columns hold the photo and its class."""
         answer = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
         configs = list(dict.fromkeys(item["config"] for item in answer["splits"]))
@@ -95,21 +97,23 @@ class HuggingFace:
         names = [item["split"] for item in answer["splits"] if item["config"] == self._config]
         self._splits = [name for name in names if name in ("train", "test")]
         if "test" not in names:
-            self._splits += [name for name in names if OURS.get(name) == "test"]
+            self._splits += [name for name in names if SPLITS.get(name) == "test"]
         if not self._splits:
-            raise SourceError(f"{self._dataset} has no split named train, test or validation, but {', '.join(names)}.")
-        features = (await self._ask("rows", split=self._splits[0], offset=0, length=1))["features"]
+            raise SourceError(
+                f"{self._dataset} has no split named train, test or validation. Its splits: {', '.join(names)}."
+            )
+        features = (await self._query("rows", split=self._splits[0], offset=0, length=1))["features"]
         images = [feature["name"] for feature in features if feature["type"].get("_type") == "Image"]
         labels = [feature for feature in features if feature["type"].get("_type") == "ClassLabel"]
         if not images or not labels:
             have = ", ".join(f"{feature['name']} ({feature['type'].get('_type', '?')})" for feature in features)
             raise SourceError(f"{self._dataset} has no image column or no class column. Its columns: {have}.")
         self._image, self._label, self._names = images[0], labels[0]["name"], labels[0]["type"]["names"]
-        with contextlib.suppress(SourceError):  # the card is good to have, not needed
+        with contextlib.suppress(SourceError):  # the card is optional
             card = await self._client.json(f"{self._hub}/api/datasets/{self._dataset}")
             license = (card.get("cardData") or {}).get("license", "unknown")
             self._card = {"license": license, "revision": card.get("sha", "")}
-        self._reporter.info(f"{self._dataset}: license of the set: {self._card.get('license', 'unknown')}")
+        self._reporter.info(f"{self._dataset}: license of the data set: {self._card.get('license', 'unknown')}")
 
     def _candidate(self, concept: Concept, split: str, row: dict[str, Any]) -> Candidate | None:
         image = row["row"].get(self._image)
@@ -126,9 +130,9 @@ class HuggingFace:
             url=image["src"],
             license=str(self._card.get("license", "")),
             landing_url=f"{self._hub}/datasets/{self._dataset}",
-            split="" if only_train else OURS[split],
+            split="" if only_train else SPLITS[split],
             more={
-                "url": "",  # signed and soon expired: the row is what finds the photo again
+                "url": "",  # it is signed and expires soon; the row number identifies the photo
                 "dataset": self._dataset,
                 "config": self._config,
                 "dataset_split": split,
@@ -136,3 +140,8 @@ class HuggingFace:
                 "revision": self._card.get("revision", ""),
             },
         )
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is OWNER/NAME or OWNER/NAME@CONFIG."""
+    return HuggingFace(options.client, options.reporter, text)

@@ -1,4 +1,4 @@
-"""ImageNet from your own tars: `--source imagenet:FOLDER`. Its terms forbid anybody but you to fetch them.
+"""ImageNet from your own tars: `--source imagenet:FOLDER`. Under its terms only you may download them.
 
 FOLDER holds `n02123045.tar` and the like, or `ILSVRC2012_img_train.tar` (a tar of those), or folders of that name.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from potstill.data.splits import unit_hash
 from potstill.errors import SourceError
 from potstill.get.names import wordnet
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.get.tars import members
 
 _WNID = re.compile(r"n\d{8}")
@@ -20,7 +20,7 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True, slots=True)
 class Synset:
-    """Where the photos of one wnid lie."""
+    """Where the photos of one wnid are."""
 
     path: Path
     offset: int = 0
@@ -48,21 +48,21 @@ class ImageNet:
         self._folder = Path(what)
         if not what or not self._folder.exists():
             raise SourceError(
-                f"There is no {what or 'folder'}. Say where your ImageNet tars are: --source imagenet:FOLDER.\n"
-                "  They are not fetched: image-net.org gives them to registered researchers, for non-commercial use."
+                f"There is no {what or 'folder'}. Name the folder of your ImageNet tars: --source imagenet:FOLDER.\n"
+                "  Potstill cannot download them: image-net.org gives them to registered researchers only."
             )
         self._synsets = find_synsets(self._folder)
         if not self._synsets:
             raise SourceError(
-                f"{self._folder} holds no n########.tar, no folder of such a name, and no ILSVRC train tar."
+                f"{self._folder} has no n########.tar, no folder of such a name, and no ILSVRC train tar."
             )
 
     async def resolve(self, label: str, wanted: str) -> Concept:
-        """A wnid, or a word: its first WordNet meaning that has photos here, with all its kinds."""
+        """A wnid, or a word: its first WordNet meaning that has photos here, with all its subclasses."""
         return resolve_synsets(label, wanted, self._synsets, str(self._folder))
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """All kinds mixed, in the order of a hash of the name."""
+        """All subclasses mixed, in the order of a hash of the name."""
         table = wordnet()
         wnids = [wnid for wnid in self._synsets if table.is_a(wnid, concept.id)]
         found = [(wnid, name, read) for wnid in wnids for name, read in self._synsets[wnid].photos()]
@@ -102,12 +102,21 @@ def find_synsets(folder: Path) -> dict[str, Synset]:
 
 
 def resolve_synsets(label: str, wanted: str, have: Sequence[str] | dict[str, Any], where: str) -> Concept:
-    """The first meaning of a word of which some kind is in `have`. Raises SourceError."""
+    """The first meaning of a word of which some subclass is in `have`. Raises SourceError."""
     table = wordnet()
     for wnid in table.find(wanted):
-        if kinds := [other for other in have if table.is_a(other, wnid)]:
+        if subclasses := [other for other in have if table.is_a(other, wnid)]:
             name = table.words[wnid][0]
-            note = "" if kinds == [wnid] else f"{len(kinds)} kinds: " + ", ".join(table.words[k][0] for k in kinds[:4])
+            note = (
+                ""
+                if subclasses == [wnid]
+                else f"{len(subclasses)} subclasses: " + ", ".join(table.words[k][0] for k in subclasses[:4])
+            )
             return Concept(label=label, id=wnid, name=name, note=note)
     few = ", ".join(f"{wnid} {table.words.get(wnid, ('?',))[0]}" for wnid in list(have)[:8])
     raise SourceError(f"{where} has no photos of {wanted!r}. It has {len(have)} synsets, such as {few}.")
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is a folder."""
+    return ImageNet(text)

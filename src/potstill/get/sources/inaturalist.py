@@ -1,7 +1,7 @@
-"""iNaturalist: observations of living things, each photo with its own license. Pets are "casual" there, never research.
+"""iNaturalist: observations of living things, each photo with its own license.
 
-The API is asked once a second; pixels come from its open bucket. Observations are walked by id, for paging stops
-at 10,000 rows.
+Pets have the grade "casual", never "research". The API gets one request a second; photos come from its open
+bucket. Observations are listed by id, because paging stops at 10,000 rows.
 """
 
 import os
@@ -12,13 +12,13 @@ from potstill.errors import SourceError
 from potstill.get.client import Client
 from potstill.get.licenses import license_id
 from potstill.get.names import near_matches, singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 
 PAGE = 200
 PER_OBSERVATION = 3
-"""More photos of one animal on one day add little."""
+"""Photos per observation; more of one animal on one day add little."""
 LICENSES = "cc0,cc-by,cc-by-sa,cc-by-nc,cc-by-nc-sa"
-"""Asked for; the license filter then decides. Photos with all rights reserved are never listed."""
+"""Requested from the API; the license filter decides afterwards. Photos with all rights reserved are never listed."""
 
 
 class INaturalist:
@@ -33,7 +33,8 @@ class INaturalist:
         self._api = os.environ.get("POTSTILL_INATURALIST_BASE", "https://api.inaturalist.org").rstrip("/") + "/v1"
 
     async def resolve(self, label: str, wanted: str) -> Concept:
-        """A taxon number, or a common or scientific name that is one exactly."""
+        """A taxon number, also as `inat:NUMBER`, or exactly a common or scientific name."""
+        wanted = wanted.removeprefix("inat:")
         if wanted.isdigit():
             found = (await self._client.json(f"{self._api}/taxa/{wanted}")).get("results", [])
             if not found:
@@ -48,10 +49,10 @@ class INaturalist:
                 return _concept(label, exact[0], exact[1:])
             near += [f"{taxon.get('preferred_common_name') or taxon['name']} (inat:{taxon['id']})" for taxon in results]
         text = f" Near: {', '.join(dict.fromkeys(near))}." if near else near_matches(wanted, [])
-        raise SourceError(f"iNaturalist has no taxon that is called {wanted!r} exactly.{text}")
+        raise SourceError(f"iNaturalist has no taxon called exactly {wanted!r}.{text}")
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """Research grade first: several people agreed on the species. Then the rest, where pets and zoo animals are."""
+        """Research grade first: several people agreed on the species. Then the rest, with pets and zoo animals."""
         for grade in ("research", "casual,needs_id"):
             last = 0
             while True:
@@ -79,8 +80,8 @@ class INaturalist:
     async def probe(self) -> str:
         found = (await self._client.json(f"{self._api}/taxa", {"q": "cat", "per_page": 1})).get("results", [])
         if not found:
-            raise SourceError(f"{self._api} answers, but knows no cat.")
-        return f"knows {found[0]['name']}"
+            raise SourceError(f"{self._api} answers, but finds no cat.")
+        return f"answers; a search for cats finds {found[0]['name']}"
 
 
 def _names(taxon: dict[str, Any]) -> set[str]:
@@ -119,3 +120,8 @@ def _candidates(concept: Concept, observation: dict[str, Any]) -> list[Candidate
             )
         )
     return found
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. Takes no text."""
+    return INaturalist(options.client)

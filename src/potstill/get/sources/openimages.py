@@ -1,8 +1,8 @@
 """Open Images V7: nine million photos with image-level labels checked by people. No account, no key.
 
-The lists are large, so they are streamed line by line, never held: validation and test first (174 MiB, once, then
-from the cache), the boxable part of train (0.95 GiB) only when those two are not enough. Pixels come from the public
-copy at most 1024 pixels long; train photos outside the boxable part are not in that copy and are not offered.
+The lists are large, so they are streamed line by line: validation and test first (174 MiB, downloaded once and cached),
+the boxable part of train (0.95 GiB) only when those two are not enough. Photos come from the public copy, at most 1024
+pixels long; train photos outside the boxable part are not in that copy and are not listed.
 Annotations: CC BY 4.0 by Google. Photos: listed as CC BY 2.0, each with its author.
 """
 
@@ -22,7 +22,7 @@ from potstill.get.client import Client
 from potstill.get.large_files import fetch_file
 from potstill.get.licenses import license_id
 from potstill.get.names import near_matches, singulars
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.monitoring.progress import Reporter
 from potstill.run.cache import cache_folder
 
@@ -80,7 +80,7 @@ class OpenImages:
             "POTSTILL_OPENIMAGES_PIXELS", "https://open-images-dataset.s3.amazonaws.com"
         ).rstrip("/")
         self._facts: dict[str, Any] = {}
-        self._lock = asyncio.Lock()  # several classes ask for the same lists at once
+        self._lock = asyncio.Lock()  # several classes read the same lists at the same time
         self._positives: dict[str, dict[str, array[int]]] = {}
 
     async def resolve(self, label: str, wanted: str) -> Concept:
@@ -101,7 +101,7 @@ class OpenImages:
         raise SourceError(f"Open Images has no class {wanted!r}." + near_matches(wanted, by_mid.values()))
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
-        """Subset by subset; inside one, in the order of a hash of the id, which is no order of content."""
+        """Subset by subset; within one, in the order of a hash of the id, which does not depend on the content."""
         for subset in self._subsets:
             ids = (await self._ids(subset, concepts))[concept.id]
             for start in range(0, len(ids), PART_ROWS):
@@ -118,13 +118,13 @@ class OpenImages:
         async with self._client.open(f"{self._lists}/{NAMES}", {"Range": "bytes=0-99"}) as response:
             start = await response.content.read(100)
         if not start.startswith(b"LabelName,DisplayName"):
-            raise SourceError(f"{self._lists} answers, but not with the list of classes.")
-        return "class list answers"
+            raise SourceError(f"{self._lists} answered, but not with the list of classes.")
+        return "answers"
 
     async def _file(self, path: str) -> Path:
         target = cache_folder() / "openimages" / path
         if not target.is_file() and path != NAMES:
-            self._reporter.info(f"Open Images: fetching the list {path} (once; it is kept in {target.parent})")
+            self._reporter.info(f"Open Images: downloading the list {path} (once; it is cached in {target.parent})")
         self._facts[path] = await fetch_file(self._client, f"{self._lists}/{path}", target, self._reporter)
         return target
 
@@ -164,7 +164,7 @@ def _rows(path: Path, ids: frozenset[str]) -> dict[str, dict[str, str]]:
 
 
 def _is_upright(row: Mapping[str, str]) -> bool:
-    """Whether the stored pixels are the right way up; an empty field means that nobody turned them."""
+    """Whether the stored pixels are the right way up; an empty field means not rotated."""
     try:
         return float(row["Rotation"] or 0.0) == 0.0
     except ValueError:
@@ -176,7 +176,7 @@ def _positives(path: Path, mids: Sequence[str]) -> dict[str, "array[int]"]:
     seen: dict[int, int] = {}
     for image_id, mid in _confirmed(path, frozenset(order)):
         number = int(image_id, 16)
-        # -1: shows two of the wanted classes and would teach neither.
+        # -1: shows two of the wanted classes, and is an example of neither.
         seen[number] = order[mid] if seen.get(number, order[mid]) == order[mid] else -1
     found: dict[str, array[int]] = {}
     for mid, index in order.items():
@@ -191,8 +191,13 @@ def _confirmed(path: Path, mids: frozenset[str]) -> Iterator[tuple[str, str]]:
     with path.open(encoding="ascii", errors="replace") as file:
         header = next(file).strip().split(",")
         if header[:4] != ["ImageID", "Source", "LabelName", "Confidence"]:
-            raise SourceError(f"{path} does not begin like a list of labels: {header}. Remove it and try again.")
+            raise SourceError(f"{path} does not start like a list of labels: {header}. Remove it and try again.")
         for line in file:
             fields = line.rstrip("\r\n").split(",")
             if len(fields) >= 4 and fields[2] in mids and fields[3] and float(fields[3]) > 0:
                 yield fields[0], fields[2]
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. Takes no text."""
+    return OpenImages(options.client, options.reporter, quick=options.quick)

@@ -1,7 +1,7 @@
 """Tar shards as webdataset and img2dataset write them: files with one stem are one sample.
 
 The key is the path up to the first dot of its last part. The label comes from `.cls`, or from "label" in `.json`.
-Nothing is unpacked, no shell is started, no pickle is read: only photos, numbers and JSON are looked at.
+Nothing is unpacked, no shell is started, no pickle is read: only photos, class names and JSON.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def expand(what: str) -> list[Path]:
         numbers = range(int(first), int(last) + 1)
         paths = [Path(what[: found.start()] + str(n).zfill(len(first)) + what[found.end() :]) for n in numbers]
         if missing := [path for path in paths if not path.is_file()]:
-            raise SourceError(f"{missing[0]} is missing ({len(missing)} of {len(paths)} shards are).")
+            raise SourceError(f"{missing[0]} is missing ({len(missing)} of {len(paths)} shards are missing).")
         return paths
     path = Path(what)
     if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
@@ -47,7 +47,7 @@ def shard_candidates(shards: Sequence[Path]) -> Iterator[Candidate]:
                 continue
             split = str(facts.get("split", "")).lower()
             yield Candidate(
-                key=f"bring-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
+                key=f"local-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
                 label=str(facts["label"]),
                 group=str(facts.get("group") or f"{shard.name}/{key}"),
                 read=photo.read,

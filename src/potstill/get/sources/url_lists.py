@@ -22,7 +22,7 @@ def text_candidates(path: Path) -> Iterator[Candidate]:
                 if (url := line.strip()) and not url.startswith("#"):
                     yield _candidate({"url": url, "label": path.stem})
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is no UTF-8 text: {error}") from None
+        raise SourceError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def list_candidates(path: Path) -> Iterator[Candidate]:
@@ -42,7 +42,7 @@ def list_candidates(path: Path) -> Iterator[Candidate]:
             raise SourceError(f"{path} cannot be read after row {number - 1}: {error}") from None
         if not isinstance(row, Mapping) or not row.get("url") or not row.get("label"):
             have = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-            raise SourceError(f"{path}, row {number}: url and label are needed, there is {have}.")
+            raise SourceError(f"{path}, row {number}: url and label are required, found {have}.")
         yield _candidate(row)
 
 
@@ -56,7 +56,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 try:
                     yield json.loads(line)
                 except ValueError as error:
-                    raise SourceError(f"{path}, line {number} is no JSON: {error}") from None
+                    raise SourceError(f"{path}, line {number} is not JSON: {error}") from None
         else:
             yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
 
@@ -65,7 +65,9 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise SourceError(f"{path} needs pyarrow: pip install 'potstill[data]'. CSV and JSON lines do not.") from None
+        raise SourceError(
+            f"{path} needs pyarrow: pip install 'potstill[data]'. CSV and JSON lines need nothing."
+        ) from None
     try:
         with parquet.ParquetFile(path) as table:
             for batch in table.iter_batches(1000):
@@ -81,7 +83,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     url = text("url")
     split = text("split").lower()
     return Candidate(
-        key=f"bring-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
+        key=f"local-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
         label=text("label"),
         group=text("group") or url,
         url=url,

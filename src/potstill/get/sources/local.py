@@ -1,4 +1,4 @@
-"""Photos of your own, or lists of them: `--source PATH`. A folder, a list of URLs, tar shards.
+"""Your own photos, or lists of URLs: `--source PATH`. A folder, a list, or tar shards.
 
 FOLDER/{train,test}/CLASS/*, FOLDER/CLASS/*       photos
 FOLDER/CLASS.txt                                  one URL per line, a file per class
@@ -8,22 +8,23 @@ FOLDER/*.tar, SHARDS-{000..012}.tar               webdataset shards, img2dataset
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from potstill.data.splits import LABELED, unit_hash
 from potstill.errors import SourceError
 from potstill.get.names import near_matches
-from potstill.get.sources import Candidate, Concept
+from potstill.get.sources import Candidate, Concept, Source, SourceOptions
 from potstill.get.sources.shards import expand, shard_candidates
 from potstill.get.sources.url_lists import SUFFIXES, list_candidates, text_candidates
 from potstill.images.folder import list_photos, plain_name
 
 
-class Bring:
-    """Whatever lies at a path."""
+class LocalPhotos:
+    """Photos, or a list of them, at a path."""
 
-    name = "bring"
+    name = "local"
     has_licenses = False
 
     def __init__(self, what: str) -> None:
@@ -31,7 +32,7 @@ class Bring:
         self._shards = expand(what)
         self.public = not self._shards and (self._path.suffix in SUFFIXES or bool(list(_text_files(self._path))))
         if not self._shards and not self._path.exists():
-            raise SourceError(f"There is no {what}.")
+            raise SourceError(f"There is no file or folder {what}.")
         self._labels: Counter[str] = Counter()
 
     async def resolve(self, label: str, wanted: str) -> Concept:
@@ -41,13 +42,13 @@ class Bring:
         by_folded = {name.casefold(): name for name in self._labels}
         if found := by_folded.get(wanted.casefold()):
             return Concept(label=label, id=found, name=found, note=f"{self._labels[found]:,} candidates")
-        have = ", ".join(name for name, _ in self._labels.most_common(12)) or "no label at all"
-        raise SourceError(f"{self._path} has no label {wanted!r}.{near_matches(wanted, self._labels)} It has {have}.")
+        have = ", ".join(name for name, _ in self._labels.most_common(12)) or "none"
+        raise SourceError(
+            f"{self._path} has no label {wanted!r}.{near_matches(wanted, self._labels)} Its labels: {have}."
+        )
 
     async def candidates(self, concepts: Sequence[Concept], concept: Concept) -> AsyncIterator[Candidate]:
         """In the order of the list; photos in folders in the order of a hash of their names."""
-        from dataclasses import replace
-
         for candidate in self._all():
             if candidate.label == concept.id:
                 yield replace(candidate, label=concept.label)
@@ -63,7 +64,7 @@ class Bring:
             yield from shard_candidates(self._shards)
         elif self._path.is_file():
             if self._path.suffix not in SUFFIXES:
-                raise SourceError(f"{self._path} is none of {', '.join(sorted(SUFFIXES))}, and no tar.")
+                raise SourceError(f"{self._path} is neither a tar nor a list ({', '.join(sorted(SUFFIXES))}).")
             yield from list_candidates(self._path)
         elif texts := list(_text_files(self._path)):
             for path in texts:
@@ -84,11 +85,16 @@ def _folder_candidates(folder: Path) -> Iterator[Candidate]:
     named.sort(key=lambda item: unit_hash(item[0], seed=0, purpose="order"))
     for name, split, label, path in named:
         yield Candidate(
-            key=f"bring-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
+            key=f"local-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
             label=label,
-            group=f"bring:{name}",
+            group=f"local:{name}",
             read=path.read_bytes,
             split=("test" if split == "val" else split) if split in LABELED else "",
             title=plain_name(path.name),
             more={"file": name},
         )
+
+
+def open_source(text: str, options: SourceOptions) -> Source:
+    """For the registry. `text` is a path."""
+    return LocalPhotos(text)

@@ -1,4 +1,4 @@
-"""How a decoded photo looks: blank, dark, gray, blurred, stretched. Plain statistics of a small copy."""
+"""Plain statistics of a decoded photo, from a small copy: whether it is blank, dark, gray, blurred or stretched."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 from potstill.images.decode import BadPhotoError, Decoded
 
-LOOK_SIDE = 64
-"""Photos are looked at with this short side: JPEG then decodes at a fraction of the cost, yet to its last byte."""
+THUMBNAIL_SIDE = 64
+"""Shorter side of the copy, in pixels: JPEG decodes to it at a fraction of the cost, yet to its last byte."""
 
 MAX_ASPECT = 4.0
-"""Longer photos are strips and banners; cropping or squeezing them shows nothing."""
+"""Longer photos are strips and banners; a crop or a squeezed copy of them is useless."""
 
 BLANK_SPAN = 8
 """A picture whose values lie within this is one flat color."""
@@ -22,7 +22,7 @@ _FLICKR_NOTICE_BYTES = 2051
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class Statistics:
     """Statistics of an RGB picture, in gray levels out of 255."""
 
     span: int
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def notes(self) -> list[str]:
-        """Codes of reasons.REASONS that deserve a look, none of them a fault in itself."""
+        """Codes of reasons.REASONS that are worth reviewing; none of them is a fault in itself."""
         found = {
             "dark": self.high < 40,
             "bright": self.low > 225,
@@ -48,8 +48,9 @@ class Looks:
         return [code for code, holds in found.items() if holds]
 
 
-def looks(image: Image.Image) -> Looks:
-    """The statistics of an RGB picture, best of about LOOK_SIDE pixels."""
+def image_statistics(image: Image.Image) -> Statistics:
+    """The statistics of an RGB picture of any size, from a copy of about THUMBNAIL_SIDE pixels."""
+    image = _small(image)
     tiny = _tiny(image)
     # Channels first: numpy is several times slower along an axis of length 3.
     channels = np.ascontiguousarray(np.asarray(tiny).reshape(-1, 3).T, np.int16)
@@ -59,7 +60,7 @@ def looks(image: Image.Image) -> Looks:
     color = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     fine = np.asarray(image.convert("L"))[::2].astype(np.int16)
     steps = np.abs(fine[:, 1:] - fine[:, :-1])
-    return Looks(
+    return Statistics(
         span=span,
         low=float(brightness[len(brightness) // 20] / 3),
         high=float(brightness[-1 - len(brightness) // 20] / 3),
@@ -68,18 +69,12 @@ def looks(image: Image.Image) -> Looks:
     )
 
 
-def look_at(data: bytes, decoded: Decoded) -> Looks:
-    """The statistics of a photo that `check`, `get` and `distill` alike let pass. Raises as `require_usable`."""
-    require_usable(data, decoded)
-    return looks(_small(decoded.image))
-
-
 def require_usable(data: bytes, decoded: Decoded) -> None:
-    """Refuse what nobody can learn from.
+    """Refuse pictures that no model can learn from, in `check`, `get` and `distill` alike.
 
     Args:
         data: the whole file.
-        decoded: what `decode` made of it, of about LOOK_SIDE pixels or larger.
+        decoded: what `decode` made of it, of about THUMBNAIL_SIDE pixels or larger.
     Raises:
         BadPhotoError: code `thin`, `blank` or `placeholder`.
     """
@@ -88,11 +83,11 @@ def require_usable(data: bytes, decoded: Decoded) -> None:
     if _span(_tiny(_small(decoded.image))) < BLANK_SPAN:
         raise BadPhotoError("blank", "one flat color")
     if len(data) == _FLICKR_NOTICE_BYTES and decoded.format == "PNG":
-        raise BadPhotoError("placeholder", f"a PNG of {len(data)} bytes, as Flickr sends for lost photos")
+        raise BadPhotoError("placeholder", f"a PNG of {len(data)} bytes, as Flickr sends for missing photos")
 
 
 def _small(image: Image.Image) -> Image.Image:
-    factor = min(image.size) // LOOK_SIDE
+    factor = min(image.size) // THUMBNAIL_SIDE
     return image.reduce(factor) if factor > 1 else image
 
 

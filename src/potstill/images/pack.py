@@ -1,0 +1,186 @@
+"""Decodes the photos of a folder, in order and on all cores, into `pixels.bin`. A killed run resumes by its journal."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from potstill.data.pixels import encode
+from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
+from potstill.images.duplicates import fingerprint
+from potstill.images.folder import Folder, PhotoFile, plain_name
+from potstill.images.statistics import require_usable
+from potstill.monitoring.progress import Reporter
+from potstill.processes.cores import available_cores
+from potstill.processes.pools import process_pool
+from potstill.run.files import write_bytes
+
+JOURNAL = "pack.jsonl"
+"""One line per file that has been decoded; removed once the stage is finished."""
+_CHUNK = 8
+"""Photos decoded per task: handing over each alone costs a third of the time that decoding a small one takes."""
+_CHUNKS_AHEAD = 8
+"""Chunks decoded ahead of the writer: enough to keep the threads busy, few enough to keep memory flat."""
+PROCESSES_FROM = 10_000
+"""From this many photos on, processes decode instead of threads, where there are more than two cores."""
+
+_JOURNAL_EVERY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One line of the packing journal: a photo that was written, or a file that was rejected."""
+
+    path: str
+    split: str | None
+    label: int
+    code: str = ""
+    reason: str = ""
+    sha256: str = ""
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    stored_width: int = 0
+    stored_height: int = 0
+    offset: int = 0
+    bytes: int = 0
+    jpeg: bool = False
+    hash: int = 0
+    mirrored: int = 0
+    thumb: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackFormat:
+    """How photos are packed."""
+
+    short_side: int
+    min_side: int
+    jpeg: bool
+    resize: Resize
+
+
+def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> float:
+    """Expected size of the store, for photos with sides 4 : 3."""
+    return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
+
+
+def pack(folder: Folder, form: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
+    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
+    with (
+        _Store(target) as store,
+        reporter.bar("Decoding photos", len(folder.files), unit="photos") as update,
+    ):
+        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, form):
+            store.add(entry, data)
+            update(len(store.entries))
+        return store.entries
+
+
+class _Store:
+    """`pixels.bin` and its journal, both only appended to. Use as a context manager."""
+
+    def __init__(self, target: Path) -> None:
+        self.entries = _read_journal(target / JOURNAL)
+        """Of every file so far, in order."""
+        self._end = max((e.offset + e.bytes for e in self.entries), default=0)
+        self._waiting: list[Packed] = []
+        pixels = target / "pixels.bin"
+        self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
+        self._pixels.truncate(self._end)  # pixels that the journal does not know
+        self._pixels.seek(self._end)
+        self._journal = (target / JOURNAL).open("a")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._pixels, self._journal:
+            if kind is None:
+                self._flush()
+
+    def add(self, entry: Packed, data: bytes) -> None:
+        """Append a photo, or a rejected file, which has no bytes."""
+        entry = replace(entry, offset=self._end)
+        self._pixels.write(data)
+        self._end += len(data)
+        self.entries.append(entry)
+        self._waiting.append(entry)
+        if len(self._waiting) == _JOURNAL_EVERY:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Pixels first: the journal only lists what is on the disk."""
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        # Not asdict: it copies the values, which takes longer than writing them.
+        lines = ({name: getattr(e, name) for name in Packed.__slots__} for e in self._waiting)
+        self._journal.writelines(json.dumps(line) + "\n" for line in lines)
+        self._journal.flush()
+        self._waiting.clear()
+
+
+def _read_journal(path: Path) -> list[Packed]:
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    whole = lines[:-1]  # what follows the last line break was cut off
+    write_bytes(path, b"".join(line + b"\n" for line in whole))
+    return [Packed(**json.loads(line)) for line in whole]
+
+
+def _decoded(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> Iterator[tuple[Packed, bytes]]:
+    """Decode on all cores, results in order."""
+    # Small photos keep the interpreter busy, which threads share. Processes take seconds to start, and handing over the
+    # pixels costs as much as a second process gains, so they pay off for many photos on three cores and more.
+    cores = available_cores()
+    many = len(files) >= PROCESSES_FROM and cores > 2
+    with process_pool() if many else ThreadPoolExecutor(cores) as pool:
+        ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
+        limit = max(_CHUNKS_AHEAD, 2 * cores)
+        for start in range(0, len(files), _CHUNK):
+            ahead.append(pool.submit(_decode_chunk, files[start : start + _CHUNK], root, form))
+            if len(ahead) >= limit:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
+
+
+def _decode_chunk(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, root, form) for file in files]
+
+
+def _decode_one(file: PhotoFile, root: Path, form: PackFormat) -> tuple[Packed, bytes]:
+    entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label)
+    try:
+        raw = read_bytes(file.path)
+        entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
+        photo = decode(raw, short_side=form.short_side, min_side=form.min_side, resize=form.resize)
+        require_usable(raw, photo)
+    except BadPhotoError as error:
+        return replace(entry, code=error.code, reason=error.reason), b""
+    data = encode(photo.image, jpeg=form.jpeg)
+    prints = fingerprint(photo.image)
+    return (
+        replace(
+            entry,
+            format=photo.format,
+            mode=photo.mode,
+            width=photo.width,
+            height=photo.height,
+            stored_width=photo.image.width,
+            stored_height=photo.image.height,
+            bytes=len(data),
+            jpeg=form.jpeg,
+            hash=prints.hash,
+            mirrored=prints.mirrored,
+            thumb=prints.thumb.tobytes().hex(),
+        ),
+        data,
+    )

@@ -1,0 +1,57 @@
+"""The tables of `1_images/`: the index of the packed pixels, the photos, the rejected files, the classes."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.data.pixels import PHOTO
+from potstill.data.splits import SPLITS, Split
+from potstill.images.folder import Folder
+from potstill.images.pack import Packed
+from potstill.run.files import replacing, write_text
+
+
+def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
+    """Write index.npy, images.csv, rejected.csv and classes.txt. Sorts `kept` by split and hash."""
+    split_number = {split: number for number, split in enumerate(SPLITS)}
+    kept.sort(key=lambda photo: (split_number[_known(photo)], photo.sha256))
+    index = np.zeros(len(kept), PHOTO)
+    for row, photo in enumerate(kept):
+        index[row] = (
+            photo.offset,
+            photo.bytes,
+            photo.stored_height,
+            photo.stored_width,
+            photo.jpeg,
+            split_number[_known(photo)],
+            photo.label,
+            int(photo.sha256[:16], 16),
+        )
+    with replacing(target / "index.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, index, allow_pickle=False)
+    names = [*folder.classes, ""]  # label -1 is the empty name
+    columns = ["row", "path", "split", "class", "sha256", "width", "height", "format", "mode"]
+    rows: list[list[Any]] = [
+        [row, p.path, p.split, names[p.label], p.sha256, p.width, p.height, p.format, p.mode]
+        for row, p in enumerate(kept)
+    ]
+    write_text(target / "images.csv", _csv(columns, rows))
+    left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason] for p in rejected]
+    write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason"], left_out))
+    write_text(target / "classes.txt", "".join(f"{name}\n" for name in folder.classes))
+
+
+def _known(photo: Packed) -> Split:
+    assert photo.split in SPLITS
+    return photo.split
+
+
+def _csv(columns: list[str], rows: list[list[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
