@@ -189,7 +189,7 @@ class StudentConfig:
     ema: Annotated[float, Range(0, 0.99999)] = 0.998
     """Decay of the exponential moving average of the weights. The averaged weights are the final model. 0: no
     averaging."""
-    method: Literal["kl", "logit_mse", "dist", "dkd"] = "kl"
+    method: str = "kl"
     """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
     centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022). "dkd": decoupled distillation (Zhao 2022),
     for 5 or more classes."""

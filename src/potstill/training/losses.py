@@ -2,8 +2,8 @@
 
 Arguments are (student, teacher), as torch's (input, target). z are raw logits (B, C), f pooled features (B, D).
 
-`METHODS` at the end names the distillation losses that student.method chooses from. A new one is one function, one
-entry there, and its name among the choices of the setting.
+`METHODS` at the end names the distillation losses that student.method chooses from. A new one is one function and
+one entry there.
 """
 
 import difflib
