@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.docs.pages import ROOT
-from tests.support import draw_photo
+from tests.support import TINY, draw_photo
 
 from potstill.compute.backends import check_runtime, inference_model
 from potstill.compute.precision import Precision
@@ -43,7 +43,7 @@ REGISTRIES = [
     "potstill.data.ops.OPS",
     "potstill.get.sources.registry.SOURCES",
     "potstill.export.formats.registry.FORMATS",
-    "potstill.monitoring.track.TRACKERS",
+    "potstill.monitoring.trackers.registry._TRACKERS",
 ]
 
 
@@ -62,9 +62,9 @@ def _registries_as_before(in_folder: Path) -> Iterator[None]:
         registry.extend(before) if isinstance(registry, list) else registry.update(before)
 
 
-def names_after(heading: str) -> dict[str, Any]:
+def names_after(heading: str, **scope: Any) -> dict[str, Any]:
     """The names of a section's block, executed."""
-    names: dict[str, Any] = {"__name__": "extension"}
+    names: dict[str, Any] = {"__name__": "extension", **scope}
     exec(compile(BLOCKS[heading], f"extend.md: {heading}", "exec"), names)
     return names
 
@@ -75,9 +75,9 @@ def test_every_section_has_a_block() -> None:
 
 
 @pytest.mark.parametrize("heading", sorted(set(BLOCKS) - TESTED))
-def test_the_block_runs(heading: str) -> None:
-    assert "assert " in BLOCKS[heading]
-    names_after(heading)
+def test_the_block_runs(heading: str, run_copy: Run, photos: Path) -> None:
+    assert "\nassert " in BLOCKS[heading]
+    names_after(heading, run=run_copy, photos=photos, TINY=TINY)
 
 
 def trained(method: str, run: Run, folder: Path) -> dict[str, np.ndarray]:

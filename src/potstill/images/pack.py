@@ -71,13 +71,13 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
     return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
 
 
-def pack(folder: Folder, form: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
+def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
     """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
     with (
         _Store(target) as store,
         reporter.bar("Decoding photos", len(folder.files), unit="photos") as update,
     ):
-        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, form):
+        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, pack_format):
             store.add(entry, data)
             update(len(store.entries))
         return store.entries
@@ -135,7 +135,7 @@ def _read_journal(path: Path) -> list[Packed]:
     return [Packed(**json.loads(line)) for line in whole]
 
 
-def _decoded(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> Iterator[tuple[Packed, bytes]]:
+def _decoded(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
     # Small photos keep the interpreter busy, which threads share. Processes take seconds to start, and handing over the
     # pixels costs as much as a second process gains, so they pay off for many photos on three cores and more.
@@ -145,27 +145,27 @@ def _decoded(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> Iterat
         ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
         limit = max(_CHUNKS_AHEAD, 2 * cores)
         for start in range(0, len(files), _CHUNK):
-            ahead.append(pool.submit(_decode_chunk, files[start : start + _CHUNK], root, form))
+            ahead.append(pool.submit(_decode_chunk, files[start : start + _CHUNK], root, pack_format))
             if len(ahead) >= limit:
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
 
 
-def _decode_chunk(files: Sequence[PhotoFile], root: Path, form: PackFormat) -> list[tuple[Packed, bytes]]:
-    return [_decode_one(file, root, form) for file in files]
+def _decode_chunk(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, root, pack_format) for file in files]
 
 
-def _decode_one(file: PhotoFile, root: Path, form: PackFormat) -> tuple[Packed, bytes]:
+def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[Packed, bytes]:
     entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
-        photo = decode(raw, short_side=form.short_side, min_side=form.min_side, resize=form.resize)
+        photo = decode(raw, short_side=pack_format.short_side, min_side=pack_format.min_side, resize=pack_format.resize)
         require_usable(raw, photo)
     except BadPhotoError as error:
         return replace(entry, code=error.code, reason=error.reason), b""
-    data = encode(photo.image, jpeg=form.jpeg)
+    data = encode(photo.image, jpeg=pack_format.jpeg)
     prints = fingerprint(photo.image)
     return (
         replace(
@@ -177,7 +177,7 @@ def _decode_one(file: PhotoFile, root: Path, form: PackFormat) -> tuple[Packed, 
             stored_width=photo.image.width,
             stored_height=photo.image.height,
             bytes=len(data),
-            jpeg=form.jpeg,
+            jpeg=pack_format.jpeg,
             hash=prints.hash,
             mirrored=prints.mirrored,
             thumb=prints.thumb.tobytes().hex(),

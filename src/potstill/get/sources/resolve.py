@@ -59,9 +59,9 @@ async def _search(opened: OpenSources, label: str, word: str, options: SourceOpt
     misses = []
     for name in (source.name for source in searched if source not in skipped):
         source = opened(name)
-        for form in words:
+        for variant in words:
             try:
-                return source, await source.resolve(label, form)
+                return source, await source.resolve(label, variant)
             except SourceError as error:
                 misses.append(f"{name}: {error}")
     raise SourceError(_no_source_knows(label, word, misses, skipped))
