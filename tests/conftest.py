@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # No test may reach a model hub: what is not on loopback must fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
+import hypothesis
 import pytest
 import torch
 from tests.support import TINY, context_of, make_photos
@@ -29,6 +30,11 @@ from potstill.run.folder import Run
 
 # A shell that starts pytest in the background lets it, and the programs that it tests, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes depends on what else the machine does; no test promises it.
+hypothesis.settings.register_profile("potstill", deadline=None)
+hypothesis.settings.load_profile("potstill")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

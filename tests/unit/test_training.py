@@ -89,7 +89,8 @@ def test_the_kept_weights_are_the_average_over_the_steps(tmp_path: Path) -> None
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         return nn.functional.cross_entropy(trained["model"](data[0]), data[1], reduction="none")
 
-    fit(trained, batch, loss, schedule, CPU, checkpoint=tmp_path / "checkpoint", after_step=after_step)
+    task = Task(trained=trained, batch=batch, loss=loss)
+    fit(task, schedule, CPU, checkpoint=tmp_path / "checkpoint", callbacks=Callbacks(after_step=after_step))
     assert torch.allclose(weight, expected, atol=1e-6)
     assert not torch.allclose(last, expected, atol=1e-4)
 

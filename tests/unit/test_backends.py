@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.support import context_of, label, run_on, teach
 
-from potstill.compute import backends as answering
+from potstill.compute import backends, onnx_backbone
 from potstill.compute.backends import inference_model, measure_inference
 from potstill.compute.device import decide
 from potstill.compute.inference import outputs, store_features
@@ -66,7 +66,7 @@ def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     assert form is not None
     assert (tmp_path / FILE).read_bytes() != written
     assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(second, pixels, GRAPH)[0], abs=1e-4)
-    monkeypatch.setattr(answering, "_write", lambda model, path: pytest.fail("the graph was there"))
+    monkeypatch.setattr(onnx_backbone, "_write", lambda model, path: pytest.fail("the graph was there"))
     assert graph_model(second, tmp_path, 1)
 
 
@@ -76,7 +76,7 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
     def write(model: Classifier, path: Path) -> None:
         raise torch.onnx.OnnxExporterError("no such operation")
 
-    monkeypatch.setattr(answering, "_write", write)
+    monkeypatch.setattr(onnx_backbone, "_write", write)
     model = model_of(1)
     form = inference_model(model, GRAPH, tmp_path, threads=1)
     assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(model, pixels, GRAPH)[0], abs=1e-4)
@@ -116,7 +116,7 @@ def test_another_number_of_photos_in_one_go_must_be_clearly_faster(
     def timed(form: Classifier, size: int, precision: Precision, training: bool, batch: int) -> tuple[float, float]:
         return (100 * lead if batch == 16 else 100.0), 0.0
 
-    monkeypatch.setattr(answering, "photos_per_second", timed)
+    monkeypatch.setattr(backends, "photos_per_second", timed)
     machine = Machine("cpu", 1, 1, MachineConfig(precision="float32", runtime="torch"))
     for _ in range(2):  # the second time it is read
         precision = measure_inference(model_of(1), tmp_path, machine, num_views=MANY).precision("cpu")
@@ -141,11 +141,11 @@ def test_the_number_of_photos_in_one_go_can_be_set_and_changes_nothing(store: Pi
 
 def test_who_could_be_faster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("cpu", 2, 2)
-    assert not answering.install_hint(machine, 10_000)
+    assert not backends.install_hint(machine, 10_000)
     monkeypatch.setattr("potstill.compute.backend.find_spec", lambda name: None)
-    assert "pip install 'potstill[export]'" in answering.install_hint(machine, 10_000)
-    assert not answering.install_hint(machine, 10)
-    assert not answering.install_hint(Machine("cuda", 2, 1), 10_000)
+    assert "pip install 'potstill[export]'" in backends.install_hint(machine, 10_000)
+    assert not backends.install_hint(machine, 10)
+    assert not backends.install_hint(Machine("cuda", 2, 1), 10_000)
 
 
 def test_an_unknown_runtime_is_refused_with_the_nearest_name() -> None:
