@@ -1,6 +1,6 @@
 """The source uses the words of docs/reference/glossary.md, and not those that its last table replaces.
 
-`python -m tests.docs.test_glossary` lists every place, those of NOT_YET included.
+`python -m tests.docs.test_glossary` lists every place.
 """
 
 import ast
@@ -17,38 +17,6 @@ GLOSSARY = (ROOT / "docs" / "reference" / "glossary.md").read_text("utf-8")
 PAGES = {".jinja", ".html", ".js"}
 HELP = ("cli/", "config/schema.py")
 """Where docstrings are help texts."""
-
-NOT_YET = {
-    "cli/__init__.py",
-    "cli/runs.py",
-    "comparison/stage.py",
-    "deploy/serve.py",
-    "export/attempts.py",
-    "export/convert.py",
-    "export/environments.py",
-    "export/formats/coreml.py",
-    "export/formats/litert.py",
-    "export/int8/aware.py",
-    "export/int8/ladder.py",
-    "export/int8/sensitivity.py",
-    "export/load.py",
-    "export/reference.py",
-    "export/results.py",
-    "export/score.py",
-    "export/stage.py",
-    "export/web/page/app.js",
-    "get/client.py",
-    "get/sources/huggingface.py",
-    "report/figures.py",
-    "report/findings.py",
-    "report/page.py",
-    "report/photos.py",
-    "report/read.py",
-    "report/side_by_side.py",
-    "students/runner.py",
-    "students/worker.py",
-}
-"""Modules that still have words to replace."""
 
 ALLOWED = {
     "get/names.py: form": "of a word, as in WordNet",
@@ -135,8 +103,6 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_source_uses_the_words_of_the_glossary(name: str) -> None:
-    if name in NOT_YET:
-        pytest.skip("still has words to replace")
     assert not places_in(name), "see the last table of docs/reference/glossary.md"
 
 

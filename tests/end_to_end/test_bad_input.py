@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_finished(
         said = distil()
     assert "No space left on device" in said
     assert "features.npy.growing" in said
-    assert "What was finished is kept. Mend it, then: potstill distill" in said
+    assert "What was finished is kept. Fix this, then run: potstill distill" in said
     assert (tmp_path / "run" / "1_images" / "done.json").is_file()
 
 

@@ -143,7 +143,7 @@ def test_ctrl_c_ends_with_130_and_goes_on_later(tmp_path: Path, monkeypatch: pyt
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130, errors.decode()
-        assert b"Stopped. What was finished is kept. To go on: " in errors
+        assert b"Stopped. What was finished is kept. To resume: " in errors
         assert b"Traceback" not in errors
         assert_sound(data)
         done = subprocess.run(command, env=environment, capture_output=True, timeout=120)

@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(victim: Victim) -> None:
     assert " GB of disk (" in victim.said()
     assert "Decoding photos: 66 photos in" in victim.said()
     assert "\x1b" not in victim.said()
-    assert "What was finished is kept. To go on: potstill distill " in victim.said()
+    assert "What was finished is kept. To resume: potstill distill " in victim.said()
     assert f"--run {victim.run}" in victim.said().splitlines()[-1]
     assert victim.done() == ["1_images"]
     readme = (victim.run / "README.md").read_text("utf-8")

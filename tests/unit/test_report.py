@@ -16,7 +16,7 @@ from potstill.errors import PotstillError
 from potstill.metrics import Interval
 from potstill.report.page import headline, render
 from potstill.report.photos import choose, wrong_labels
-from potstill.report.read import RunFiles, answers, reliability
+from potstill.report.read import RunFiles, model_predictions, reliability
 from potstill.report.stage import write_report
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
@@ -138,16 +138,16 @@ def test_fixed_and_broken_photos_are_those_where_the_arms_differ(slim: Run) -> N
     files = RunFiles(slim)
     predictions = files.predictions
     labels = predictions.labels
-    teacher = answers(*predictions.teacher(), labels)
-    distilled = answers(*predictions.arm("student-0", "distilled"), labels)
-    alone = answers(*predictions.arm("student-0", "alone"), labels)
+    teacher = model_predictions(*predictions.teacher(), labels)
+    distilled = model_predictions(*predictions.arm("student-0", "distilled"), labels)
+    alone = model_predictions(*predictions.arm("student-0", "alone"), labels)
     lists = choose(files, teacher, distilled, alone)
     hits = {arm: (predictions.logits(f"student-0/{arm}").argmax(-1) == labels).sum(0) for arm in ("distilled", "alone")}
     assert lists.fixed_total == np.sum(hits["distilled"] > hits["alone"])
     assert lists.broken_total == np.sum(hits["distilled"] < hits["alone"])
     assert len(lists.fixed) == min(12, lists.fixed_total)
     assert all(card.path.startswith("test/") and card.picture.startswith("data:image/") for card in lists.fixed)
-    assert all(not {a.who: a.right for a in card.answers}["distilled"] for card in lists.most_wrong)
+    assert all(not {a.who: a.right for a in card.predictions}["distilled"] for card in lists.most_wrong)
 
 
 def test_likely_wrong_labels_are_those_that_both_models_contradict_surely(slim: Run) -> None:
@@ -155,7 +155,7 @@ def test_likely_wrong_labels_are_those_that_both_models_contradict_surely(slim: 
     sure = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9], [0, 9, 0]], np.float32)
     unsure = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9], [0, 0.5, 0]], np.float32)
     one = np.ones(1, np.float32)
-    teacher, student = answers(sure[None], one, labels), answers(unsure[None], one, labels)
+    teacher, student = model_predictions(sure[None], one, labels), model_predictions(unsure[None], one, labels)
     assert wrong_labels(teacher, student, labels).tolist() == [1]
     assert wrong_labels(teacher, teacher, labels).tolist() == [1, 3]
 

@@ -16,7 +16,7 @@ import potstill
 from potstill.cli.runs import serve as command_serve
 from potstill.deploy import serve as serving
 from potstill.deploy.predictor import load_predictor
-from potstill.deploy.serve import Answer, Served, answer_page, load_models, serve
+from potstill.deploy.serve import Outputs, Served, load_models, prediction_page, serve
 from potstill.errors import ModelError, PotstillError
 from potstill.run.folder import Run
 
@@ -35,7 +35,7 @@ def photo(tmp_path: Path) -> Path:
 def test_three_models_answer_as_predict_does_with_time_and_size(
     models: list[Served], tiny_run: "potstill.Result", photo: Path
 ) -> None:
-    page = answer_page(models, str(photo))
+    page = prediction_page(models, str(photo))
     assert re.findall(r'data-arm="(\w+)"', page) == ["distilled", "alone", "teacher"]
     for model in models:
         wanted = load_predictor(tiny_run.path, arm=model.arm).predict(photo)
@@ -45,14 +45,14 @@ def test_three_models_answer_as_predict_does_with_time_and_size(
 
 
 def test_an_unsure_answer_says_that_it_may_be_none_of_the_classes(models: list[Served]) -> None:
-    answer = Answer(np.array([0.4, 0.3, 0.3]), False, 1.0)
+    answer = Outputs(np.array([0.4, 0.3, 0.3]), False, 1.0)
     assert "perhaps not one of these classes" in serving._column(models[0], answer)
-    assert "perhaps not" not in serving._column(models[0], Answer(np.array([1.0, 0, 0]), True, 1.0))
+    assert "perhaps not" not in serving._column(models[0], Outputs(np.array([1.0, 0, 0]), True, 1.0))
 
 
 def test_the_threshold_is_the_one_that_was_set_on_val(models: list[Served], photo: Path) -> None:
     for model in models:
-        answer = model.answer(np.asarray(Image.open(photo)))
+        answer = model.predict(np.asarray(Image.open(photo)))
         assert answer.known == (answer.probabilities.max() >= model.predictors[0].threshold)
 
 
@@ -69,7 +69,7 @@ def test_bad_files_are_refused_in_words(
     models: list[Served], tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    page = answer_page(models, str(tmp_path / name))
+    page = prediction_page(models, str(tmp_path / name))
     assert 'role="alert"' in page
     assert words in page
     assert str(tmp_path) not in page, "nobody needs to know where files are kept"
@@ -77,16 +77,16 @@ def test_bad_files_are_refused_in_words(
 
 def test_too_many_pixels_are_refused(models: list[Served], photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_PIXELS", 96 * 80 - 1)
-    assert "megapixels" in answer_page(models, str(photo))
+    assert "megapixels" in prediction_page(models, str(photo))
     monkeypatch.setattr(serving, "MAX_PIXELS", 96 * 80)
-    assert "data-arm" in answer_page(models, str(photo))
-    assert answer_page(models, None) == ""
+    assert "data-arm" in prediction_page(models, str(photo))
+    assert prediction_page(models, None) == ""
 
 
 def test_class_names_are_escaped(models: list[Served], monkeypatch: pytest.MonkeyPatch) -> None:
     odd = Served("distilled", models[0].predictors)
     monkeypatch.setattr(type(odd.predictors[0]), "classes", ("<b>x</b>", "y", "z"))
-    page = serving._column(odd, Answer(np.array([0.8, 0.1, 0.1]), True, 1.0))
+    page = serving._column(odd, Outputs(np.array([0.8, 0.1, 0.1]), True, 1.0))
     assert "<b>x" not in page
     assert "&lt;b&gt;x" in page
 

@@ -17,7 +17,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` says what is kept
 )
 
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """A full or read-only disk, or missing rights: no bugs of ours."""
 
 
@@ -42,13 +42,13 @@ def run(tokens: Sequence[str] | None = None) -> int:
         errors.print(f"{type(error).__name__}: {error}", markup=False)
         return 2
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        if error.errno not in _FIXABLE:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        errors.print(f"{error.strerror}{where}. What was finished is kept. Mend it, then: {same}", markup=False)
+        errors.print(f"{error.strerror}{where}. What was finished is kept. Fix this, then run: {same}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print(f"\nStopped. What was finished is kept. To go on: {same}", markup=False)
+        errors.print(f"\nStopped. What was finished is kept. To resume: {same}", markup=False)
         return 130
     return result if isinstance(result, int) else 0
 

@@ -172,18 +172,18 @@ def predict(
     failed = 0
     for photo in photos:
         try:
-            answer = predictor.predict(photo)
+            prediction = predictor.predict(photo)
         except DataError as error:
             failed += 1
             print(json.dumps({"photo": str(photo), "error": str(error)}) if as_json else f"{photo}\t-\t{error}")
             continue
         if as_json:
-            values: dict[str, Any] = {"label": answer.label, "probability": round(answer.probability, 6)}
-            values |= {"known": answer.known, "probabilities": answer.probabilities}
+            values: dict[str, Any] = {"label": prediction.label, "probability": round(prediction.probability, 6)}
+            values |= {"known": prediction.known, "probabilities": prediction.probabilities}
             print(json.dumps({"photo": str(photo), **values}, ensure_ascii=False))
         else:
-            unsure = "" if answer.known else "\tunsure: perhaps none of these classes"
-            print(f"{photo}\t{answer.label}\t{answer.probability:.1%}{unsure}")
+            unsure = "" if prediction.known else "\tunsure: perhaps none of these classes"
+            print(f"{photo}\t{prediction.label}\t{prediction.probability:.1%}{unsure}")
     return 1 if failed else 0
 
 

@@ -22,7 +22,7 @@ Photo = str | Path | Image.Image | np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one photo."""
+    """What a model predicts for one photo."""
 
     label: str
     """The most probable class."""
@@ -54,7 +54,7 @@ class Predictor:
 
     @property
     def threshold(self) -> float:
-        """Probability below which an answer counts as unknown."""
+        """Probability below which a prediction counts as unknown."""
         return float(self.info.trained.get("threshold", 0.0))
 
     def predict(self, photo: Photo) -> Prediction:

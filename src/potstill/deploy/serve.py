@@ -1,4 +1,4 @@
-"""The page to try photos on: teacher, distilled and alone answer side by side. A gradio page on loopback."""
+"""The page to try photos on: teacher, distilled and alone side by side. A gradio page on loopback."""
 
 import os
 import socket
@@ -38,14 +38,14 @@ WHAT_TO_DO = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one model says about one photo."""
+class Outputs:
+    """What one model predicts for one photo."""
 
     probabilities: np.ndarray
     """(C,)"""
     known: bool
     milliseconds: float
-    """From decoded photo to answer, resizing included."""
+    """From decoded photo to probabilities, resizing included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class Served:
     def megabytes(self) -> float:
         return sum((p.folder / "model.safetensors").stat().st_size for p in self.predictors) / 1e6
 
-    def answer(self, photo: np.ndarray) -> Answer:
+    def predict(self, photo: np.ndarray) -> Outputs:
         """Classify an upright (H, W, 3) uint8 RGB array."""
         started = time.perf_counter()
-        answers = [predictor.predict(photo) for predictor in self.predictors]
+        predictions = [predictor.predict(photo) for predictor in self.predictors]
         milliseconds = 1000 * (time.perf_counter() - started)
-        values = np.mean([list(answer.probabilities.values()) for answer in answers], axis=0)
+        values = np.mean([list(p.probabilities.values()) for p in predictions], axis=0)
         threshold = self.predictors[0].threshold
-        return Answer(values, bool(values.max() >= threshold), milliseconds)
+        return Outputs(values, bool(values.max() >= threshold), milliseconds)
 
 
 def load_models(run: Run, student: str | None = None) -> list[Served]:
@@ -76,12 +76,12 @@ def load_models(run: Run, student: str | None = None) -> list[Served]:
     students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in ("distilled", "alone")]
     models = [*students, Served("teacher", teachers)]
     for model in models:
-        model.answer(np.zeros((64, 64, 3), np.uint8))  # the first answer of a model takes several times as long
+        model.predict(np.zeros((64, 64, 3), np.uint8))  # the first prediction of a model takes several times as long
     return models
 
 
-def answer_page(models: list[Served], path: str | None) -> str:
-    """The HTML below the photo: three answers, or a friendly refusal."""
+def prediction_page(models: list[Served], path: str | None) -> str:
+    """The HTML below the photo: three predictions, or a friendly refusal."""
     if path is None:
         return ""
     try:
@@ -93,27 +93,27 @@ def answer_page(models: list[Served], path: str | None) -> str:
             f"{advice}</div>"
         )
     photo = np.asarray(decoded.image)
-    columns = "".join(_column(model, model.answer(photo)) for model in models)
+    columns = "".join(_column(model, model.predict(photo)) for model in models)
     return f'<div class="answers" role="status">{columns}</div>'
 
 
-def _column(model: Served, answer: Answer) -> str:
+def _column(model: Served, outputs: Outputs) -> str:
     classes = model.predictors[0].classes
-    best = int(answer.probabilities.argmax())
-    order = np.argsort(-answer.probabilities, kind="stable")[:SHOWN]
+    best = int(outputs.probabilities.argmax())
+    order = np.argsort(-outputs.probabilities, kind="stable")[:SHOWN]
     bars = "".join(
-        f'<li><span>{escape(classes[i])}</span><span class="share">{100 * answer.probabilities[i]:.1f} %</span>'
-        f'<i style="width:{100 * answer.probabilities[i]:.1f}%"></i></li>'
+        f'<li><span>{escape(classes[i])}</span><span class="share">{100 * outputs.probabilities[i]:.1f} %</span>'
+        f'<i style="width:{100 * outputs.probabilities[i]:.1f}%"></i></li>'
         for i in order
     )
-    unsure = "" if answer.known else '<p class="unsure">Unsure: perhaps not one of these classes.</p>'
+    unsure = "" if outputs.known else '<p class="unsure">Unsure: perhaps not one of these classes.</p>'
     name = " + ".join(predictor.info.name for predictor in model.predictors)
     more = f"<small>and {len(classes) - SHOWN} more classes</small>" if len(classes) > SHOWN else ""
     return (
         f'<section class="answer {model.arm}" data-arm="{model.arm}" data-label="{escape(classes[best])}" '
-        f'data-probability="{answer.probabilities[best]:.6f}"><h3>{model.arm}</h3>'
+        f'data-probability="{outputs.probabilities[best]:.6f}"><h3>{model.arm}</h3>'
         f'<p class="best">{escape(classes[best])}</p>'
-        f"{unsure}<ul>{bars}</ul>{more}<p class=cost>{answer.milliseconds:.1f} ms · {model.megabytes:.2f} MB · "
+        f"{unsure}<ul>{bars}</ul>{more}<p class=cost>{outputs.milliseconds:.1f} ms · {model.megabytes:.2f} MB · "
         f"{escape(name)}</p></section>"
     )
 
@@ -128,7 +128,7 @@ def build_page(run: Run, student: str | None = None) -> Any:
     ) as page:
         gradio.Markdown(
             f"# Try a photo\n{', '.join(classes[:12])}{' and more' if len(classes) > 12 else ''}. "
-            "Drop, paste or take a photo; the small model (distilled), its twin (alone) and the teacher answer. "
+            "Drop, paste or take a photo; the small model (distilled), its twin (alone) and the teacher classify it. "
             "Photos stay on this machine and are deleted after ten minutes."
         )
         with gradio.Row():
@@ -141,11 +141,11 @@ def build_page(run: Run, student: str | None = None) -> Any:
                     elem_id="photo",
                 )
             with gradio.Column(scale=2, min_width=320):
-                answers = gradio.HTML(elem_id="answers", min_height=380)
+                result = gradio.HTML(elem_id="answers", min_height=380)
         # gradio would decode the file itself, with other rules and an unfriendly error: hand over the path.
         photo.preprocess = lambda payload: None if payload is None else payload.path
         photo.change(
-            lambda path: answer_page(models, path), photo, answers, api_name="classify", concurrency_limit=AT_ONCE
+            lambda path: prediction_page(models, path), photo, result, api_name="classify", concurrency_limit=AT_ONCE
         )
         page.queue(max_size=WAITING)
     return page

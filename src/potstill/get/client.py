@@ -135,7 +135,7 @@ class Client:
                 raise SourceError(f"{_server(url)} did not answer {full}\n  {error.code}: {error.reason}") from None
             except (ValueError, RecursionError) as error:
                 raise SourceError(f"{_server(url)} answered {full} with something other than JSON: {error}") from None
-            # MediaWiki reports a busy database in a successful answer (Manual:Maxlag parameter).
+            # MediaWiki reports a busy database in a successful response (Manual:Maxlag parameter).
             if isinstance(value, dict) and isinstance(value.get("error"), dict):
                 if value["error"].get("code") != "maxlag":
                     raise SourceError(f"{_server(url)} refused {full}\n  {value['error'].get('info', value['error'])}")
@@ -148,7 +148,7 @@ class Client:
     async def open(self, url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response after checked redirects, its body unread. Raises FetchError for status codes from 400."""
         async with contextlib.AsyncExitStack() as stack:
-            yield await self._answer(url, stack, headers or {})
+            yield await self._response(url, stack, headers or {})
 
     async def _tried(self, url: str, *, max_bytes: int, seconds: float, photo: bool) -> Fetched:
         """`_once`, as many times as the limits allow. The outcome counts for the server of the last try."""
@@ -183,7 +183,7 @@ class Client:
     async def _once(self, url: str, attempt: int, max_bytes: int, seconds: float, photo: bool) -> Fetched:
         try:
             async with asyncio.timeout(None) as clock, contextlib.AsyncExitStack() as stack:
-                response = await self._answer(url, stack, {}, clock, seconds)
+                response = await self._response(url, stack, {}, clock, seconds)
                 host = self._host(str(response.url))
                 if photo:
                     _check_photo_headers(response)
@@ -196,7 +196,7 @@ class Client:
         except TimeoutError:
             raise FetchError("timeout", "no answer in time", again=True, host=self._host(url)) from None
 
-    async def _answer(
+    async def _response(
         self,
         url: str,
         stack: contextlib.AsyncExitStack,

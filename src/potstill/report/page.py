@@ -13,7 +13,7 @@ from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.photos import PhotoLists, choose, wrong_labels
-from potstill.report.read import Answers, RunFiles, answers
+from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
 from potstill.run.results import Comparison, StudentResult
@@ -30,7 +30,7 @@ class Pair:
     """A true class and what it was taken for."""
 
     truth: str
-    answer: str
+    predicted: str
     photos: int
     teacher: float
     distilled: float
@@ -72,10 +72,10 @@ def render(files: RunFiles) -> str:
 def content(files: RunFiles) -> dict[str, Any]:
     """What the template fills in."""
     predictions = files.predictions
-    teacher = answers(*predictions.teacher(), predictions.labels)
+    teacher = model_predictions(*predictions.teacher(), predictions.labels)
     sections, doubtful = [], 0
     for number, student in enumerate(files.students):
-        arms = {arm: answers(*predictions.arm(student.name, arm), predictions.labels) for arm in ARMS}
+        arms = {arm: model_predictions(*predictions.arm(student.name, arm), predictions.labels) for arm in ARMS}
         sections.append(_section(files, number, student, teacher, arms))
         if student.name == files.chosen.name:
             doubtful = len(wrong_labels(teacher, arms["distilled"], predictions.labels))
@@ -120,7 +120,7 @@ def headline(comparison: Comparison) -> tuple[str, str]:
 
 
 def _section(
-    files: RunFiles, number: int, student: StudentResult, teacher: Answers, arms: dict[str, Answers]
+    files: RunFiles, number: int, student: StudentResult, teacher: ModelPredictions, arms: dict[str, ModelPredictions]
 ) -> StudentSection:
     seeds = range(files.comparison.seeds)
     lines = {arm: [files.curve(student.name, seed, arm) for seed in seeds] for arm in ARMS}
@@ -150,7 +150,7 @@ def _section(
     )
 
 
-def _pairs(classes: list[str], teacher: Answers, arms: dict[str, Answers]) -> list[Pair]:
+def _pairs(classes: list[str], teacher: ModelPredictions, arms: dict[str, ModelPredictions]) -> list[Pair]:
     """The classes that are most often mistaken for each other, by what the distilled student does."""
     counts = {who: model.confusion / model.seeds for who, model in arms.items()} | {"teacher": teacher.confusion}
     wrong = counts["distilled"] + counts["alone"]

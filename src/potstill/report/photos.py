@@ -10,7 +10,8 @@ from PIL import Image
 
 from potstill.data.label_errors import Suspect
 from potstill.data.pixels import PixelStore
-from potstill.report.read import Answers, Predictions, RunFiles
+from potstill.report.read import ModelPredictions as Model
+from potstill.report.read import Predictions, RunFiles
 
 SHOWN = 12
 """Photos per list."""
@@ -18,13 +19,13 @@ SHOWN = 12
 SIDE = 176
 """Longer side of a small picture, in pixels: sharp at 150 px on the page, about 5 kB."""
 
-SURE = 0.75
+MIN_CONFIDENCE = 0.75
 """A label counts as doubtful when teacher and student both give another class at least this probability."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one model says about one photo."""
+class CardPrediction:
+    """What one model predicts for one photo."""
 
     who: str
     label: str
@@ -42,7 +43,7 @@ class Card:
     truth: str
     picture: str
     """A data URI."""
-    answers: tuple[Answer, ...]
+    predictions: tuple[CardPrediction, ...]
     author: str
     note: str = ""
 
@@ -58,37 +59,37 @@ class PhotoLists:
     wrong_labels: list[Card]
     """Of test."""
     suspects: list[Card]
-    """Of train, by the teacher's out-of-fold answers."""
+    """Of train, by the teacher's out-of-fold predictions."""
     fixed_total: int
     broken_total: int
     wrong_total: int
     wrong_labels_total: int
     suspects_total: int | None
-    """None where the teacher has no out-of-fold answers."""
+    """None where the teacher has no out-of-fold predictions."""
 
 
-def wrong_labels(teacher: Answers, distilled: Answers, labels: np.ndarray) -> np.ndarray:
-    """Positions of test photos where teacher and student are sure of the same other class, the surest first.
+def wrong_labels(teacher: Model, distilled: Model, labels: np.ndarray) -> np.ndarray:
+    """Positions of test photos for which teacher and student confidently predict the same other class, sorted by confidence.
 
     Source: the idea of confident learning (Northcutt et al. 2021), reduced to two models and one threshold.
     """
     position = np.arange(len(labels))
     other = teacher.best
     doubtful = (other != labels) & (distilled.best == other)
-    sureness = np.minimum(teacher.probabilities[position, other], distilled.probabilities[position, other])
-    doubtful &= sureness >= SURE
+    confidence = np.minimum(teacher.probabilities[position, other], distilled.probabilities[position, other])
+    doubtful &= confidence >= MIN_CONFIDENCE
     found = np.flatnonzero(doubtful)
-    return found[np.argsort(-sureness[found], kind="stable")]
+    return found[np.argsort(-confidence[found], kind="stable")]
 
 
-def choose(files: RunFiles, teacher: Answers, distilled: Answers, alone: Answers) -> PhotoLists:
+def choose(files: RunFiles, teacher: Model, distilled: Model, alone: Model) -> PhotoLists:
     """Pick the photos and make their cards."""
     predictions = files.predictions
     labels, position = predictions.labels, np.arange(len(predictions))
     gain = distilled.right_seeds - alone.right_seeds
     truth = distilled.probabilities[position, labels]
     change = truth - alone.probabilities[position, labels]
-    sureness = distilled.probabilities.max(-1)
+    confidence = distilled.probabilities.max(-1)
     wrong = np.flatnonzero(distilled.best != labels)
     doubtful = wrong_labels(teacher, distilled, labels)
     maker = _Maker(files, predictions, teacher, distilled, alone)
@@ -96,7 +97,7 @@ def choose(files: RunFiles, teacher: Answers, distilled: Answers, alone: Answers
         fixed=maker.cards(_top(np.flatnonzero(gain > 0), gain, change)),
         broken=maker.cards(_top(np.flatnonzero(gain < 0), -gain, -change)),
         most_wrong=maker.cards(wrong[np.argsort(truth[wrong], kind="stable")][:SHOWN]),
-        most_uncertain=maker.cards(np.argsort(sureness, kind="stable")[:SHOWN]),
+        most_uncertain=maker.cards(np.argsort(confidence, kind="stable")[:SHOWN]),
         wrong_labels=maker.cards(doubtful[:SHOWN]),
         suspects=maker.suspects((files.suspects or [])[:SHOWN]),
         fixed_total=int(np.sum(gain > 0)),
@@ -116,7 +117,12 @@ class _Maker:
     """Makes cards; a photo that is on several lists is read once."""
 
     def __init__(
-        self, files: RunFiles, predictions: Predictions, teacher: Answers, distilled: Answers, alone: Answers
+        self,
+        files: RunFiles,
+        predictions: Predictions,
+        teacher: Model,
+        distilled: Model,
+        alone: Model,
     ) -> None:
         self._files, self._predictions = files, predictions
         self._models = (("alone", alone), ("distilled", distilled), ("teacher", teacher))
@@ -152,15 +158,15 @@ class _Maker:
                 path,
                 self._files.classes[label],
                 small_picture(self._files.store, row),
-                tuple(self._answer(who, model, position, label) for who, model in self._models),
+                tuple(self._prediction(who, model, position, label) for who, model in self._models),
                 self._authors.get(path, ""),
             )
         return self._made[position]
 
-    def _answer(self, who: str, model: Answers, position: int, label: int) -> Answer:
+    def _prediction(self, who: str, model: Model, position: int, label: int) -> CardPrediction:
         best = int(model.best[position])
         several = who != "teacher" and model.seeds > 1
-        return Answer(
+        return CardPrediction(
             who,
             self._files.classes[best],
             float(model.probabilities[position, best]),

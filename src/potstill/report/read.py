@@ -74,7 +74,7 @@ class RunFiles:
 
     @cached_property
     def suspects(self) -> list[Suspect] | None:
-        """Training photos whose label the teacher's out-of-fold answers contradict; None where there are no answers."""
+        """Training photos whose label the teacher's out-of-fold predictions contradict; None where there are none."""
         labels = {photo["sha256"]: photo["class"] for photo in self.photos if photo["split"] == "train"}
         try:
             return suspects(self.run.path, labels)
@@ -169,7 +169,7 @@ class RunFiles:
 
 
 class Predictions:
-    """The stored answers on the test photos; each model's are read when asked for, so memory holds one at a time."""
+    """The stored predictions on the test photos; each model's are read when needed, so memory holds one at a time."""
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
@@ -204,16 +204,16 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What one model, over its seeds, says about the test photos."""
+class ModelPredictions:
+    """What one model, over its seeds, predicts for the test photos."""
 
     probabilities: np.ndarray
     """(n, C) after temperature scaling, the mean over seeds."""
     right_seeds: np.ndarray
-    """(n,) the number of seeds whose answer is the label."""
+    """(n,) the number of seeds whose prediction is the label."""
     seeds: int
     confusion: np.ndarray
-    """(C, C) counts over all seeds: rows are the true classes, columns the answers."""
+    """(C, C) counts over all seeds: rows are the true classes, columns the predicted ones."""
     before: "Reliability"
     after: "Reliability"
 
@@ -233,13 +233,13 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error over all answers together."""
+        """Expected calibration error over all predictions together."""
         used = self.count > 0
         gaps = np.abs(self.confidence[used] - self.accuracy[used]) * self.count[used]
         return float(gaps.sum() / self.count.sum())
 
 
-def answers(logits: np.ndarray, temperatures: np.ndarray, labels: np.ndarray) -> Answers:
+def model_predictions(logits: np.ndarray, temperatures: np.ndarray, labels: np.ndarray) -> ModelPredictions:
     """Summarize (S, n, C) logits. One seed at a time, so memory stays near one (n, C) array."""
     seeds, photos, classes = logits.shape
     mean = np.zeros((photos, classes), np.float32)
@@ -258,11 +258,11 @@ def answers(logits: np.ndarray, temperatures: np.ndarray, labels: np.ndarray) ->
         tops["after"].append(scaled.max(-1))
     right = np.concatenate(rights)
     before, after = (reliability(np.concatenate(tops[name]), right) for name in ("before", "after"))
-    return Answers(mean, right_seeds, seeds, confusion, before, after)
+    return ModelPredictions(mean, right_seeds, seeds, confusion, before, after)
 
 
 def reliability(top: np.ndarray, right: np.ndarray, bins: int = metrics.ECE_BINS) -> Reliability:
-    """Bin (m,) top probabilities and whether the answers were right."""
+    """Bin (m,) top probabilities and whether the predictions were correct."""
     which = np.minimum((top * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)
     divisor = np.maximum(count, 1)

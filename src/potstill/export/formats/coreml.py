@@ -68,8 +68,8 @@ def open_coreml(path: Path) -> Runner:
     labels = json.loads(model.user_defined_metadata["labels"])
 
     def run(photo: np.ndarray) -> np.ndarray:
-        answers: dict[str, Any] = model.predict({"image": Image.fromarray(photo)})
-        by_label = next(value for value in answers.values() if isinstance(value, dict))
+        outputs: dict[str, Any] = model.predict({"image": Image.fromarray(photo)})
+        by_label = next(value for value in outputs.values() if isinstance(value, dict))
         return np.array([by_label[label] for label in labels], np.float32)
 
     return run

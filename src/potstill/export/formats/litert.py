@@ -47,12 +47,12 @@ def open_litert(path: Path) -> Runner:
 
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
-    image, answer = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    image, output = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(photo: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(image, photo)
         interpreter.invoke()
-        return interpreter.get_tensor(answer)[0]
+        return interpreter.get_tensor(output)[0]
 
     return run
 

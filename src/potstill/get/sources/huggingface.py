@@ -64,21 +64,21 @@ class HuggingFace:
             offset, total = 0, 1
             while offset < total:
                 where = f'"{self._label}"={concept.id}'
-                answer = await self._query("filter", split=split, where=where, offset=offset, length=PAGE)
-                total = int(answer["num_rows_total"])
-                if not answer["rows"]:
+                response = await self._query("filter", split=split, where=where, offset=offset, length=PAGE)
+                total = int(response["num_rows_total"])
+                if not response["rows"]:
                     break
-                for row in answer["rows"]:
+                for row in response["rows"]:
                     if candidate := self._candidate(concept, split, row):
                         yield candidate
-                offset += len(answer["rows"])
+                offset += len(response["rows"])
 
     async def facts(self) -> dict[str, Any]:
         return {"dataset": self._dataset, "config": self._config, "splits": self._splits, **self._card}
 
     async def probe(self) -> str:
-        answer = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
-        return f"{self._dataset} has {len(answer['splits'])} splits"
+        response = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
+        return f"{self._dataset} has {len(response['splits'])} splits"
 
     async def _query(self, path: str, **query: Any) -> dict[str, Any]:
         base = {"dataset": self._dataset, "config": self._config}
@@ -86,15 +86,15 @@ class HuggingFace:
 
     async def _read_columns(self) -> None:
         """Configuration, splits, and which columns hold the photo and its class."""
-        answer = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
-        configs = list(dict.fromkeys(item["config"] for item in answer["splits"]))
+        response = await self._client.json(f"{self._viewer}/splits", {"dataset": self._dataset})
+        configs = list(dict.fromkeys(item["config"] for item in response["splits"]))
         if not self._config and len(configs) > 1:
             raise SourceError(
                 f"{self._dataset} has several configurations: {', '.join(configs)}.\n"
                 f"  Choose one: --source hf:{self._dataset}@{configs[0]}."
             )
         self._config = self._config or configs[0]
-        names = [item["split"] for item in answer["splits"] if item["config"] == self._config]
+        names = [item["split"] for item in response["splits"] if item["config"] == self._config]
         self._splits = [name for name in names if name in ("train", "test")]
         if "test" not in names:
             self._splits += [name for name in names if SPLITS.get(name) == "test"]
