@@ -66,7 +66,7 @@ def test_a_stored_graph_is_used_again_but_not_for_other_weights(
     assert form is not None
     assert (tmp_path / FILE).read_bytes() != written
     assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(second, pixels, GRAPH)[0], abs=1e-4)
-    monkeypatch.setattr(answering, "_write", lambda model, path: pytest.fail("the graph was there"))
+    monkeypatch.setattr("potstill.compute.onnx_backbone._write", lambda model, path: pytest.fail("the graph was there"))
     assert graph_model(second, tmp_path, 1)
 
 
@@ -76,7 +76,7 @@ def test_what_the_exporter_cannot_follow_answers_in_torch(
     def write(model: Classifier, path: Path) -> None:
         raise torch.onnx.OnnxExporterError("no such operation")
 
-    monkeypatch.setattr(answering, "_write", write)
+    monkeypatch.setattr("potstill.compute.onnx_backbone._write", write)
     model = model_of(1)
     form = inference_model(model, GRAPH, tmp_path, threads=1)
     assert outputs(form, pixels, GRAPH)[0] == pytest.approx(outputs(model, pixels, GRAPH)[0], abs=1e-4)
