@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt from this run")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup` a file stays in one process, and so do files that would make the same run twice."""
     if not config.pluginmanager.hasplugin("xdist"):
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         folder = item.path.parent.name
         shared = folder == "export" or (folder == "unit" and item.path in with_run)
-        item.add_marker(pytest.mark.xdist_group(folder if shared else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(folder if shared else item.path.stem))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,8 @@
 """Students for a budget: what fits is taken, what cannot fit is said."""
 
+import functools
+from collections.abc import Iterator
+
 import pytest
 
 from potstill.config.load import from_mapping
@@ -7,6 +10,14 @@ from potstill.errors import ConfigError
 from potstill.models.classifier import build, describe
 from potstill.models.costs import macs_of, parameters_of
 from potstill.students import budget
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _costs_counted_once() -> Iterator[None]:
+    """Several tests ask for the costs of the same models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "_with_costs", functools.cache(budget._with_costs))
+        yield
 
 
 def test_candidates_fit_and_are_different_models() -> None:

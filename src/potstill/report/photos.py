@@ -69,7 +69,7 @@ class PhotoLists:
 
 
 def wrong_labels(teacher: Model, distilled: Model, labels: np.ndarray) -> np.ndarray:
-    """Positions of test photos for which teacher and student confidently predict the same other class, sorted by confidence.
+    """Positions of test photos for which teacher and student confidently predict the same wrong class, by confidence.
 
     Source: the idea of confident learning (Northcutt et al. 2021), reduced to two models and one threshold.
     """
