@@ -4,7 +4,7 @@ comparison.json     every number, with its interval
 predictions.npz     labels (n,), rows (n,), teacher (n, C), NAME/distilled and NAME/alone (S, n, C): logits
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from potstill import metrics
 from potstill.comparison.plan import ComparisonPlan
 from potstill.compute.device import environment
 from potstill.compute.inference import plain_outputs
-from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
@@ -57,12 +56,38 @@ class Scores:
 
 def compare(plan: ComparisonPlan, context: Context) -> None:
     """Measure teacher, students and twins on the test photos and write `5_comparison/`."""
-    run, machine, reporter = context.run, context.machine, context.reporter
-    names, store = student_names(run), PixelStore(run.images)
-    stage, models = run.stage("5_comparison"), plan.teacher
-    inputs = {
+    run = context.run
+    names, stage = student_names(run), run.stage("5_comparison")
+    inputs = _inputs(run, plan, names)
+    logits = _known_logits(run, inputs)
+    if stage.is_done and read_json(run.comparison / "done.json")["inputs"] != inputs:
+        (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
+    if not stage.begin(inputs):
+        return
+    scores = _score(plan, context, names, logits)
+    teacher = _teacher_result(run, plan, scores)
+    students = tuple(_student_result(run, name, plan, scores, teacher.macs) for name in names)
+    comparison = Comparison(
+        classes=tuple(scores.classes),
+        test_photos=len(scores.labels),
+        test_per_class=tuple(np.bincount(scores.labels, minlength=len(scores.classes)).tolist()),
+        seeds=plan.seeds,
+        confidence=plan.config.confidence,
+        teacher=teacher,
+        students=students,
+        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds),
+        environment=Environment(**environment(context.machine)),
+    )
+    write_comparison(run.comparison / "comparison.json", comparison)
+    stage.finish()
+
+
+def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
+    """What the comparison depends on: photos, every model's weights, and how intervals are made."""
+    members = member_folders(run.teacher, plan.teacher)
+    return {
         "photos": run.stage("1_images").digest(),
-        "teacher": [sha256_of(folder / "model.safetensors") for folder in member_folders(run.teacher, models)],
+        "teacher": [sha256_of(folder / "model.safetensors") for folder in members],
         "students": {
             f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(plan.seeds)]
             for name in names
@@ -70,40 +95,53 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         },
         "comparison": asdict(plan.config),
     }
-    logits = _known_logits(run, inputs)
-    if stage.is_done and read_json(run.comparison / "done.json")["inputs"] != inputs:
-        (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
-    if not stage.begin(inputs):
-        return
-    rows = store.rows("test")
-    labels = store.labels(rows)
-    todo = [key for key in inputs["students"] if key not in logits]
-    with reporter.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
+
+
+def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: dict[str, np.ndarray]) -> Scores:
+    """Run the models whose logits are not known on the test photos, and store all in predictions.npz."""
+    test, logits = _TestPhotos.of(context), dict(known)
+    todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
+    with context.reporter.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
         if "teacher" not in logits:
-            logits["teacher"] = _teacher_logits(run, models, store, rows, machine)
+            logits["teacher"] = test.teacher_logits(plan.teacher)
         update(1)
         for done, key in enumerate(todo, 2):
             name, _, arm = key.rpartition("/")
-            logits[key] = np.stack([_logits(run, name, s, arm, store, rows, machine) for s in range(plan.seeds)])
+            folders = [model_folder(context.run, name, seed, arm) for seed in range(plan.seeds)]
+            logits[key] = np.stack([test.logits(folder) for folder in folders])
             update(done)
-    with replacing(run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, labels=labels, rows=rows, **logits)
-    scores = Scores(labels, run.classes(), logits)
-    teacher = _teacher_result(run, plan, scores)
-    students = tuple(_student_result(run, name, plan, scores, teacher.macs) for name in names)
-    comparison = Comparison(
-        classes=tuple(scores.classes),
-        test_photos=len(labels),
-        test_per_class=tuple(np.bincount(labels, minlength=len(scores.classes)).tolist()),
-        seeds=plan.seeds,
-        confidence=plan.config.confidence,
-        teacher=teacher,
-        students=students,
-        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds),
-        environment=Environment(**environment(machine)),
-    )
-    write_comparison(run.comparison / "comparison.json", comparison)
-    stage.finish()
+    labels = test.store.labels(test.rows)
+    with replacing(context.run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, labels=labels, rows=test.rows, **logits)
+    return Scores(labels, context.run.classes(), logits)
+
+
+@dataclass(frozen=True, slots=True)
+class _TestPhotos:
+    """The test photos, and the machine to run models on them."""
+
+    context: Context
+    store: PixelStore
+    rows: np.ndarray
+    """(n,) of the store."""
+
+    @classmethod
+    def of(cls, context: Context) -> "_TestPhotos":
+        store = PixelStore(context.run.images)
+        return cls(context, store, store.rows("test"))
+
+    def logits(self, folder: Path, dtype: str = "float32") -> np.ndarray:
+        """(n, C) of a stored model."""
+        machine = self.context.machine
+        precision = Precision(torch.device(machine.device), getattr(torch, dtype))
+        model = load(folder).to(machine.device)
+        return plain_outputs(model, self.store, self.rows, precision, threads=machine.cores)[1]
+
+    def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
+        """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
+        folders = member_folders(self.context.run.teacher, models)
+        parts = [self.logits(folder, load_info(folder).trained["precision"]) for folder in folders]
+        return metrics.mean_probability_logits(parts)
 
 
 def _known_logits(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -124,24 +162,6 @@ def _known_logits(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _digest(run: Run, name: str, seed: int, arm: str) -> str:
     described = read_description(model_folder(run, name, seed, arm))
     return f"{described['sha256']} {described.get('crop_pct', 1.0)}"
-
-
-def _logits(
-    run: Run, name: str, seed: int, arm: str, store: PixelStore, rows: np.ndarray, machine: Machine
-) -> np.ndarray:
-    model = load(model_folder(run, name, seed, arm)).to(torch.device(machine.device))
-    return plain_outputs(model, store, rows, Precision(torch.device(machine.device)), threads=machine.cores)[1]
-
-
-def _teacher_logits(
-    run: Run, models: tuple[str, ...], store: PixelStore, rows: np.ndarray, machine: Machine
-) -> np.ndarray:
-    parts = []
-    for folder in member_folders(run.teacher, models):
-        model = load(folder).to(torch.device(machine.device))
-        precision = Precision(torch.device(machine.device), getattr(torch, model.info.trained["precision"]))
-        parts.append(plain_outputs(model, store, rows, precision, threads=machine.cores)[1])
-    return metrics.mean_probability_logits(parts)
 
 
 def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherResult:

@@ -8,6 +8,7 @@ after the exporters fold the batch norms into them. Norms keep their statistics.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,22 +36,25 @@ teacher alone, the rounded student drifts away: in our table it then agreed with
 photos."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """How a format rounds."""
+
+    weight_steps: int
+    """On either side of 0: what was learned on one grid is lost on another."""
+    float_layers: Collection[str] = ()
+    """Names of layers that are not rounded."""
+
+
 def distill_rounded(
     student: Path,
     run: Run,
     out: Path,
     reporter: Reporter,
-    *,
-    weight_steps: int,
-    float_layers: Collection[str] = (),
-    steps: int = STEPS,
+    grid: Grid,
 ) -> None:
-    """Fine-tune the student in the folder `student` with rounding, and store it in the folder `out`.
-
-    Args:
-        weight_steps: on either side of 0, as the format rounds: what was learned on one grid is lost on another.
-        float_layers: names of layers that are not rounded.
-    """
+    """Fine-tune the student in the folder `student` with rounding, and store it in the folder `out`."""
+    weight_steps, float_layers, steps = grid.weight_steps, grid.float_layers, STEPS
     store, soft = PixelStore(run.images), SoftLabels.open(run)
     model = load(student)
     renderer = Renderer(store, soft.photos, soft.views, model.info.size)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.export.formats.base import Format
-from potstill.export.int8.aware import distill_rounded
+from potstill.export.int8.aware import Grid, distill_rounded
 from potstill.export.int8.candidates import Candidate, calibration_photos, write_calibration
 from potstill.export.int8.correction import correct_biases
 from potstill.export.int8.sensitivity import PHOTOS as SENSITIVITY_PHOTOS
@@ -67,7 +67,6 @@ class Int8Sources:
                 self.reference.run,
                 folder,
                 self.reporter,
-                weight_steps=format.weight_steps,
-                float_layers=self._sensitive(format),
+                Grid(weight_steps=format.weight_steps, float_layers=self._sensitive(format)),
             )
         return folder
