@@ -103,7 +103,7 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
                     folder = model_folder(result.run, student.name, seed, arm)
                     trained = load_info(folder).trained
                     logits = answers[f"{student.name}/{arm}"][seed]
-                    scaled = logits / trained["temperature"]
+                    scaled = logits / trained.temperature
                     row = {
                         "set": set_name,
                         "teacher": teacher,
@@ -111,7 +111,7 @@ def _append(out: Path, set_name: str, teacher: str, result: Any) -> None:
                         "pretrained": str(student.pretrained),
                         "arm": arm,
                         "seed": str(seed),
-                        "epochs": trained["recipe"]["epochs"],
+                        "epochs": trained.recipe["epochs"],
                         "size": str(student.size),
                         "accuracy": round(metrics.accuracy(logits, labels), 5),
                         "errors": int(np.sum(logits.argmax(-1) != labels)),

@@ -8,7 +8,7 @@ from tests.support import TINY, draw_photo
 
 import potstill
 from potstill.monitoring.progress import Reporter
-from potstill.training.losses import DKD_MIN_CLASSES
+from potstill.training.losses import METHODS
 
 KINDS = ("disc", "frame", "stripes", "disc-inverted", "frame-inverted")
 """Inverted photos have dark shapes on a bright ground."""
@@ -29,7 +29,7 @@ def five_kinds(tmp_path: Path) -> Path:
 
 def test_a_student_learns_from_dkd_alone(five_kinds: Path, tmp_path: Path) -> None:
     """With seeds 0 to 5 it had an accuracy of 70 % to 95 % on the 40 test photos; chance is 20 %."""
-    assert len(KINDS) == DKD_MIN_CLASSES
+    assert len(KINDS) == METHODS["dkd"].min_classes
     settings = {
         **TINY,
         "seeds": 1,

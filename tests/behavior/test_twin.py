@@ -149,17 +149,15 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
     for seed in (0, 1):
         student, twin = (run.students / "tiny" / f"seed-{seed}" / arm for arm in ("distilled", "alone"))
         assert sorted(p.name for p in student.iterdir()) == sorted(p.name for p in twin.iterdir())
-        assert load(student).info.trained == {**load(twin).info.trained, "arm": "distilled"}
-        assert load(twin).info.trained["arm"] == "alone"
+        assert load(student).info.trained == replace(load(twin).info.trained, arm="distilled")
+        assert load(twin).info.trained.arm == "alone"
         assert (student / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
     (twin / "done.json").unlink()
     pilot = replace(jobs[0], folder=run.students / "tiny" / "pilots" / "distilled-0")
     runner.run([*jobs, pilot], "students", 1)
     assert len(trained) == 2, "nor again where the other has been finished before"
     assert (twin / "done.json").is_file()
-    assert load(pilot.folder).info.trained["arm"] == "alone", (
-        "a pilot's folder does not say what it is; its recipe does"
-    )
+    assert load(pilot.folder).info.trained.arm == "alone", "a pilot's folder does not say what it is; its recipe does"
 
 
 def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result", tmp_path: Path) -> None:
@@ -174,7 +172,7 @@ def test_the_crop_is_what_val_is_surer_of_and_is_kept(tiny_run: "potstill.Result
         with np.load(one.folder / "val_predictions.npz") as stored:
             logits = stored["logits"]
         assert np.allclose(plain_outputs(model, store, val, cpu)[1], logits, atol=1e-4), "looked at as it was measured"
-        losses[crop] = metrics.nll(logits / model.info.trained["temperature"], labels)
+        losses[crop] = metrics.nll(logits / model.info.trained.temperature, labels)
         assert model.info.crop_pct == crop if crop != "auto" else model.info.crop_pct in student_job.CROPS
     assert len({losses[crop] for crop in (1.0, 0.875, 0.6)}) == 3
     assert losses["auto"] == min(losses[crop] for crop in student_job.CROPS)

@@ -75,7 +75,7 @@ POINTS: dict[str, Hook] = {
     "twin": at(training, "_save", 12, when=saves_to("seed-0/alone")),
     "children import": at(job_runner, "_steps_done", 1),
     "children train": at(job_runner, "_steps_done", 1, when=child_is_training),
-    "comparison": at(comparison, "_student_numbers", 1),
+    "comparison": at(comparison, "_student_result", 1),
     "report": at(pipeline, "write_report", 1),
 }
 

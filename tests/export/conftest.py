@@ -45,8 +45,8 @@ def replace_by(teacher: Path, folder: Path) -> None:
     """Put a teacher in the place of a stored student: a real network with ImageNet weights, at no cost."""
     trained = load_info(folder).trained
     model = load(teacher)
-    model.info = dataclasses.replace(model.info, trained={}, crop_pct=0.875)  # less than 1, so that a lost crop shows
-    save(model, folder, **trained | {"temperature": 1.5})
+    model.info = dataclasses.replace(model.info, crop_pct=0.875)  # less than 1, so that a lost crop shows
+    save(model, folder, dataclasses.replace(trained, temperature=1.5))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The intervals of exported files are the run's: of its confidence, and said to be."""
+"""The intervals of exported files have the confidence of the run, and are labeled with it."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support import TINY
 import potstill
 from potstill import metrics
 from potstill.export import export
-from potstill.export.results import open_results, read_results
+from potstill.export.results import exported_student
 from potstill.export.web import PAGE, describe
 from potstill.run.folder import Run
 
@@ -22,24 +22,15 @@ def test_files_of_a_run_with_another_confidence(taught_copy: Run, photos: Path) 
     settings = {**TINY, "comparison.confidence": CONFIDENCE}
     potstill.distill(photos, settings=settings, run=taught_copy.path, reporter=quiet())
     (file,) = export(taught_copy, ["torch"], ["float32"], reporter=quiet())
-    facts = read_results(taught_copy)["students"][STUDENT]
-    assert facts["confidence"] == CONFIDENCE
+    student = exported_student(taught_copy, STUDENT)
+    assert student.confidence == CONFIDENCE
     for accuracy, low, high in (
-        (facts["accuracy"]["value"], facts["accuracy"]["low"], facts["accuracy"]["high"]),
-        (file.accuracy, file.low, file.high),
+        (student.accuracy.value, student.accuracy.low, student.accuracy.high),
+        (file.accuracy or 0.0, file.low, file.high),
     ):
-        right = round(accuracy * facts["test_photos"])
-        assert (low, high) == pytest.approx(metrics.wilson_interval(right, facts["test_photos"], CONFIDENCE))
+        correct = round(accuracy * student.test_photos)
+        assert (low, high) == pytest.approx(metrics.wilson_interval(correct, student.test_photos, CONFIDENCE))
     card = (taught_copy.export / STUDENT / "README.md").read_text("utf-8")
-    assert "intervals are 80%." in card
-    assert describe(taught_copy, STUDENT, facts)["confidence"] == CONFIDENCE
+    assert "80% intervals" in card
+    assert describe(taught_copy, STUDENT, student)["confidence"] == CONFIDENCE
     assert "model.confidence" in (PAGE / "app.js").read_text("utf-8")
-
-
-@pytest.mark.parametrize(("confidence", "kept"), [(0.95, 5), (CONFIDENCE, 0)])
-def test_results_of_another_confidence_do_not_stay(exported_copy: Run, confidence: float, kept: int) -> None:
-    before = read_results(exported_copy)["students"][STUDENT]
-    facts = {name: value for name, value in before.items() if name != "files"}
-    open_results(exported_copy, STUDENT, {**facts, "confidence": confidence})
-    files = read_results(exported_copy)["students"][STUDENT]["files"]
-    assert len([f for f in files if f["status"] == "ok"]) == kept

@@ -23,6 +23,7 @@ from potstill.models.classifier import Classifier, build, describe, load, load_i
 from potstill.models.fold_heads import load_fold_heads
 from potstill.models.zoo import construct
 from potstill.run.files import read_json, write_json
+from potstill.run.trained import Trained
 from potstill.teacher.heads import apply_head
 
 CPU = torch.device("cpu")
@@ -107,9 +108,9 @@ def test_every_form_of_it_says_the_same(tmp_path: Path) -> None:
 @torch.inference_mode()
 def test_it_is_stored_and_loaded_and_older_files_have_none(tmp_path: Path) -> None:
     model = of(LITE, 3)
-    save(model, tmp_path / "new", role="teacher")
+    save(model, tmp_path / "new", Trained(role="teacher"))
     assert torch.equal(load(tmp_path / "new")(some_pixels()), model(some_pixels()))
-    save(of(LITE, 0), tmp_path / "old", role="teacher")
+    save(of(LITE, 0), tmp_path / "old", Trained(role="teacher"))
     content = read_json(tmp_path / "old" / "model.json")
     del content["feature_stages"]
     write_json(tmp_path / "old" / "model.json", {**content, "format": 2})

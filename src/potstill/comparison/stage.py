@@ -140,7 +140,7 @@ class _TestPhotos:
     def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
         """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
         folders = member_folders(self.context.run.teacher, models)
-        parts = [self.logits(folder, load_info(folder).trained["precision"]) for folder in folders]
+        parts = [self.logits(folder, load_info(folder).trained.precision) for folder in folders]
         return metrics.mean_probability_logits(parts)
 
 
@@ -174,7 +174,7 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherRe
     return TeacherResult(
         models=tuple(plan.teacher),
         sizes=tuple(model.info.size for model in models),
-        method=tuple(model.info.trained.get("method") for model in models),
+        method=tuple(model.info.trained.method for model in models),
         accuracy=Interval(correct / photos, low, high),
         **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},
@@ -216,13 +216,13 @@ def _arm_result(run: Run, name: str, arm: str, plan: ComparisonPlan, scores: Sco
     logits, labels = scores.logits[f"{name}/{arm}"], scores.labels
     folders = [model_folder(run, name, seed, arm) for seed in range(plan.seeds)]
     infos = [load_info(folder) for folder in folders]
-    per_seed = [_calibration(z, labels, info.trained["temperature"]) for z, info in zip(logits, infos, strict=True)]
+    per_seed = [_calibration(z, labels, info.trained.temperature) for z, info in zip(logits, infos, strict=True)]
     return ArmResult(
         accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan),
         accuracy_per_seed=tuple(metrics.accuracy(z, labels) for z in logits),
         **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
         agreement=float(np.mean([metrics.agreement(z, scores.logits["teacher"]) for z in logits])),
-        recipe=infos[0].trained["recipe"],
+        recipe=dict(infos[0].trained.recipe),
         crop_per_seed=tuple(info.crop_pct for info in infos),
         seconds_per_seed=tuple(read_training(folder).seconds for folder in folders),
     )

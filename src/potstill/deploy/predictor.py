@@ -46,7 +46,7 @@ class Predictor:
 
     def __init__(self, model: Classifier, folder: Path) -> None:
         self.model, self.folder, self.info = model, folder, model.info
-        self._deployable = Deployable(model, temperature=float(model.info.trained.get("temperature", 1.0))).eval()
+        self._deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Predictor:
     @property
     def threshold(self) -> float:
         """Probability below which a prediction counts as unknown."""
-        return float(self.info.trained.get("threshold", 0.0))
+        return self.info.trained.threshold
 
     def predict(self, photo: Photo) -> Prediction:
         """Classify one photo: a path, a Pillow image, or an upright (H, W, 3) uint8 RGB array.

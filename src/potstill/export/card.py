@@ -87,7 +87,7 @@ Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}
 
 ## How good it is
 
-On {facts.test_photos:,} test photos that nothing was trained or chosen on; intervals are {confidence} intervals.
+On {facts.test_photos:,} test photos that nothing was trained or chosen on, with {confidence} intervals:
 
 | | accuracy |
 |---|--:|

@@ -87,7 +87,7 @@ def _request(conversion: Conversion) -> ExportRequest:
         layers = tuple(conversion.float_layers)
         quantization = Quantization(photos=photos, percentile=conversion.percentile, float_layers=layers)
     return ExportRequest(
-        deployable=Deployable(model, temperature=float(model.info.trained.get("temperature", 1.0))).eval(),
+        deployable=Deployable(model, temperature=model.info.trained.temperature).eval(),
         path=Path(conversion.path),
         labels=model.info.classes,
         metadata=conversion.metadata,

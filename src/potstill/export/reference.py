@@ -54,7 +54,7 @@ class Reference:
     def of(cls, run: Run, name: str, folder: Path) -> "Reference":
         """Run the student of `folder` on the val and test photos."""
         model = load(folder)
-        deployable = Deployable(model, temperature=_temperature(model)).eval()
+        deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
         confidence = read_comparison(run.comparison / "comparison.json").confidence
         val, _ = _predict(deployable, PixelStore(run.images), "val")
         test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
@@ -67,14 +67,14 @@ class Reference:
         low, high = metrics.wilson_interval(right, photos, self.confidence)
         return {
             "model": info.name,
-            "seed": int(info.trained["seed"]),
-            "arm": str(info.trained["arm"]),
+            "seed": info.trained.seed,
+            "arm": info.trained.arm,
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": info.size,
             "crop": info.crop_pct,
             "classes": info.classes,
-            "temperature": _temperature(self.model),
-            "threshold": float(info.trained.get("threshold", 0.0)),
+            "temperature": self.model.info.trained.temperature,
+            "threshold": info.trained.threshold,
             "confidence": self.confidence,
             "test_photos": photos,
             "accuracy": metrics.Interval(right / photos, low, high),
@@ -93,8 +93,8 @@ class Reference:
             "size": str(info.size),
             "crop": repr(info.crop_pct),
             "input": input_rule(info.size, info.crop_pct),
-            "temperature": repr(_temperature(self.model)),
-            "threshold": repr(float(info.trained.get("threshold", 0.0))),
+            "temperature": repr(self.model.info.trained.temperature),
+            "threshold": repr(info.trained.threshold),
             "license": json.dumps(licenses(self.model), ensure_ascii=False),
         }
 
@@ -129,7 +129,3 @@ def _predict(deployable: Deployable, store: PixelStore, split: Split) -> tuple[S
             times.append(1000 * (time.perf_counter() - started))
     timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
     return SplitPredictions(store.labels(rows), np.stack(probabilities)), round(statistics.median(timed), 3)
-
-
-def _temperature(model: Classifier) -> float:
-    return float(model.info.trained.get("temperature", 1.0))

@@ -16,6 +16,7 @@ from potstill.errors import ModelError
 from potstill.models.weights import initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.files import read_json, replacing, sha256_of, write_json
+from potstill.run.trained import Trained
 
 FORMAT = 4
 """Of model.json. A reader refuses a higher number. Format 1 had no crop, which was 1; format 2 no stages, which were 0;
@@ -54,8 +55,8 @@ class ModelInfo:
     """Share of the center square's side that it is given (`potstill.data.resize.crop_side`)."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, license."""
-    trained: dict[str, Any] = field(default_factory=dict)
-    """How it was trained: role, arm, seed, epochs, settings, and the temperature and threshold fitted on val."""
+    trained: Trained = field(default_factory=Trained)
+    """How it was trained, and what was fitted on val."""
     format: int = FORMAT
 
 
@@ -247,8 +248,8 @@ def feature_widths(info: ModelInfo) -> tuple[int, int]:
     return last + 2 * sum(model._stage_widths), last
 
 
-def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
-    """Write `model.safetensors` and `model.json`. `trained` is added to what is known of its training.
+def save(model: Classifier, folder: Path, trained: Trained | None = None) -> ModelInfo:
+    """Write `model.safetensors` and `model.json`.
 
     The tensor names are timm's, so `timm.create_model(architecture, num_classes=C, checkpoint_path=…)` reads the file
     too when the head is linear.
@@ -257,7 +258,7 @@ def save(model: Classifier, folder: Path, **trained: Any) -> ModelInfo:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary)
-    info = dataclasses.replace(model.info, format=FORMAT, trained={**model.info.trained, **trained})
+    info = dataclasses.replace(model.info, format=FORMAT, trained=trained or model.info.trained)
     write_json(folder / "model.json", {**dataclasses.asdict(info), "sha256": sha256_of(folder / "model.safetensors")})
     return info
 
@@ -275,7 +276,7 @@ def load_info(folder: Path) -> ModelInfo:
     values = read_description(folder)
     values.pop("sha256", None)
     try:
-        info = ModelInfo(**values)
+        info = ModelInfo(**{**values, "trained": Trained.of(values.get("trained", {}))})
     except TypeError as error:
         raise ModelError(f"{folder}/model.json does not describe a model: {error}") from None
     return dataclasses.replace(info, classes=tuple(info.classes), mean=tuple(info.mean), std=tuple(info.std))

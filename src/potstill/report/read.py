@@ -27,6 +27,7 @@ from potstill.run.results import (
     read_comparison,
     read_training,
 )
+from potstill.run.trained import read_trained
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class RunFiles:
         """model.json of the teacher's models and of seed 0 of each student and twin."""
         folders = sorted(path.parent for path in self.run.teacher.rglob("model.json"))
         folders += [self.job_folder(s.name, 0, arm) for s in self.students for arm in ARMS]
-        return [dict(read_json(folder / "model.json")) for folder in folders]
+        return [{**read_json(folder / "model.json"), "trained": read_trained(folder)} for folder in folders]
 
 
 class Predictions:
@@ -199,7 +200,7 @@ class Predictions:
         """(S, n, C) logits and (S,) the temperatures, one per seed."""
         logits = self.logits(f"{student}/{arm}")
         folders = [self._files.job_folder(student, seed, arm) for seed in range(len(logits))]
-        temperatures = [float(read_json(folder / "model.json")["trained"]["temperature"]) for folder in folders]
+        temperatures = [read_trained(folder).temperature for folder in folders]
         return logits, np.array(temperatures, np.float32)
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from potstill import metrics
 from potstill.compute.backends import inference_model, remove_files
-from potstill.compute.inference import BATCH, plain_outputs, store_features
+from potstill.compute.inference import plain_outputs, store_features
 from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.arrays import RowWriter
@@ -137,12 +137,8 @@ class _Labeling:
         model = load(folder).to(machine.device)
         model.to(memory_format=torch.channels_last)
         trained = model.info.trained
-        precision = Precision(
-            torch.device(machine.device),
-            getattr(torch, trained["precision"]),
-            trained["runtime"],
-            trained.get("batch", BATCH),
-        )
+        dtype = getattr(torch, trained.precision)
+        precision = Precision(torch.device(machine.device), dtype, trained.runtime, trained.batch)
         backbone = inference_model(model, precision, folder, threads=machine.cores)
         heads = self._heads(model, folder)
         stored = self._stored_features(model, folder)
@@ -165,7 +161,7 @@ class _Labeling:
         """(N, P, D) features of the first views that the teacher's stage stored, where they are still the model's own;
         else P = 0."""
         path = folder / "features.npy"
-        if model.info.trained["method"] == "probe" and path.is_file():
+        if model.info.trained.method == "probe" and path.is_file():
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
             if len(stored) == len(self.photos):  # photos without labels are not in it where the teacher ignored them
                 return stored[:, 1 : 1 + self.views.shape[1]]

@@ -28,6 +28,7 @@ from potstill.models.classifier import Classifier, build, describe, normalize, s
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
+from potstill.run.trained import Trained
 from potstill.students.recipe import Job, Recipe
 from potstill.training import losses
 from potstill.training.loop import Callbacks, Schedule, Task, fit
@@ -194,9 +195,7 @@ class _Training:
         temperature = metrics.fit_temperature(val_logits, labels)
         scaled = val_logits / temperature
         np.savez(folder / "val_predictions.npz", logits=val_logits, labels=labels)
-        save(
-            self.model,
-            folder,
+        trained = Trained(
             role="student",
             arm=self.job.arm,
             seed=self.job.seed,
@@ -204,6 +203,7 @@ class _Training:
             temperature=temperature,
             threshold=float(np.quantile(metrics.softmax(scaled).max(-1), UNSURE_SHARE)),
         )
+        save(self.model, folder, trained)
         return {
             "val_accuracy": metrics.accuracy(val_logits, labels),
             "val_nll_scaled": metrics.nll(scaled, labels),

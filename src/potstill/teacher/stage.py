@@ -29,6 +29,7 @@ from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, read_json, write_json, write_text
 from potstill.run.layout import member_folders
+from potstill.run.trained import Trained
 from potstill.teacher.finetune import Photos, fine_tune
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
@@ -234,9 +235,7 @@ class _Member:
     def _save(self, trained: _Trained) -> dict[str, Any]:
         temperature = metrics.fit_temperature(trained.val_logits, self.val_labels)
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        save(
-            self.model,
-            self.folder,
+        facts = Trained(
             role="teacher",
             method=trained.method,
             temperature=temperature,
@@ -244,6 +243,7 @@ class _Member:
             runtime=trained.measured.runtime,
             batch=trained.measured.batch,
         )
+        save(self.model, self.folder, facts)
         return {
             "method": trained.method,
             "val_accuracy": trained.accuracy,

@@ -8,7 +8,7 @@ after the exporters fold the batch norms into them. Norms keep their statistics.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def distill_rounded(
     model = load(student)
     renderer = Renderer(store, soft.photos, soft.views, model.info.size)
     photos, count = soft.views.shape
-    temperature = float(model.info.trained.get("recipe", {}).get("temperature", 1.0))
+    temperature = float(model.info.trained.recipe.get("temperature", 1.0))
 
     exact = load(student)
 
@@ -89,7 +89,8 @@ def distill_rounded(
             checkpoint=out / "checkpoint.safetensors",
             callbacks=Callbacks(after_step=lambda step, _: update(step)),
         )
-    save(model, out, quantization_aware={"steps": steps, "lr": LR, "weight_steps": weight_steps})
+    facts = {"steps": steps, "lr": LR, "weight_steps": weight_steps}
+    save(model, out, replace(model.info.trained, quantization_aware=facts))
     (out / "checkpoint.safetensors").unlink()
 
 

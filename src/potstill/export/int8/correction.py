@@ -6,6 +6,7 @@ the layer's own bias) is corrected by the difference from the exact student. The
 the exporter rounds them. Nagel et al. 2019, arXiv:1906.04721, section 4.2, with measured instead of predicted means.
 """
 
+import dataclasses
 from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
@@ -35,7 +36,8 @@ def correct_biases(
         targets = _channel_means(exact, pixels)
         with rounded_weights(model, steps, but=float_layers):
             _correct(model, pixels, targets)
-    save(model, out, bias_correction={"steps": steps, "photos": len(photos)})
+    facts = {"steps": steps, "photos": len(photos)}
+    save(model, out, dataclasses.replace(model.info.trained, bias_correction=facts))
 
 
 def _channel_means(model: Classifier, pixels: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,46 @@
+"""How a stored model was trained, and what was fitted on val: "trained" in model.json, whose format covers it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from potstill.run.files import read_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What is known of a model's training. The defaults stand for a model that was not trained."""
+
+    role: str = ""
+    """"teacher" or "student"."""
+    method: str | None = None
+    """Of a teacher: "probe" or "finetune"."""
+    arm: str | None = None
+    """Of a student: "distilled" or "alone"."""
+    seed: int | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Of a student: the fields of its `Recipe`."""
+    temperature: float = 1.0
+    """Fitted on val."""
+    threshold: float = 0.0
+    """Top probability below which a prediction counts as unknown; fitted on val."""
+    precision: str = "float32"
+    """Of a teacher: the arithmetic, runtime and batch of its labeling."""
+    runtime: str = "torch"
+    batch: int = 32
+    quantization_aware: Mapping[str, Any] | None = None
+    """Of a student that was fine-tuned for int8."""
+    bias_correction: Mapping[str, Any] | None = None
+    """Of a student whose biases were corrected for int8."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Trained":
+        """From plain values; those of other versions are ignored."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def read_trained(folder: Path) -> Trained:
+    """Of the model stored in this folder. Raises PotstillError where model.json is missing or damaged."""
+    return Trained.of(read_json(folder / "model.json")["trained"])
