@@ -118,20 +118,20 @@ def distill(
     check_tracker(track)
     folder = read_folder(data, classes=config.images.classes)
     config = with_students(config, folder)
-    plan = make_plan(folder, config)
+    plan, machine = make_plan(folder, config), decide(config.machine)
     target = Run(Path(run) if run is not None else find_run(data, config), redo)
     with target.only_here():
         reporter.log_to(target.path / "log.txt")
         started = time.monotonic()
         _describe_run(target, data, config, reporter)
         with tracking(target, track, reporter):
-            _stages(plan, config, Context(target, decide(config.machine), reporter))
+            _stages(plan, Context(target, machine, reporter))
         target.write_readme()
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
 
 
-def _stages(plan: Plan, config: Config, context: Context) -> None:
+def _stages(plan: Plan, context: Context) -> None:
     """The whole job, top to bottom."""
     run = context.run
     write_json(run.path / "environment.json", environment(context.machine))
@@ -142,8 +142,7 @@ def _stages(plan: Plan, config: Config, context: Context) -> None:
     with run.timed("1_images"):
         store = collect_images(plan.images, context, resize=quick_bicubic)
     run.write_readme()
-    # By the same rules, now that it is known how many photos can be used.
-    plan = make_plan(plan.images.folder, config, train_photos=len(store.rows("train", "unlabeled")))
+    plan = plan.for_photos(len(store.rows("train", "unlabeled")))
     with run.timed("2_teacher"):
         train_teacher(plan.teacher, context)
     with run.timed("3_soft_labels"):

@@ -39,6 +39,8 @@ MIN_BATCH = 8
 class Plan:
     """What each stage will do."""
 
+    config: Config
+    """The settings that it was made from."""
     train_photos: int
     """Photos to train on, labeled or not; expected from the file names until they have been packed."""
     images: ImagesPlan
@@ -48,6 +50,10 @@ class Plan:
     comparison: ComparisonPlan
     disk: dict[str, float]
     """Bytes by what they are for."""
+
+    def for_photos(self, train_photos: int) -> "Plan":
+        """The plan by the same rules, for the number of photos that can be trained on."""
+        return make_plan(self.images.folder, self.config, train_photos=train_photos)
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -107,6 +113,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     )
     largest = max([*sizes, *(student.input_size for student in students.students)])
     plan = Plan(
+        config=config,
         train_photos=photos,
         images=ImagesPlan(folder, config.images, largest),
         teacher=TeacherPlan(config.teacher, config.views, sizes),
