@@ -1,5 +1,5 @@
 # `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones.
-# Each makes its own .venv from the package index; nothing else on the machine is touched.
+# They share one .venv, made from the package index; nothing else on the machine is touched.
 PYTHON ?= python3
 # Processes that run tests. Tests that share a file or an export stay in one process.
 WORKERS ?= 2

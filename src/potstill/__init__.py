@@ -1,4 +1,4 @@
-"""Potstill: photos in, the smallest classifier that is still right out, with proof.
+"""Turn a folder of photos into a small image classifier, and measure what distillation gained.
 
 run = potstill.distill("data", students=["mobilenetv3_small_100"])
 run.student.predict("cat.jpg")

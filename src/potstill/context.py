@@ -1,4 +1,4 @@
-"""What every stage is given beside its plan: the run folder, this machine, and where to report."""
+"""What every stage is given beside its plan: the run folder, the machine, and a reporter for progress and messages."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from potstill.run.folder import Run
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a stage works, on what, and whom it informs."""
+    """What every stage needs beside its plan."""
 
     run: Run
     machine: Machine

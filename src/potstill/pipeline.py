@@ -1,4 +1,7 @@
-"""The main job, from photos to report. Each stage reads finished folders and writes only its own."""
+"""The pipeline of `potstill distill`, from photos to report. Each stage reads finished folders and writes only its own.
+
+Stage 6, the export, is a command of its own: `potstill export`.
+"""
 
 import shlex
 import sys
@@ -94,20 +97,20 @@ def distill(
     track: str | None = None,
     reporter: Reporter | None = None,
 ) -> Result:
-    """Photos in, the smallest classifier that is still right out, with proof.
+    """Train a teacher, students and their twins on a folder of photos, and compare them on its test photos.
 
     Args:
         data: the photo folder, see `potstill.images.folder.read_folder`.
         students, teacher, classes, seeds: short for settings of these names.
         config: all settings; the defaults when None.
         settings: single settings by dotted name, such as `{"student.lr": 1e-3}`; they win over `config`.
-        run: the run folder; a fitting unfinished or finished one under `runs/`, or a new one, when None.
-        quick: minutes instead of hours, to see that everything works; the numbers mean nothing.
-        redo: make stages again that were made from other settings or photos.
-        track: a tracker to log the trainings to, too, such as "tensorboard" (`monitoring.trackers.tracker_names`).
-        reporter: where to print.
+        run: the run folder. When None, the newest one under `runs/` with the same data and settings, or a new one.
+        quick: a trial run of minutes, to see that everything works; its numbers mean nothing.
+        redo: redo stages that were made from other settings or photos.
+        track: the name of a tracker that also gets the metrics, such as "tensorboard".
+        reporter: where progress is printed.
     Raises:
-        PotstillError: what a user can fix, before any long work where possible.
+        PotstillError: something that a user can fix; where possible before any long work.
     """
     short = {"student.models": students, "images.classes": classes, "seeds": seeds}
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
@@ -132,7 +135,7 @@ def distill(
 
 
 def _stages(plan: Plan, context: Context) -> None:
-    """The whole job, top to bottom."""
+    """All stages of the pipeline, in order."""
     run = context.run
     write_json(run.path / "environment.json", environment(context.machine))
     if not run.stage("1_images").is_done:

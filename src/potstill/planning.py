@@ -32,7 +32,7 @@ VIEWS_SEEN = 60_000
 MAX_STORED_VIEWS = 24
 
 MIN_BATCH = 8
-"""With few photos a batch has an eighth of them, but no fewer than this: short epochs would be too few steps."""
+"""A batch has at most an eighth of the training photos, but no fewer than this: small sets would have too few steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Plan:
         return make_plan(self.images.folder, self.config, train_photos=train_photos)
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """The plan as lines to print."""
         config = self.teacher.config
         teachers = ", ".join(
             f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
@@ -216,9 +216,9 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
 
 
 def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:
-    """Photos per step: as set, or 64, and 16 from scratch: there a thousand steps are too few to learn from.
+    """Photos per step: as set, or 64, or 16 from scratch, where batches of 64 would leave too few steps to learn from.
 
-    "dist" correlates over the batch, and so keeps a large one.
+    "dist" compares photos within a batch, so it keeps 64.
     """
     size = config.student.batch_size
     if size == "auto":

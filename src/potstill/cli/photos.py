@@ -130,7 +130,7 @@ def check(
     min_side: int = 32,
     near_bits: int = 6,
 ) -> int:
-    """Find broken photos, duplicates and test photos that are also in train, and move them to quarantine.
+    """Find broken photos, duplicates, and training photos that are also in test, and move them to quarantine.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Commands about runs: distill, demo, predict, models."""
+"""Commands about runs: distill, curve, demo, predict, report, compare, serve, models."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def distill(
     track
         Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
     dry_run
-        Print the estimated time and disk space, and stop.
+        Print the plan of the run, its estimated time and its disk space, and stop.
     """
     from potstill import pipeline
     from potstill.students.budget import UNITS, parse_amount
@@ -129,7 +129,7 @@ def demo(*, quick: bool = False) -> None:
     Parameters
     ----------
     quick
-        A shorter run of about two minutes. Its numbers mean little.
+        A shorter run of about two minutes. Its numbers mean nothing.
     """
     from potstill.tools.demo import beside_published, run_demo
 

@@ -1,4 +1,4 @@
-"""Stage 5: the test photos. They are read here for the first time, for teacher, students and twins alike.
+"""Stage 5: the test photos. No model has seen them before: teacher, students and twins are scored on them here.
 
 comparison.json     every number, with its interval
 predictions.npz     labels (n,), rows (n,), teacher (n, C), NAME/distilled and NAME/alone (S, n, C): logits

@@ -76,7 +76,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewsConfig:
-    """The augmented views of each photo (crop, flip, color, mixup) that the teacher labels and the student learns
+    """The augmented views of each photo (crop, flip, color, mix-up) that the teacher labels and the student learns
     from."""
 
     count: Annotated[int | Auto, Range(1)] = "auto"
@@ -92,7 +92,7 @@ class ViewsConfig:
     """Strength of the color jitter: factors for brightness, contrast and saturation are drawn from 1 ± this value. 0:
     no color jitter."""
     mix: Annotated[float, Range(0, 1)] = 0.5
-    """Share of views that are blended with another photo (mixup). The teacher labels the blended image."""
+    """Share of views that are blended with another photo (mix-up). The teacher labels the blended image."""
     ops: Annotated[float, Range(0, 1)] = 0.0
     """Share of views that get two additional strong augmentations, chosen from rotation, shear, gamma, blur and tint
     (after RandAugment). The teacher labels the augmented image."""
@@ -191,8 +191,8 @@ class StudentConfig:
     averaging."""
     method: str = "kl"
     """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
-    centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022). "dkd": decoupled distillation (Zhao 2022),
-    for 5 or more classes."""
+    centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022), for 3 or more classes. "dkd": decoupled
+    distillation (Zhao 2022), for 5 or more classes."""
     temperature: Annotated[float | Auto, Range(0, open_low=True)] = "auto"
     """Softmax temperature of "kl" and "dkd". 1: no softening. "auto": 1, 2 or 4; the more confident the teacher is on
     the training photos, the higher."""
@@ -286,7 +286,7 @@ class MachineConfig:
     """Batch size for labeling with the teacher. "auto": 32, or 16 or 64 if that is at least 10 % faster. It affects
     only the speed."""
     jobs: Annotated[int | Auto, Range(1)] = "auto"
-    """Number of students trained in parallel. "auto": one per core on a CPU, 1 on a GPU."""
+    """Number of trainings that run at the same time. "auto": one per core on a CPU, 1 on a GPU."""
     threads: Annotated[int | Auto, Range(1)] = "auto"
     """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
     changes results only by rounding."""

@@ -1,7 +1,7 @@
 """A trained model as it is deployed: one uint8 RGB photo of any size in, class probabilities out.
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
-center square (or as much of its middle as `crop` says), antialiased bilinear resize to the input size, rounded to
+center square (or as much of its middle as `crop_pct` says), antialiased bilinear resize to the input size, rounded to
 whole gray levels (`potstill.data.resize`), normalized, softmax of the logits divided by the temperature that was fitted
 on val.
 """

@@ -2,7 +2,7 @@
 
 `stage` goes through the formats, `files` converts and scores, `formats` has one module per format, `int8` the
 candidates for int8 files, `web` the page that runs in the browser; `results` and `manifest` are what others read.
-Imports `deploy` and what inference stands on. A new format goes to `formats`.
+Imports the foundation and `deploy`. A new format goes to `formats`.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
 """Stage 7: the page to read. Everything is read from the run folder and nothing is measured here.
 
-Imports `run`, `data`, `monitoring` and metrics, and no stage.
+Imports `errors`, `run`, `data`, `monitoring`, `metrics`, and of the export what reads its results.
 """

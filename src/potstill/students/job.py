@@ -83,7 +83,7 @@ class _Val:
     pixels: np.ndarray
     """(n, S, S, 3) uint8, at the first of `crops`."""
     crops: tuple[float, ...]
-    """Candidates of `crop`."""
+    """Candidates of `crop_pct`."""
 
     @classmethod
     def of(cls, store: PixelStore, crops: tuple[float, ...], size: int) -> "_Val":

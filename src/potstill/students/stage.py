@@ -1,7 +1,8 @@
 """Stage 4: every student distilled, and its twin alone, once per seed.
 
-A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, photos, views,
-order, steps, optimizer and averaging, and learns from the given labels only; its label smoothing and learning rate are
+A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, number of
+steps, optimizer and averaging, and the same photos and views in the same order as far as they have labels, the only
+targets that it learns from; its label smoothing and learning rate are
 chosen on val, by short pilots, and so is the student's learning rate.
 
 Each training is one job in a folder of its own (`potstill.students.runner`).

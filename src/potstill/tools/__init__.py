@@ -1,4 +1,4 @@
-"""Commands beside the main job: `doctor`, `demo`, and learning curves.
+"""Commands beside the pipeline: `doctor`, `demo`, and learning curves.
 
-Imports anything but the command line.
+Imports `pipeline`, `get` and the foundation.
 """
