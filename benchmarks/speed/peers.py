@@ -114,7 +114,7 @@ def train(folder: Path, dtype: str) -> float:
     from potstill.run.folder import Run
     from potstill.students import job as student_job
     from potstill.students.recipe import Job, Recipe
-    from potstill.training.loop import Schedule, Task, fit
+    from potstill.training.loop import Callbacks, Schedule, Task, fit
 
     torch.set_num_threads(1)
     run = Run(folder)
@@ -144,7 +144,7 @@ def train(folder: Path, dtype: str) -> float:
             Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",
-            after_step=lambda step, loss: times.append(time.perf_counter()),
+            callbacks=Callbacks(after_step=lambda step, loss: times.append(time.perf_counter())),
         )
     return (STEPS - WARMUP) * BATCH / (times[-1] - times[WARMUP - 1])
 

@@ -28,7 +28,7 @@ from PIL import Image
 from synthetic import synthetic_run
 from torch import nn
 
-from potstill.compute.backends import inference_model, measure_inference
+from potstill.compute.backends import inference_model, measure_inference, title_of
 from potstill.compute.device import decide, environment
 from potstill.compute.inference import BATCH, outputs, store_features
 from potstill.compute.precision import Precision
@@ -218,10 +218,14 @@ def labeling_rows(photos: Path, name: str, size: int) -> list[Row]:
         quick = bare(backbone, precision, times)
         return [
             in_turn(
-                f"teacher labeling / bare inference: {what}, {precision.title}", "views per s", "≥ 0.95", label, quick
+                f"teacher labeling / bare inference: {what}, {title_of(precision)}",
+                "views per s",
+                "≥ 0.95",
+                label,
+                quick,
             ),
             in_turn(
-                f"{precision.title}, norms folded / float32 as trained, inference: {what}",
+                f"{title_of(precision)}, norms folded / float32 as trained, inference: {what}",
                 "views per s",
                 "",
                 bare(backbone, precision, 3),

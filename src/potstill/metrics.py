@@ -129,10 +129,6 @@ class Interval:
     high: float
 
     @property
-    def contains_zero(self) -> bool:
-        return self.low <= 0 <= self.high
-
-    @property
     def points(self) -> str:
         """A difference of shares in words: `+1.0 points (-0.5 to +2.5)`."""
         return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"

@@ -145,7 +145,10 @@ def _stages(plan: Plan, context: Context) -> None:
     with run.timed("1_images"):
         store = collect_images(plan.images, context, resize=quick_bicubic)
     run.write_readme()
-    plan = plan.for_photos(len(store.rows("train", "unlabeled")))
+    packed = plan.for_photos(len(store.rows("train", "unlabeled")))
+    for line in packed.changes(plan):
+        context.reporter.info(f"Now that the photos are packed: {line}")
+    plan = packed
     with run.timed("2_teacher"):
         train_teacher(plan.teacher, context)
     with run.timed("3_soft_labels"):

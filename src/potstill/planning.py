@@ -5,6 +5,7 @@
 (arithmetic, threads, compilation) are left to the stages and stored in `precision.json`.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +56,11 @@ class Plan:
         """The plan by the same rules, for the number of photos that can be trained on."""
         return make_plan(self.images.folder, self.config, train_photos=train_photos)
 
+    def changes(self, before: "Plan") -> list[str]:
+        """The lines of soft labels and students that differ from those of another plan."""
+        known = before.lines()
+        return [line for line in self.lines()[2:] if line not in known]
+
     def lines(self) -> list[str]:
         """The plan as lines to print."""
         config = self.teacher.config
@@ -70,10 +76,10 @@ class Plan:
         for student in self.students.students:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
+            pilots = f"{student.num_pilots} pilots, then " if student.num_pilots else ""
             lines.append(
                 f"Student: {student.model} at {student.input_size} px, {start}, {recipe.epochs} epochs in batches of "
-                f"{recipe.batch_size}, {student.num_pilots} pilots, then {_times(self.students.seeds)} distilled and "
-                "alone"
+                f"{recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
             )
         return lines
 
@@ -85,7 +91,7 @@ def _teacher_training(plan: TeacherPlan) -> str:
         "auto": "linear probe or fine-tuned",
     }
     folds = plan.config.folds
-    return ways[plan.config.train] + (f", {folds} folds" if folds > 1 else "")
+    return ways[plan.config.train] + (f", {folds} folds" if folds > 1 and plan.config.train != "finetune" else "")
 
 
 def _times(seeds: int) -> str:
@@ -135,10 +141,12 @@ def with_students(config: Config, folder: Folder) -> Config:
 
 def expected_train_photos(folder: Folder, config: Config) -> int:
     """Photos to train on, labeled or not, as far as file names tell."""
-    files = folder.files
-    test_share = config.images.test_share if folder.flat else sum(f.split == "test" for f in files) / len(files)
-    has_val = any(file.split == "val" for file in files)
-    return int(len(files) * (1 - test_share) * (1 if has_val else 1 - config.images.val_share))
+    images, by_split = config.images, Counter(file.split for file in folder.files)
+    learning = by_split[None] * (1 - images.test_share) + by_split["train"]
+    labeled = learning if by_split["val"] else learning * (1 - images.val_share)
+    if images.per_class and images.rest == "out":
+        labeled = min(labeled, images.per_class * len(folder.classes))
+    return int(labeled + by_split["unlabeled"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from potstill import pipeline
 from potstill.cli import run
 from potstill.errors import DataError, ModelError, PotstillError
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import STAGES
+from potstill.run.folder import STAGES, Run
 
 FILES = (
     *("README.md", "run.json", "config.toml", "environment.json", "log.txt"),
@@ -162,6 +162,16 @@ def test_dry_run_says_time_and_disk_and_makes_nothing(
     assert " GB of disk (" in disk
     assert all(part in disk for part in ("photos", "soft labels", "rendered views"))
     assert list(in_folder.iterdir()) == []
+
+
+def test_a_comparison_that_was_deleted_is_made_again_from_its_predictions(
+    photos: Path, tiny_run: "potstill.Result", run_copy: Run
+) -> None:
+    path = run_copy.comparison / "comparison.json"
+    path.unlink()
+    result = potstill.distill(photos, settings=TINY, run=run_copy.path, reporter=Reporter(quiet=True))
+    assert path.is_file()
+    assert result.verdicts() == tiny_run.verdicts()
 
 
 def test_the_command_line_prints_table_verdict_and_plain_lines(

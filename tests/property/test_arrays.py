@@ -48,15 +48,6 @@ def test_interrupted_at_any_byte_it_goes_on_after_the_last_whole_row(
     path.unlink()
 
 
-def test_keep_forgets_the_rest(tmp_path: Path) -> None:
-    writer = RowWriter(tmp_path / "a.npy", (4, 2), np.float32)
-    writer.write(np.ones((3, 2)))
-    writer.keep(1)
-    writer.write(np.full((3, 2), 2.0))
-    writer.close()
-    assert np.load(tmp_path / "a.npy").tolist() == [[1, 1], [2, 2], [2, 2], [2, 2]]
-
-
 def test_closing_too_early_is_a_bug(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "a.npy", (4, 2), np.float32)
     with pytest.raises(AssertionError):

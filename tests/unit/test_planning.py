@@ -28,6 +28,25 @@ def test_train_photos_are_those_that_are_neither_test_nor_val() -> None:
     assert expected_train_photos(folder_of(flat=True), config_of(**{"images.test_share": 0.5})) == 51
 
 
+def test_val_folders_and_left_out_photos_are_not_trained_on_and_unlabeled_ones_are() -> None:
+    folder = folder_of()
+    val = tuple(PhotoFile(Path(f"v{n}.jpg"), "val", n % 3) for n in range(60))
+    unlabeled = tuple(PhotoFile(Path(f"u{n}.jpg"), "unlabeled", -1) for n in range(7))
+    more = Folder(folder.root, folder.classes, folder.files + val + unlabeled, flat=False)
+    assert expected_train_photos(more, config_of()) == 107, "all of train where there is a val folder"
+    few = {"images.per_class": 5}
+    assert expected_train_photos(folder, config_of(**few)) == 85, "the others are labeled by the teacher"
+    assert expected_train_photos(folder, config_of(**few, **{"images.rest": "out"})) == 15
+
+
+def test_what_changes_once_the_photos_are_packed_is_told() -> None:
+    plan = make_plan(folder_of(train=10_000), config_of())
+    assert plan.for_photos(plan.train_photos).changes(plan) == []
+    soft_labels, student = plan.for_photos(1200).changes(plan)
+    assert soft_labels == "Soft labels: 24 views of each photo"
+    assert "50 epochs" in student
+
+
 def test_every_stage_gets_what_was_decided() -> None:
     plan = make_plan(folder_of(), config_of(**{"teacher.size": 64, "student.models": ["mobilenetv1_025@96"]}))
     (student,) = plan.students.students

@@ -19,13 +19,19 @@ def test_a_comparison_is_read_as_it_was_written(tiny_run: "potstill.Result", tmp
     assert path.read_bytes() == (tiny_run.run.comparison / "comparison.json").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "age"), [(FORMAT - 1, "an older"), (FORMAT + 1, "a newer")])
-def test_another_format_is_refused_in_one_sentence(number: int, age: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1, "1"])
+def test_another_format_is_refused_in_one_sentence(number: object, tmp_path: Path) -> None:
     path = tmp_path / "comparison.json"
     path.write_bytes(STORED[0].read_bytes())
     edit(path, lambda values: values.update(format=number))
-    with pytest.raises(DataError, match=rf"written by {age} version of Potstill \(format {number}, this version reads"):
+    with pytest.raises(DataError, match=rf"another version of Potstill \(format {number}, this version reads"):
         read_comparison(path)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text("[1]")
+    with pytest.raises(DataError, match="or is damaged"):
+        read_comparison(tmp_path / "comparison.json")
 
 
 @pytest.mark.parametrize("key", ["teacher", "seeds"])

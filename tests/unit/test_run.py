@@ -124,8 +124,8 @@ def test_the_readme_says_what_is_missing_and_what_to_type(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "1_images/done.json").read_text())["inputs"] == {}
 
 
-@pytest.mark.parametrize("content", [None, {"format": 1}, {"format": 99}])
-def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: dict[str, int] | None) -> None:
+@pytest.mark.parametrize("content", [None, {"format": 1}, {"format": 99}, {"format": "x"}, []])
+def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: object) -> None:
     write_text(tmp_path / "config.toml", "seeds = 1\n")
     if content is not None:
         write_json(tmp_path / "run.json", content)

@@ -60,7 +60,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     names, stage = student_names(run), run.stage("5_comparison")
     inputs = _inputs(run, plan, names)
     logits = _known_logits(run, inputs)
-    if stage.is_done and read_json(run.comparison / "done.json")["inputs"] != inputs:
+    if stage.is_done and (stage.facts()["inputs"] != inputs or not (run.comparison / "comparison.json").is_file()):
         (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return

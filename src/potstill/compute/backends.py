@@ -113,6 +113,12 @@ def _with_batch(model: Classifier, folder: Path, machine: Machine, measured: Mea
     return replace(measured, batch=best, batch_photos_per_second=rounded)
 
 
+def title_of(precision: Precision) -> str:
+    """Arithmetic and runtime for people: `float32 in ONNX Runtime`."""
+    backend = BACKENDS.get(precision.runtime)
+    return f"{precision.name} in {backend.title}" if backend else precision.name
+
+
 def install_hint(machine: Machine, seconds: float) -> str:
     """What to install to make labeling faster here, when it takes so many seconds; empty when nothing would."""
     if machine.requested.runtime != "auto" or seconds < MIN_SECONDS:

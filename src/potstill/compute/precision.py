@@ -28,11 +28,6 @@ class Precision:
         """The arithmetic as settings and files call it: "float32" or "bfloat16"."""
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def title(self) -> str:
-        """For people."""
-        return self.name if self.runtime == "torch" else f"{self.name} in {self.runtime}"
-
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Matrix products and convolutions in `dtype`; weights stay float32."""

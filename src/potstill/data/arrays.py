@@ -29,12 +29,6 @@ class RowWriter:
         self._file.truncate(self.done * self._row_bytes)
         self._file.seek(self.done * self._row_bytes)
 
-    def keep(self, rows: int) -> None:
-        """Forget all but the first `rows` rows, to stay in step with another writer."""
-        self.done = min(self.done, rows)
-        self._file.truncate(self.done * self._row_bytes)
-        self._file.seek(self.done * self._row_bytes)
-
     def write(self, rows: np.ndarray) -> None:
         """Append (n, …) rows."""
         assert rows.shape[1:] == self.shape[1:], (rows.shape, self.shape)

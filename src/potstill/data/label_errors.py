@@ -66,7 +66,7 @@ def suspects(run: Path, labels: Mapping[str, str]) -> list[Suspect]:
     Raises:
         DataError: the run has no out-of-fold outputs, they are damaged, or its photos or classes are others.
     """
-    hashes, classes, probabilities = _out_of_fold(Run(Path(run)))
+    hashes, classes, probabilities = _out_of_fold(Run.open(run))
     rows = [i for i, sha in enumerate(hashes) if labels.get(sha) in classes]
     if not rows:
         raise DataError(f"{run} was trained on other photos or classes than this folder holds.")

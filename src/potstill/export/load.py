@@ -10,7 +10,7 @@ from potstill.data.resize import fit
 from potstill.deploy.predictor import Photo, Prediction, to_pixels
 from potstill.errors import ExportError
 from potstill.export.formats.base import Format, Runner
-from potstill.export.formats.registry import FORMATS, format_of
+from potstill.export.formats.registry import format_of
 from potstill.export.manifest import MANIFEST, Manifest, read_manifest
 from potstill.run.files import sha256_of
 
@@ -106,8 +106,3 @@ def load_exported(path: Path | str) -> ExportedPredictor:
     if labels != manifest.labels:
         raise ExportError(f"{path} has the labels {labels} inside, {MANIFEST} says {manifest.labels}.")
     return ExportedPredictor(path, manifest, format, run)
-
-
-def is_exported(path: Path) -> bool:
-    """Whether the path looks like an exported file."""
-    return path.suffix in {format.suffix for format in FORMATS.values()}

@@ -14,7 +14,7 @@ import numpy as np
 from potstill import metrics
 from potstill.data.label_errors import Suspect, suspects
 from potstill.data.pixels import PixelStore
-from potstill.errors import DataError
+from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
@@ -68,8 +68,12 @@ class RunFiles:
 
     @cached_property
     def exported(self) -> list[tuple[str, FileResult]]:
-        """The exported files, each with the name of its student; none when nothing was exported yet."""
-        results = read_results(self.run)
+        """The exported files, each with the name of its student; none when nothing was exported, or by another
+        version."""
+        try:
+            results = read_results(self.run)
+        except ExportError:  # a report does not stop a run that is finished; `potstill export` says what to do
+            return []
         students = results.students if results else {}
         return [(name, file) for name, student in students.items() for file in student.files]
 
@@ -124,11 +128,6 @@ class RunFiles:
     @cached_property
     def store(self) -> PixelStore:
         return PixelStore(self.run.images)
-
-    @cached_property
-    def soft_label_facts(self) -> dict[str, Any]:
-        """What stage 3 found out about the teacher on train and val."""
-        return dict(read_json(self.run.soft_labels / "meta.json"))
 
     @cached_property
     def attribution(self) -> list[dict[str, str]]:

@@ -60,9 +60,11 @@ class Run:
 
     @property
     def format(self) -> int:
-        """The format that its files are written in."""
+        """The format that its files are written in; 0 where run.json does not tell."""
         path = self.path / "run.json"
-        return int(read_json(path).get("format", 1)) if path.is_file() else 1
+        values = read_json(path) if path.is_file() else {"format": 1}
+        found = values.get("format") if isinstance(values, dict) else None
+        return found if isinstance(found, int) else 0
 
     def require_format(self) -> None:
         """Raise StaleError for a run folder that another version of Potstill made."""

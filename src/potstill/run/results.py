@@ -185,12 +185,11 @@ def read_comparison(path: Path) -> Comparison:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
     values = read_json(path)
-    found = values.pop("format", 0)
+    found = values.pop("format", 0) if isinstance(values, dict) else None
     if found != FORMAT:
-        age = "an older" if found < FORMAT else "a newer"
         raise DataError(
-            f"{path} was written by {age} version of Potstill (format {found}, this version reads {FORMAT}). "
-            "Delete its folder and run `potstill distill` again; the trained models are kept."
+            f"{path} was written by another version of Potstill (format {found}, this version reads {FORMAT}), or is "
+            "damaged. Delete its folder and run `potstill distill` again; the trained models are kept."
         )
     return _read(Comparison, values, path)
 
@@ -210,7 +209,9 @@ def _read(kind: type[T], values: Any, path: Path) -> T:
     try:
         return typing.cast(T, _typed(kind, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). Delete it and run again.") from None
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Delete its folder and run again."
+        ) from None
 
 
 def _typed(kind: Any, value: Any) -> Any:

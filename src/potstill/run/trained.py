@@ -43,4 +43,4 @@ class Trained:
 
 def read_trained(folder: Path) -> Trained:
     """Of the model stored in this folder. Raises PotstillError where model.json is missing or damaged."""
-    return Trained.of(read_json(folder / "model.json")["trained"])
+    return Trained.of(read_json(folder / "model.json").get("trained", {}))

@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 from potstill import metrics
-from potstill.compute.backends import fall_back_to_float32, inference_model, install_hint, measure_inference
+from potstill.compute.backends import (
+    fall_back_to_float32,
+    inference_model,
+    install_hint,
+    measure_inference,
+    title_of,
+)
 from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
 from potstill.compute.inference import plain_outputs, store_features
 from potstill.compute.measured import Measured
@@ -142,7 +148,7 @@ class _Member:
         """How this model is run here, by timing."""
         num_views = len(self.photos) * self.plan.stored_views
         measured = measure_inference(self.model, self.folder, self.context.machine, num_views=num_views)
-        title = measured.precision(self.context.machine.device).title
+        title = title_of(measured.precision(self.context.machine.device))
         self._report(
             f"{self.model.info.size} px, weights from {self.model.info.weights['source']}, {title}, "
             f"about {measured.speed:.0f} photos/s"

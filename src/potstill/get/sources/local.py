@@ -79,15 +79,19 @@ def _text_files(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob("*.txt"))
 
 
+_PREFIX = "bring"
+"""In keys and groups, by which photos keep their split: folders that earlier versions filled have it."""
+
+
 def _folder_candidates(folder: Path) -> Iterator[Candidate]:
     found = [(split, label, path) for split, label, path in list_photos(folder) if path is not None and label]
     named = [(plain_name(path.relative_to(folder)), split, label, path) for split, label, path in found]
     named.sort(key=lambda item: unit_hash(item[0], seed=0, purpose="order"))
     for name, split, label, path in named:
         yield Candidate(
-            key=f"local-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
+            key=f"{_PREFIX}-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
             label=label,
-            group=f"local:{name}",
+            group=f"{_PREFIX}:{name}",
             read=path.read_bytes,
             split=("test" if split == "val" else split) if split in LABELED else "",
             title=plain_name(path.name),
