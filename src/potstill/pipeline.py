@@ -29,7 +29,7 @@ from potstill.planning import Plan, make_plan, with_students
 from potstill.report.stage import write_report
 from potstill.run.files import check_space, write_json, write_text
 from potstill.run.folder import FORMAT, Run, new_run_name
-from potstill.run.layout import student_names
+from potstill.run.layout import comparison_path, student_names
 from potstill.run.results import Comparison, read_comparison
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.stage import train_students
@@ -60,7 +60,7 @@ class Result:
     @cached_property
     def comparison(self) -> Comparison:
         """What was measured on the test photos."""
-        return read_comparison(self.run.comparison / "comparison.json")
+        return read_comparison(comparison_path(self.run))
 
     @property
     def students(self) -> list[str]:

@@ -24,7 +24,7 @@ from potstill.models.classifier import Classifier, load, load_info, read_descrip
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, member_folders, model_folder, student_names
+from potstill.run.layout import ARMS, comparison_path, member_folders, model_folder, student_names
 from potstill.run.results import (
     ArmResult,
     Chosen,
@@ -60,7 +60,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     names, stage = student_names(run), run.stage("5_comparison")
     inputs = _inputs(run, plan, names)
     logits = _known_logits(run, inputs)
-    if stage.is_done and (stage.facts()["inputs"] != inputs or not (run.comparison / "comparison.json").is_file()):
+    if stage.is_done and (stage.facts()["inputs"] != inputs or not comparison_path(run).is_file()):
         (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
@@ -78,7 +78,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds),
         environment=Environment(**environment(context.machine)),
     )
-    write_comparison(run.comparison / "comparison.json", comparison)
+    write_comparison(comparison_path(run), comparison)
     stage.finish()
 
 

@@ -14,7 +14,7 @@ from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
 from potstill.models.classifier import Classifier, load
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, student_names
+from potstill.run.layout import ARMS, comparison_path, student_names
 from potstill.run.results import read_comparison, read_training
 
 Photo = str | Path | Image.Image | np.ndarray
@@ -104,7 +104,7 @@ def load_predictor(
 
 def chosen_student(run: Run) -> str:
     """The student that the comparison chose on val; the first one before there is a comparison."""
-    path = run.comparison / "comparison.json"
+    path = comparison_path(run)
     return read_comparison(path).chosen.name if path.is_file() else student_names(run)[0]
 
 

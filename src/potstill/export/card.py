@@ -11,15 +11,16 @@ from potstill.export.results import ExportedStudent, exported_student, formats_t
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
+from potstill.run.layout import comparison_path, model_folder
 from potstill.run.results import Comparison, StudentResult, read_comparison
 
 
 def write_card(run: Run, student: str) -> None:
     """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
     facts = exported_student(run, student)
-    comparison = read_comparison(run.comparison / "comparison.json")
+    comparison = read_comparison(comparison_path(run))
     numbers = comparison.student(student)
-    info = read_json(run.students / student / f"seed-{facts.seed}" / facts.arm / "model.json")
+    info = read_json(model_folder(run, student, facts.seed, facts.arm) / "model.json")
     parts = [_front_matter(student, facts, info), _text(student, facts, comparison, numbers, info)]
     write_text(run.export / student / "README.md", "\n".join(parts))
 

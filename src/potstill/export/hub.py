@@ -14,6 +14,7 @@ from potstill.export.manifest import MANIFEST, read_manifest
 from potstill.export.results import exported_student, read_results
 from potstill.run.files import read_json, sha256_of, write_json
 from potstill.run.folder import Run
+from potstill.run.layout import model_folder
 
 
 def write_timm(run: Run, student: str, folder: Path) -> None:
@@ -24,7 +25,7 @@ def write_timm(run: Run, student: str, folder: Path) -> None:
             names of tensors, and Potstill's `model.json` are there.
     """
     facts = exported_student(run, student)
-    source = run.students / student / f"seed-{facts.seed}" / facts.arm
+    source = model_folder(run, student, facts.seed, facts.arm)
     info = read_json(source / "model.json")
     folder.mkdir(parents=True, exist_ok=True)
     save_file(load_file(source / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})

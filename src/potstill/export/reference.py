@@ -20,6 +20,7 @@ from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.models.classifier import Classifier, load
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.run.layout import comparison_path
 from potstill.run.results import read_comparison
 
 
@@ -55,7 +56,7 @@ class Reference:
         """Run the student of `folder` on the val and test photos."""
         model = load(folder)
         deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
-        confidence = read_comparison(run.comparison / "comparison.json").confidence
+        confidence = read_comparison(comparison_path(run)).confidence
         val, _ = _predict(deployable, PixelStore(run.images), "val")
         test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
         return cls(run, name, folder, model, confidence, val, test, milliseconds)

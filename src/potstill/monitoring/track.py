@@ -16,7 +16,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.monitoring.trackers import Tracker, find_tracker
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS
+from potstill.run.layout import ARMS, comparison_path
 from potstill.run.results import read_comparison
 
 POLL_SECONDS = 1.0
@@ -109,7 +109,7 @@ class Follower:
         return bool(last != before)
 
     def _log_comparison(self, tracker: Tracker) -> None:
-        path = self._run.comparison / "comparison.json"
+        path = comparison_path(self._run)
         if not (self._run.comparison / "done.json").is_file() or self._state["seen"].get("comparison"):
             return
         comparison = read_comparison(path)

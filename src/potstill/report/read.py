@@ -18,7 +18,7 @@ from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
-from potstill.run.layout import ARMS
+from potstill.run.layout import ARMS, comparison_path, model_folder
 from potstill.run.results import (
     Comparison,
     Environment,
@@ -38,7 +38,7 @@ class RunFiles:
 
     @cached_property
     def comparison(self) -> Comparison:
-        return read_comparison(self.run.comparison / "comparison.json")
+        return read_comparison(comparison_path(self.run))
 
     @property
     def classes(self) -> list[str]:
@@ -150,7 +150,7 @@ class RunFiles:
 
     def job_folder(self, student: str, seed: int, arm: str) -> Path:
         """Where a trained student or twin is stored."""
-        return self.run.students / student / f"seed-{seed}" / arm
+        return model_folder(self.run, student, seed, arm)
 
     def training(self, student: str, seed: int, arm: str) -> TrainingFacts:
         """The facts of a finished training."""

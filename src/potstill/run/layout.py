@@ -28,3 +28,8 @@ def views_path(run: Run, size: int) -> Path:
 def student_names(run: Run) -> list[str]:
     """The finished students of a run, in the order of its settings."""
     return list(run.stage("4_students").facts()["inputs"]["students"])
+
+
+def comparison_path(run: Run) -> Path:
+    """Where the numbers of the comparison are stored."""
+    return run.comparison / "comparison.json"

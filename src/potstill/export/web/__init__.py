@@ -21,6 +21,7 @@ from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import write_bytes, write_json, write_text
 from potstill.run.folder import Run
+from potstill.run.layout import comparison_path
 from potstill.run.results import read_comparison
 
 PAGE = Path(__file__).parent / "page"
@@ -61,7 +62,7 @@ def export_web(
 
 def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
     """What the page says about the student: the content of model.json."""
-    comparison = read_comparison(run.comparison / "comparison.json")
+    comparison = read_comparison(comparison_path(run))
     attribution = run.images / "ATTRIBUTION.txt"
     return {
         "name": name,
