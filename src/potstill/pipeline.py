@@ -120,8 +120,9 @@ def distill(
     reporter = reporter or Reporter()
     check_tracker(track)
     folder = read_folder(data, classes=config.images.classes)
+    machine = decide(config.machine)
     config = with_students(config, folder)
-    plan, machine = make_plan(folder, config), decide(config.machine)
+    plan = make_plan(folder, config)
     target = Run(Path(run) if run is not None else find_run(data, config), redo)
     with target.only_here():
         reporter.log_to(target.path / "log.txt")
@@ -163,8 +164,9 @@ def _stages(plan: Plan, context: Context) -> None:
 def dry_run(data: Path, config: Config) -> list[str]:
     """What the run would do and take, without starting it: the lines of its plan and its estimate."""
     folder = read_folder(data, classes=config.images.classes)
+    machine = decide(config.machine)
     plan = make_plan(folder, with_students(config, folder))
-    return [*plan.lines(), *estimate(plan, decide(config.machine)).lines()]
+    return [*plan.lines(), *estimate(plan, machine).lines()]
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:

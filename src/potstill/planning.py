@@ -109,9 +109,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
         ModelError: no such model.
     """
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
-    check_method(config.student.method, len(folder.classes))
-    size = None if config.teacher.size == "auto" else config.teacher.size
-    sizes = tuple(describe(name, (), size=size).size for name in config.teacher.model)
+    sizes = _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
         seeds=config.seeds,
@@ -135,8 +133,16 @@ def with_students(config: Config, folder: Folder) -> Config:
     """The config with its students named: as given, by the budget, or the default one."""
     if config.student.models:
         return config
+    _checked_teacher_sizes(config, folder)  # a typo is reported before candidates are timed
     names = candidates(config, len(folder.classes)) if is_set(config.budget) else (DEFAULT_STUDENT,)
     return from_mapping({"student.models": names}, base=config)
+
+
+def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
+    """Input sides of the teacher's models. Raises for what names alone can show to be wrong, as `make_plan` does."""
+    check_method(config.student.method, len(folder.classes))
+    size = None if config.teacher.size == "auto" else config.teacher.size
+    return tuple(describe(name, (), size=size).size for name in config.teacher.model)
 
 
 def expected_train_photos(folder: Folder, config: Config) -> int:

@@ -104,6 +104,13 @@ def test_unknown_models_are_refused() -> None:
         make_plan(folder_of(), config_of(**{"student.models": ["mobilenet_v9"]}))
 
 
+def test_a_wrong_teacher_is_reported_before_candidates_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.planning.candidates", lambda *_: pytest.fail("a candidate was timed"))
+    config = from_mapping({"teacher.model": ["resnet_18"], "budget.max_milliseconds": 5.0})
+    with pytest.raises(ModelError, match="There is no model 'resnet_18'"):
+        with_students(config, folder_of())
+
+
 def test_without_students_there_is_the_default_one() -> None:
     config = with_students(from_mapping({"teacher.model": ["resnet18"]}), folder_of())
     assert config.student.models == ("mobilenetv3_small_100",)
