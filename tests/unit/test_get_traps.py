@@ -59,7 +59,7 @@ def test_file_names_that_break_somewhere_are_replaced_by_safe_ones(tmp_path: Pat
     kept = assert_sound(tmp_path / "data")
     assert len(kept) == 12 + 12 + len(ODD)
     assert not result.streams[0].reasons
-    assert {Path(path).stem.removeprefix("local-").isalnum() for path in kept} == {True}
+    assert {Path(path).stem.removeprefix("bring-").isalnum() for path in kept} == {True}
     assert any(entry["file"] == "cat/\\xff\\xfe.jpg" for entry in kept.values())
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.support import CLASSES, draw_photo, make_photos
 
 from potstill.data.splits import in_share, unit_hash
+from potstill.get.sources.local import _folder_candidates
 
 keys = st.text("0123456789abcdef", min_size=8, max_size=64)
 
@@ -68,3 +69,13 @@ def test_a_larger_val_share_keeps_the_test_photos(tmp_path: Path, packer) -> Non
     one, two = _splits(tmp_path / "one"), _splits(tmp_path / "two")
     assert {k for k, s in one.items() if s == "test"} == {k for k, s in two.items() if s == "test"}
     assert {k for k, s in one.items() if s == "val"} < {k for k, s in two.items() if s == "val"}
+
+
+def test_photos_of_ones_own_keep_the_keys_that_decide_their_split(tmp_path: Path) -> None:
+    """Another key or group would move photos of folders that were filled before from train to test."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.jpg").write_bytes(b"")
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "b.jpg").write_bytes(b"")
+    found = {candidate.group: candidate.key for candidate in _folder_candidates(tmp_path)}
+    assert found["bring:cat/a.jpg"] == f"bring-{int(unit_hash('cat/a.jpg', seed=0, purpose='key') * 2**53):014x}"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # importing the protocol loads no HTTP client
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
+LOCAL_PREFIX = "bring"
+"""Of the keys and groups of photos of one's own. Never changed: by it photos keep their file and their split in folders
+that earlier versions filled."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concept:

@@ -15,7 +15,7 @@ from typing import Any
 from potstill.data.splits import LABELED, unit_hash
 from potstill.errors import SourceError
 from potstill.get.names import near_matches
-from potstill.get.sources import Candidate, Concept, Source, SourceOptions
+from potstill.get.sources import LOCAL_PREFIX, Candidate, Concept, Source, SourceOptions
 from potstill.get.sources.shards import expand, shard_candidates
 from potstill.get.sources.url_lists import SUFFIXES, list_candidates, text_candidates
 from potstill.images.folder import list_photos, plain_name
@@ -79,19 +79,15 @@ def _text_files(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob("*.txt"))
 
 
-_PREFIX = "bring"
-"""In keys and groups, by which photos keep their split: folders that earlier versions filled have it."""
-
-
 def _folder_candidates(folder: Path) -> Iterator[Candidate]:
     found = [(split, label, path) for split, label, path in list_photos(folder) if path is not None and label]
     named = [(plain_name(path.relative_to(folder)), split, label, path) for split, label, path in found]
     named.sort(key=lambda item: unit_hash(item[0], seed=0, purpose="order"))
     for name, split, label, path in named:
         yield Candidate(
-            key=f"{_PREFIX}-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
+            key=f"{LOCAL_PREFIX}-{int(unit_hash(name, seed=0, purpose='key') * 2**53):014x}",
             label=label,
-            group=f"{_PREFIX}:{name}",
+            group=f"{LOCAL_PREFIX}:{name}",
             read=path.read_bytes,
             split=("test" if split == "val" else split) if split in LABELED else "",
             title=plain_name(path.name),

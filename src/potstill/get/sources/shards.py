@@ -13,7 +13,7 @@ from typing import Any
 
 from potstill.errors import SourceError
 from potstill.get.licenses import license_id
-from potstill.get.sources import Candidate
+from potstill.get.sources import LOCAL_PREFIX, Candidate
 from potstill.get.tars import Member, members
 
 PHOTOS = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm"}
@@ -47,7 +47,7 @@ def shard_candidates(shards: Sequence[Path]) -> Iterator[Candidate]:
                 continue
             split = str(facts.get("split", "")).lower()
             yield Candidate(
-                key=f"local-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
+                key=f"{LOCAL_PREFIX}-{hashlib.sha256(f'{shard.name}/{key}'.encode()).hexdigest()[:16]}",
                 label=str(facts["label"]),
                 group=str(facts.get("group") or f"{shard.name}/{key}"),
                 read=photo.read,

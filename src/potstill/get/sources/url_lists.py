@@ -9,7 +9,7 @@ from typing import Any
 
 from potstill.errors import SourceError
 from potstill.get.licenses import license_id
-from potstill.get.sources import Candidate
+from potstill.get.sources import LOCAL_PREFIX, Candidate
 
 SUFFIXES = {".txt", ".csv", ".tsv", ".jsonl", ".parquet"}
 
@@ -83,7 +83,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     url = text("url")
     split = text("split").lower()
     return Candidate(
-        key=f"local-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
+        key=f"{LOCAL_PREFIX}-{hashlib.sha256(url.encode()).hexdigest()[:16]}",
         label=text("label"),
         group=text("group") or url,
         url=url,
