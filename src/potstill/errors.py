@@ -14,6 +14,9 @@
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class PotstillError(Exception):
     """Base of all errors that users can fix."""
@@ -53,3 +56,13 @@ class SourceError(PotstillError):
 
 class ExportError(PotstillError):
     """An exporter is missing, or the file that it made is outside the tolerance."""
+
+
+def did_you_mean(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """` Did you mean 'x'?`, for the end of a message about an unknown name; empty where no valid name is near.
+
+    Args:
+        cutoff: of difflib's similarity, in [0, 1].
+    """
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -5,7 +5,6 @@ the model pays; its features are compared with the model's first. Otherwise torc
 bfloat16 (`potstill.compute.fold_batchnorm`). A new backend is one module with a `Backend`, and its entry in `BACKENDS`.
 """
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from potstill.compute.precision import Precision
 from potstill.compute.selection import MIN_SPEEDUP, fastest_precision
 from potstill.compute.timing import photos_per_second
 from potstill.config.schema import MachineConfig
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, did_you_mean
 from potstill.models.classifier import Classifier
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (onnx_backbone.BACKEND,)}
@@ -40,8 +39,7 @@ def check_runtime(config: MachineConfig, device: str) -> None:
         return
     names = ["auto", "torch", *BACKENDS]
     if config.runtime not in BACKENDS:
-        near = difflib.get_close_matches(config.runtime, names, 1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(config.runtime, names)
         raise ConfigError(f"machine.runtime = {config.runtime!r} is none of {', '.join(names)}.{guess}")
     backend = BACKENDS[config.runtime]
     if device not in backend.devices or config.precision == "bfloat16":

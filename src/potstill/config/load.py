@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import tomllib
@@ -16,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tomli_w
 
 from potstill.config.schema import Config, Range, range_of
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, did_you_mean
 
 RENAMED: Mapping[str, str] = {
     "teacher.levels": "teacher.feature_stages",
@@ -136,12 +135,6 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def nearest(name: str, valid: list[str]) -> str:
-    """ " Did you mean 'x'?" or an empty text."""
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -155,7 +148,7 @@ def _named(name: str, source: str) -> Setting:
         raise ConfigError(f"{source}: the setting {name!r} is now called {RENAMED[name]!r}.")
     known = {setting.name: setting for setting in settings()}
     if name not in known:
-        raise ConfigError(f"{source}: there is no setting {name!r}.{nearest(name, list(known))}")
+        raise ConfigError(f"{source}: there is no setting {name!r}.{did_you_mean(name, known, cutoff=0.5)}")
     return known[name]
 
 

@@ -6,7 +6,6 @@ Arguments are (student, teacher), as torch's (input, target). z are raw logits (
 one entry there.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, did_you_mean
 
 _EPSILON = 1e-8
 
@@ -186,8 +185,7 @@ METHODS: dict[str, Method] = {
 def find_method(name: str) -> Method:
     """The distillation loss of this name. Raises ConfigError, with the nearest name, where there is none."""
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, METHODS)
         raise ConfigError(f"student.method: there is no loss {name!r}.{hint}\n  There are: {', '.join(METHODS)}.")
     return METHODS[name]
 

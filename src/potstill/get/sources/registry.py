@@ -4,13 +4,12 @@ A new source is one module here and one entry in SOURCES (or a call of `register
 Importing this imports no source.
 """
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from potstill.errors import SourceError
+from potstill.errors import SourceError, did_you_mean
 from potstill.get.sources import Source, SourceOptions
 
 Opener = Callable[[str, SourceOptions], Source]
@@ -125,10 +124,9 @@ def register(source: SourceType) -> None:
 def source_type(name: str) -> SourceType:
     """The source of this name. Raises SourceError with the nearest name."""
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
         raise SourceError(
             f"There is no source {name!r}, and no file or folder of that name."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            + did_you_mean(name, SOURCES)
             + f"\n  Sources: {', '.join(source.usage for source in SOURCES.values())}."
         )
     return SOURCES[name]
