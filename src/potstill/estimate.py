@@ -25,14 +25,21 @@ class Estimate:
 
     seconds: dict[str, float]
     disk: dict[str, float]
+    fine_tuning: float = 0.0
+    """Seconds more where the probe turns out not to be good enough."""
 
     def lines(self) -> list[str]:
         """For people."""
         total, size = sum(self.seconds.values()), sum(self.disk.values())
+        more = (
+            f"; {duration(self.fine_tuning)} more if the teacher has to be fine-tuned (--teacher.train probe: never)"
+            if self.fine_tuning
+            else ""
+        )
         return [
             f"About {duration(total)} ("
             + ", ".join(f"{name} {duration(value)}" for name, value in self.seconds.items())
-            + ")",
+            + f"){more}",
             f"About {size / 1e9:.2f} GB of disk ("
             + ", ".join(f"{name} {value / 1e9:.2f}" for name, value in self.disk.items())
             + ")",
@@ -47,7 +54,25 @@ def estimate(plan: Plan, machine: Machine) -> Estimate:
         "teacher": _teacher_seconds(plan.teacher, plan, machine),
         "students": sum(_student_seconds(student, plan, machine) for student in plan.students.students),
     }
-    return Estimate(seconds, plan.disk)
+    fine_tuning = _fine_tuning_seconds(plan, machine)
+    if plan.teacher.config.train == "finetune":
+        seconds["teacher"], fine_tuning = seconds["teacher"] + fine_tuning, 0.0
+    return Estimate(seconds, plan.disk, fine_tuning)
+
+
+def _fine_tuning_seconds(plan: Plan, machine: Machine) -> float:
+    """Of training every model of the teacher once per fold."""
+    teacher, config = plan.teacher, plan.teacher.config
+    if config.train == "probe":
+        return 0.0
+    folds = config.finetune_folds
+    photos = round(plan.labeled_photos * (folds - 1) / folds) if folds > 1 else plan.labeled_photos
+    views, total = folds * photos * teacher.finetune_epochs(photos), 0.0
+    for name, size in zip(config.model, teacher.sizes, strict=True):
+        model = build(describe(name, plan.images.folder.classes, size=teacher.finetune_size(size)))
+        precision, speeds = fastest_precision(model, model.info.size, machine, training=True)
+        total += folds * START_SECONDS + views / speeds[precision.name]
+    return total
 
 
 def _teacher_seconds(teacher: TeacherPlan, plan: Plan, machine: Machine) -> float:

@@ -73,6 +73,11 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     return math.exp((low + high) / 2)
 
 
+def nll_scaled(logits: Array, labels: Array) -> float:
+    """The NLL after temperature scaling: what is left when over-confidence is repaired."""
+    return nll(logits / fit_temperature(logits, labels), labels)
+
+
 def mean_probability_logits(logits: list[Array]) -> Array:
     """Several models as one: the logarithm of their mean probabilities. One model: its logits unchanged."""
     if len(logits) == 1:

@@ -44,6 +44,8 @@ class Plan:
     """The settings that it was made from."""
     train_photos: int
     """Photos to train on, labeled or not; expected from the file names until they have been packed."""
+    labeled_photos: int
+    """Those of them that have labels, as far as file names tell."""
     images: ImagesPlan
     teacher: TeacherPlan
     soft_labels: SoftLabelsPlan
@@ -85,13 +87,14 @@ class Plan:
 
 
 def _teacher_training(plan: TeacherPlan) -> str:
+    config = plan.config
+    probe, tuned = (f", {folds} folds" if folds > 1 else "" for folds in (config.folds, config.finetune_folds))
     ways = {
-        "probe": "linear probe",
-        "finetune": "fine-tuned after a linear probe",
-        "auto": "linear probe or fine-tuned",
+        "probe": f"linear probe{probe}",
+        "finetune": f"fine-tuned{tuned}",
+        "auto": f"linear probe{probe}; fine-tuned where that is better",
     }
-    folds = plan.config.folds
-    return ways[plan.config.train] + (f", {folds} folds" if folds > 1 and plan.config.train != "finetune" else "")
+    return ways[config.train]
 
 
 def _times(seeds: int) -> str:
@@ -119,6 +122,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     plan = Plan(
         config=config,
         train_photos=photos,
+        labeled_photos=expected_labeled_photos(folder, config),
         images=ImagesPlan(folder, config.images, largest),
         teacher=TeacherPlan(config.teacher, config.views, sizes),
         soft_labels=SoftLabelsPlan(config.teacher.model, config.views, num_views(config, photos)),
@@ -147,12 +151,23 @@ def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
 
 def expected_train_photos(folder: Folder, config: Config) -> int:
     """Photos to train on, labeled or not, as far as file names tell."""
-    images, by_split = config.images, Counter(file.split for file in folder.files)
-    learning = by_split[None] * (1 - images.test_share) + by_split["train"]
-    labeled = learning if by_split["val"] else learning * (1 - images.val_share)
-    if images.per_class and images.rest == "out":
-        labeled = min(labeled, images.per_class * len(folder.classes))
-    return int(labeled + by_split["unlabeled"])
+    by_split = Counter(file.split for file in folder.files)
+    if config.images.per_class and config.images.rest == "out":
+        return expected_labeled_photos(folder, config) + by_split["unlabeled"]
+    return int(_train_files(folder, config) + by_split["unlabeled"])
+
+
+def expected_labeled_photos(folder: Folder, config: Config) -> int:
+    """Photos to train on that have labels, as far as file names tell."""
+    photos = _train_files(folder, config)
+    most = config.images.per_class * len(folder.classes)
+    return int(min(photos, most) if most else photos)
+
+
+def _train_files(folder: Folder, config: Config) -> float:
+    by_split = Counter(file.split for file in folder.files)
+    learning = by_split[None] * (1 - config.images.test_share) + by_split["train"]
+    return learning if by_split["val"] else learning * (1 - config.images.val_share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,81 +1,151 @@
-"""A teacher whose backbone learns too: it starts from what the probe knew."""
+"""A teacher whose whole network learns, once per fold: it never labels a photo that it learned from."""
 
-import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.support import TINY, context_of, label, run_on, teach
+from tests.support import TINY, context_of, label, make_photos, run_on, teach
 from torch import Tensor
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
-from potstill.models.classifier import build, describe, load
+from potstill.data.views import Renderer
+from potstill.metrics import softmax
+from potstill.models.classifier import build, describe, load, normalize
 from potstill.run.files import read_json
 from potstill.run.folder import Run
+from potstill.run.layout import teacher_folders
 
 pytestmark = pytest.mark.usefixtures("short_heads")
 
 NAME = TINY["teacher.model"][0]
+FOLDS = 2
+VIEWS = ViewsConfig()
 
 
-def teacher_of(train: str, **settings: float) -> TeacherConfig:
-    return TeacherConfig(
-        model=(NAME,), weights="package", size=64, probe_views=2, folds=0, min_gain=0, train=train, **settings
-    )
+def teacher_of(train: str, **settings: Any) -> TeacherConfig:
+    given = {"size": 64, "probe_views": 2, "folds": 0, "min_gain": 0, "finetune_epochs": 1, "finetune_folds": FOLDS}
+    return TeacherConfig(model=(NAME,), weights="package", train=train, **{**given, **settings})
 
 
 def taught(store: PixelStore, folder: Path, config: TeacherConfig) -> Run:
     """A run with the store's photos, its teacher trained."""
     run = run_on(store, folder)
-    teach(config, ViewsConfig(), context_of(run))
+    teach(config, VIEWS, context_of(run))
     return run
 
 
-TUNED = teacher_of("finetune", finetune_epochs=2)
+TUNED = teacher_of("finetune")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, packer: Callable[..., PixelStore]) -> PixelStore:
+    folder = tmp_path_factory.mktemp("photos")
+    return packer(make_photos(folder / "data", {"train": 12, "val": 4, "test": 2, "unlabeled": 4}), folder, size=80)
 
 
 @pytest.fixture(scope="module")
 def tuned(store: PixelStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return taught(store, tmp_path_factory.mktemp("tuned") / "run", TUNED)
+    run = taught(store, tmp_path_factory.mktemp("tuned") / "run", TUNED)
+    label(TUNED, VIEWS, 3, context_of(run))
+    return run
 
 
-def steps_of(run: Run) -> list[float]:
-    lines = [json.loads(line) for line in (run.teacher / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["phase"] == "finetune"]
-
-
-def test_its_first_loss_is_that_of_the_probe(tuned: Run) -> None:
-    assert steps_of(tuned)[0] < np.log(3), "a head that knows nothing has ln 3"
-
-
-def test_weights_learn_and_norms_keep_their_statistics(tuned: Run) -> None:
+def test_all_weights_and_norms_learn(tuned: Run) -> None:
     before = build(describe(NAME, ["a", "b", "c"], size=64), weights="package").state_dict()
-    after = load(tuned.teacher).state_dict()
+    for folder in teacher_folders(tuned.teacher, TUNED.model):
+        after = load(folder).state_dict()
 
-    def moved(ending: str) -> Tensor:
-        return torch.stack([(after[n] - before[n]).abs().max() for n in before if n.endswith(ending) and n in after])
+        def moved(ending: str, after: dict[str, Tensor] = after) -> Tensor:
+            return torch.stack([(after[n] - before[n]).abs().max() for n in before if n.endswith(ending)])
 
-    assert (moved("running_mean") == 0).all()
-    assert (moved("running_var") == 0).all()
-    assert (moved("conv_pw.weight") > 0).all()
+        assert (moved("running_mean") > 0).all()
+        assert (moved("conv_pw.weight") > 0).all()
 
 
-def test_its_soft_labels_are_its_own(tuned: Run) -> None:
-    label(TUNED, ViewsConfig(), 3, context_of(tuned))
+def test_each_network_labels_the_fold_that_it_has_not_seen(tuned: Run, store: PixelStore) -> None:
     soft = SoftLabels.open(tuned)
-    rows = np.arange(len(soft.photos))
-    last = load(tuned.teacher).num_last_features
-    known = np.load(tuned.teacher / "features.npy", mmap_mode="r")[:, 1, :last].astype(np.float32)
-    assert np.abs(soft.features(rows, np.zeros(len(rows), int)) - known).max() > 0.01, "not those of the probe"
+    known = np.flatnonzero(store.labels(soft.photos) >= 0)
+    fold = fold_of(store, soft.photos[known], FOLDS)
+    assert set(fold) == {0, 1}
+    networks = [load(folder) for folder in teacher_folders(tuned.teacher, TUNED.model)]
+    logits = [_logits(network, store, soft, known, view=1) for network in networks]
+    stored = softmax(soft.logits(known, np.ones(len(known), int)).astype(np.float32))
+    own = np.where((fold == 0)[:, None], softmax(logits[0]), softmax(logits[1]))
+    other = np.where((fold == 0)[:, None], softmax(logits[1]), softmax(logits[0]))
+    assert np.abs(stored - own).max() < 0.01
+    assert np.abs(stored - other).max() > 0.1
 
 
-def test_auto_keeps_the_probe_where_fine_tuning_does_harm(store: PixelStore, tmp_path: Path) -> None:
-    run = taught(store, tmp_path / "run", teacher_of("auto", finetune_epochs=1, finetune_lr=0.3))
-    facts = read_json(run.teacher / "facts.json")
-    assert facts["method"] == "probe"
+def _logits(network: Any, store: PixelStore, soft: SoftLabels, photos: np.ndarray, view: int) -> np.ndarray:
+    pixels = Renderer(store, soft.photos, soft.views, 64)(photos, np.full(len(photos), view))
+    with torch.inference_mode():
+        return np.asarray(network(normalize(torch.from_numpy(pixels), network.info)).numpy())
+
+
+def test_photos_without_labels_get_the_mean_of_all_networks(tuned: Run, store: PixelStore) -> None:
+    soft = SoftLabels.open(tuned)
+    unknown = np.flatnonzero(store.labels(soft.photos) < 0)
+    assert len(unknown)
+    networks = [load(folder) for folder in teacher_folders(tuned.teacher, TUNED.model)]
+    mean = np.mean([softmax(_logits(network, store, soft, unknown, view=0)) for network in networks], axis=0)
+    stored = softmax(soft.logits(unknown, np.zeros(len(unknown), int)).astype(np.float32))
+    assert np.abs(stored - mean).max() < 0.01
+
+
+def test_its_out_of_fold_predictions_are_stored(tuned: Run, store: PixelStore) -> None:
+    with np.load(tuned.teacher / "out_of_fold.npz", allow_pickle=False) as stored:
+        rows, logits, labels = stored["row"], stored["logits"], stored["labels"]
+    assert rows.tolist() == store.rows("train").tolist()
+    assert labels.tolist() == store.labels(rows).tolist()
+    assert logits.shape == (len(rows), 3)
+
+
+def test_a_network_that_is_there_is_not_trained_again(tmp_path: Path, tuned: Run) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(tuned.path, run.path)
+    for name in ("done.json", "facts.json"):
+        (run.teacher / name).unlink()
+    shutil.rmtree(run.teacher / "fold-2")
+    written = (run.teacher / "fold-1" / "model.safetensors").stat().st_mtime_ns
+    teach(TUNED, VIEWS, context_of(run))
+    assert (run.teacher / "fold-1" / "model.safetensors").stat().st_mtime_ns == written
+    again, before = (folder.teacher / "fold-2" / "model.safetensors" for folder in (run, tuned))
+    assert again.read_bytes() == before.read_bytes()
+
+
+def test_auto_keeps_the_probe_where_fine_tuning_does_harm(
+    store: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.teacher.stage.FEW_ERRORS", -1.0)  # never good enough not to try
+    run = taught(store, tmp_path / "run", teacher_of("auto", finetune_lr=1.0))
+    assert read_json(run.teacher / "facts.json")["method"] == "probe"
+    assert not list(run.teacher.glob("fold-*")), "the first network shows it; the others are not trained"
     probed = taught(store, tmp_path / "probe", teacher_of("probe"))
     ours, others = (load(folder.teacher).state_dict() for folder in (run, probed))
     assert all(torch.equal(ours[name], others[name]) for name in ours)
+
+
+def test_auto_does_not_try_where_the_probe_makes_few_errors(
+    store: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.teacher.stage.FEW_ERRORS", 1.0)
+    run = taught(store, tmp_path / "run", teacher_of("auto"))
+    assert read_json(run.teacher / "facts.json")["method"] == "probe"
+    assert not (run.teacher / "metrics.jsonl").read_text().count("finetune")
+
+
+def test_auto_takes_the_fine_tuned_networks_where_they_are_better(
+    store: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.teacher.stage.FEW_ERRORS", -1.0)
+    run = taught(store, tmp_path / "run", teacher_of("auto", probe_epochs=0, finetune_epochs=3))
+    assert read_json(run.teacher / "facts.json")["method"] == "finetune", "a head that learned nothing is beaten"
+    assert not (run.teacher / "model.json").exists()
+    assert len(teacher_folders(run.teacher, (NAME,))) == FOLDS

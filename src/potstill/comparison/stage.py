@@ -24,7 +24,15 @@ from potstill.models.classifier import Classifier, load, load_info, read_descrip
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, comparison_path, member_folders, model_folder, student_names
+from potstill.run.layout import (
+    ARMS,
+    comparison_path,
+    member_folders,
+    model_folder,
+    networks_of,
+    student_names,
+    teacher_folders,
+)
 from potstill.run.results import (
     ArmResult,
     Chosen,
@@ -84,7 +92,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
 
 def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
     """What the comparison depends on: photos, every model's weights, and how intervals are made."""
-    members = member_folders(run.teacher, plan.teacher)
+    members = teacher_folders(run.teacher, plan.teacher)
     return {
         "photos": run.stage("1_images").digest(),
         "teacher": [sha256_of(folder / "model.safetensors") for folder in members],
@@ -139,7 +147,7 @@ class _TestPhotos:
 
     def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
         """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
-        folders = member_folders(self.context.run.teacher, models)
+        folders = teacher_folders(self.context.run.teacher, models)
         parts = [self.logits(folder, load_info(folder).trained.precision) for folder in folders]
         return metrics.mean_probability_logits(parts)
 
@@ -165,16 +173,18 @@ def _digest(run: Run, name: str, seed: int, arm: str) -> str:
 
 
 def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherResult:
-    folders = member_folders(run.teacher, plan.teacher)
+    members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
+    firsts = [load_info(networks[0]) for networks in members]
+    folders = [network for networks in members for network in networks]
     correct, photos = int(np.sum(scores.correct("teacher"))), len(scores.labels)
     low, high = metrics.wilson_interval(correct, photos, plan.config.confidence)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
-    models = [load(folder) for folder in folders]
-    costs = [_costs(model, folder) for model, folder in zip(models, folders, strict=True)]
+    costs = [_costs(load(folder), folder) for folder in folders]
     return TeacherResult(
         models=tuple(plan.teacher),
-        sizes=tuple(model.info.size for model in models),
-        method=tuple(model.info.trained.method for model in models),
+        sizes=tuple(info.size for info in firsts),
+        method=tuple(info.trained.method for info in firsts),
+        networks=tuple(len(networks) for networks in members),
         accuracy=Interval(correct / photos, low, high),
         **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},

@@ -5,6 +5,7 @@ each at its own size, so the teacher labels exactly what the student sees ("func
 arXiv:2106.05237), whatever the number of threads, the order, or the version of a library.
 """
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -136,17 +137,31 @@ class Renderer:
         self._position[rows] = np.arange(len(rows))
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
+        self.chosen = np.arange(len(rows))
+        """(n,) positions in `rows` of the photos to render; the others serve as partners only."""
+
+    def only(self, chosen: np.ndarray) -> "Renderer":
+        """One that renders these photos (n,) of `rows` only, and counts them from 0."""
+        narrow = copy.copy(self)
+        narrow.chosen = chosen
+        return narrow
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Photos, and views of each."""
+        return len(self.chosen), self.views.shape[1]
+
     def __call__(self, photos: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """(B, size, size, 3) uint8.
 
         Args:
-            photos: (B,) positions in `rows`.
+            photos: (B,) positions in `chosen`.
             numbers: (B,) the view of each.
         """
         out = np.empty((len(photos), self.size, self.size, 3), np.uint8)
 
         def one(i: int) -> None:
-            photo, number = int(photos[i]), int(numbers[i])
+            photo, number = int(self.chosen[photos[i]]), int(numbers[i])
             view = self.views[photo, number]
             partner = self._position[view["partner"]] if view["partner"] >= 0 else -1
             out[i] = render(

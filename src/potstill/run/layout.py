@@ -15,6 +15,23 @@ def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
     return [teacher / f"{number}_{name.replace('/', '-')}" for number, name in enumerate(models, 1)]
 
 
+def fold_folder(member: Path, fold: int) -> Path:
+    """Where the model that was fine-tuned without a fold is stored, in the folder of one of the teacher's models."""
+    return member / f"fold-{fold + 1}"
+
+
+def teacher_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
+    """Where every network of a finished teacher is stored: a fine-tuned model has one per fold."""
+    return [folder for member in member_folders(teacher, models) for folder in networks_of(member)]
+
+
+def networks_of(member: Path) -> list[Path]:
+    """The folder of one of the teacher's models itself, or one per fold where it was fine-tuned."""
+    if (member / "model.json").is_file():
+        return [member]
+    return sorted((path.parent for path in member.glob("fold-*/model.json")), key=lambda path: int(path.name[5:]))
+
+
 def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
     """Where a trained student or twin is stored."""
     return run.students / name / f"seed-{seed}" / arm

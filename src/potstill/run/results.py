@@ -10,7 +10,7 @@ from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Of comparison.json. Files written before there was a number count as 0."""
 
 T = TypeVar("T")
@@ -50,6 +50,8 @@ class TeacherResult(Calibration, Costs):
     """Input side of each model, in pixels."""
     method: tuple[str | None, ...]
     """How each model was trained: probe, finetune or zero-shot."""
+    networks: tuple[int, ...]
+    """Networks of each model: one, or one per fold where it was fine-tuned."""
     accuracy: Interval
 
 

@@ -8,8 +8,9 @@
     statistics.npz   feature mean and std (D,), for the feature loss
     meta.json        what made them, and how confident the teacher is
 
-Train photos are labeled by the head that was trained without them where the teacher has out-of-fold heads. With
-several teachers the logits are the logarithms of their mean probabilities, and the features stand side by side.
+Train photos are labeled by the head, or the fine-tuned network, that was trained without them; photos without labels by
+the mean of all. With several teachers the logits are the logarithms of their mean probabilities, and the features stand
+side by side.
 """
 
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, replacing, sha256_of, write_json
-from potstill.run.layout import member_folders
+from potstill.run.layout import member_folders, networks_of
 from potstill.soft_labels.plan import SoftLabelsPlan
 
 _BLOCK = 256
@@ -42,10 +43,11 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     """Label the planned views of every train and unlabeled photo, and the plain val photos. Writes `3_soft_labels/`."""
     run = context.run
     stage, folder = run.stage("3_soft_labels"), run.soft_labels
-    members = member_folders(run.teacher, plan.teacher)
+    members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
+    networks = [network for member in members for network in member]
     inputs = {
         "images": run.stage("1_images").digest(),
-        "teacher": [sha256_of(member / "model.safetensors") for member in members],
+        "teacher": [sha256_of(network / "model.safetensors") for network in networks],
         "views": {**asdict(plan.views), "count": plan.num_views},
     }
     if not stage.begin(inputs):
@@ -56,21 +58,16 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
     labeling = _Labeling(store, photos, drawn, context)
-    outputs = [labeling.outputs_of(member, _target(folder, n)) for n, member in enumerate(members)]
-    val_logits = metrics.mean_probability_logits([member.val_logits for member in outputs])
+    outputs = [labeling.outputs_of_all(member, folder / f"teacher-{number}") for number, member in enumerate(members)]
+    val_logits = metrics.mean_probability_logits([each.val_logits for member in outputs for each in member.networks])
     _save(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
     write_json(folder / "meta.json", {"members": len(members), **_confidence_stats(folder, labeling, val_logits)})
     for leftover in folder.glob("teacher-*.npy"):
         leftover.unlink()
-    for member in members:
-        remove_files(member)
+    for network in networks:
+        remove_files(network)
     stage.finish(photos=len(photos), views=plan.num_views)
-
-
-def _target(folder: Path, number: int) -> Path:
-    """Where the outputs of one of the teacher's models are kept until all are merged."""
-    return folder / f"teacher-{number}.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +95,52 @@ class _FoldHeads:
 
 @dataclass(frozen=True, slots=True)
 class _Outputs:
-    """The outputs of one of the teacher's models for all views: those that its own stage stored, then the others."""
+    """The outputs of one network for all views of the photos that it may label: those that the teacher's stage stored,
+    then the others."""
 
     heads: _FoldHeads
     stored: np.ndarray
-    """(N, P, D) features of the first views, P ≥ 0."""
+    """(n, P, D) features of the first views, P ≥ 0."""
     labeled: np.ndarray
-    """(N, V − P, W + C) last features and logits of the others."""
+    """(n, V − P, W + C) last features and logits of the others."""
+    place: np.ndarray
+    """(N,) of every photo in both; -1 for those that the network learned from."""
     val_logits: np.ndarray
 
     def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Last features (n, V, W) and logits (n, V, C) of the photos at the positions (n,)."""
-        parts = [self.heads(self.stored[photos], photos)] if self.stored.shape[1] else []
-        parts += [self.labeled[photos].astype(np.float32)] if self.labeled.shape[1] else []
+        place = self.place[photos]
+        parts = [self.heads(self.stored[place], photos)] if self.stored.shape[1] else []
+        parts += [self.labeled[place].astype(np.float32)] if self.labeled.shape[1] else []
         outputs = np.concatenate(parts, axis=1)
         return outputs[..., : self.heads.width], outputs[..., self.heads.width :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One of the teacher's models: one network, or one per fold."""
+
+    networks: tuple[_Outputs, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return self.networks[0].heads.width
+
+    def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, V, W) and logits (n, V, C), the mean of the networks that have not learned from a photo."""
+        if len(self.networks) == 1:
+            return self.networks[0].block(photos)
+        may = np.stack([network.place[photos] >= 0 for network in self.networks])
+        total: list[np.ndarray] = []
+        for network, mine in zip(self.networks, may, strict=True):
+            features, logits = network.block(photos[mine])
+            parts = [features, metrics.softmax(logits)]
+            total = total or [np.zeros((len(photos), *part.shape[1:]), np.float32) for part in parts]
+            for summed, part in zip(total, parts, strict=True):
+                summed[mine] += part
+        features, probabilities = (summed / may.sum(0)[:, None, None] for summed in total)
+        return features, np.log(probabilities + 1e-8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +159,22 @@ class _Labeling:
         """(N,) -1 for photos without one."""
         return self.store.labels(self.photos)
 
-    def outputs_of(self, folder: Path, target: Path) -> _Outputs:
-        """Run one of the teacher's models over all views that its own stage has not stored."""
+    def outputs_of_all(self, networks: list[Path], target: Path) -> _Member:
+        """Run the networks of one of the teacher's models over the photos that they may label.
+
+        Args:
+            networks: their folders; of several, each has learned from all train photos but those of its fold.
+            target: name that the files with their outputs begin with.
+        """
+        fold = np.where(self.labels >= 0, fold_of(self.store, self.photos, len(networks)), -1)
+        outputs = []
+        for number, folder in enumerate(networks):
+            chosen = np.flatnonzero((fold == number) | (fold == -1))
+            outputs.append(self._outputs_of(folder, chosen, target.with_name(f"{target.name}-{number}.npy")))
+        return _Member(tuple(outputs))
+
+    def _outputs_of(self, folder: Path, chosen: np.ndarray, target: Path) -> _Outputs:
+        """Run a network over all views of the photos at the positions `chosen` (n,) that are not stored yet."""
         machine = self.context.machine
         model = load(folder).to(machine.device)
         model.to(memory_format=torch.channels_last)
@@ -141,50 +183,55 @@ class _Labeling:
         precision = Precision(torch.device(machine.device), dtype, trained.runtime, trained.batch)
         backbone = inference_model(model, precision, folder, threads=machine.cores)
         heads = self._heads(model, folder)
-        stored = self._stored_features(model, folder)
+        stored = self._stored_features(model, folder, len(chosen))
         todo = self.views[:, stored.shape[1] :]
-        labeled = np.empty((len(todo), 0, heads.width + len(model.info.classes)), np.float16)
+        labeled = np.empty((len(chosen), 0, heads.width + len(model.info.classes)), np.float16)
         if todo.shape[1]:
             if not target.is_file():
-                self._label(backbone, heads, todo, precision, target)
+                renderer = Renderer(self.store, self.photos, todo, model.info.size, threads=machine.cores)
+                self._label(backbone, heads, renderer.only(chosen), precision, target)
             labeled = np.load(target, mmap_mode="r", allow_pickle=False)
+        place = np.full(len(self.photos), -1)
+        place[chosen] = np.arange(len(chosen))
         val = self.store.rows("val")
         _, val_logits = plain_outputs(backbone, self.store, val, precision, threads=machine.cores)
-        return _Outputs(heads, stored, labeled, val_logits)
+        return _Outputs(heads, stored, labeled, place, val_logits)
 
     def _heads(self, model: Classifier, folder: Path) -> _FoldHeads:
         heads = load_fold_heads(folder) or [model.head.cpu()]
         folds = np.where(self.labels >= 0, fold_of(self.store, self.photos, len(heads)), -1)
         return _FoldHeads(heads, folds, model.num_last_features)
 
-    def _stored_features(self, model: Classifier, folder: Path) -> np.ndarray:
-        """(N, P, D) features of the first views that the teacher's stage stored, where they are still the model's own;
+    def _stored_features(self, model: Classifier, folder: Path, photos: int) -> np.ndarray:
+        """(n, P, D) features of the first views that the teacher's stage stored, where they are still the model's own;
         else P = 0."""
         path = folder / "features.npy"
         if model.info.trained.method == "probe" and path.is_file():
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
             if len(stored) == len(self.photos):  # photos without labels are not in it where the teacher ignored them
                 return stored[:, 1 : 1 + self.views.shape[1]]
-        return np.empty((len(self.photos), 0, model.num_features), np.float16)
+        return np.empty((photos, 0, model.num_features), np.float16)
 
     def _label(
-        self, backbone: Classifier, heads: _FoldHeads, views: np.ndarray, precision: Precision, target: Path
+        self, backbone: Classifier, heads: _FoldHeads, renderer: Renderer, precision: Precision, target: Path
     ) -> None:
-        """Write the last features and logits of these views (N, v) to `target` (N, v, W + C)."""
+        """Write last features and logits of the renderer's views to `target` (n, v, W + C)."""
         width = heads.width + len(backbone.info.classes)
+        photos, views = renderer.shape
         check_space(target.parent, float(np.prod(self.views.shape)) * 4 * width, "Soft labels")
-        writer = RowWriter(target, (*views.shape, width), np.float16)
-        renderer = Renderer(self.store, self.photos, views, backbone.info.size, threads=self.context.machine.cores)
-        label = f"Soft labels, {views.shape[1]} views each"
-        with self.context.reporter.bar(label, len(self.photos), unit="photos") as update:
-            store_features(backbone, renderer, writer, precision, update, heads)
+        writer = RowWriter(target, (photos, views, width), np.float16)
+        label = f"Soft labels, {views} views each"
+        with self.context.reporter.bar(label, photos, unit="photos") as update:
+            store_features(
+                backbone, renderer, writer, precision, update, lambda f, numbers: heads(f, renderer.chosen[numbers])
+            )
         writer.close()
 
 
-def _merge(members: list[_Outputs], folder: Path, photos: int, count: int) -> None:
+def _merge(members: list[_Member], folder: Path, photos: int, count: int) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all members together, block by block."""
-    width = sum(m.heads.width for m in members)
-    classes = members[0].val_logits.shape[-1]
+    width = sum(m.width for m in members)
+    classes = members[0].networks[0].val_logits.shape[-1]
     for growing in folder.glob("*.growing"):
         growing.unlink()
     features = RowWriter(folder / "features.npy", (photos, count, width), np.float16)

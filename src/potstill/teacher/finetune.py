@@ -1,5 +1,12 @@
-"""Fine-tuning: the teacher's backbone is trained together with its head, after the probe."""
+"""Fine-tuning: the whole network learns, once per fold of the train photos, each time without that fold.
 
+A network that has seen a photo a dozen times is far too sure of it, so no model labels the photos that it learned
+from: each fold gets its soft labels from the model that was trained without it, all other photos from the mean of all
+models, an ensemble that is better than each of them.
+"""
+
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,73 +15,149 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.compute.precision import Precision
+from potstill import metrics
+from potstill.compute.backends import inference_model
+from potstill.compute.inference import plain_outputs
+from potstill.compute.measured import Measured
+from potstill.context import Context
+from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views, mixed_labels
-from potstill.models.classifier import Classifier, normalize
-from potstill.monitoring.progress import Reporter
+from potstill.models.classifier import Classifier, build, describe, normalize, save
+from potstill.run.files import replacing
+from potstill.run.layout import fold_folder
+from potstill.run.trained import Trained
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.loop import Callbacks, Schedule, Task, fit
 
 BATCH = 32
-HEAD_LR_FACTOR = 10.0
-"""The head's learning rate over the backbone's."""
+EMA = 0.99
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class Photos:
-    """What fine-tuning reads, and where it reports."""
+class FineTuned:
+    """One model per fold, together."""
 
+    val_logits: np.ndarray
+    """(n, C) of the mean of all models."""
+    out_of_fold: dict[str, np.ndarray]
+    """row (N,) of the train photos, logits (N, C) of each by the model that was trained without it; empty with one
+    fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """Fine-tuning one of the teacher's models."""
+
+    name: str
+    size: int
+    """Input side in pixels."""
+    folder: Path
+    """Of the model in the teacher's stage; each fold has a folder in it."""
+    plan: TeacherPlan
+    context: Context
     store: PixelStore
-    reporter: Reporter
+    measured: Measured
     log: list[dict[str, Any]]
     """Gets one entry per step."""
 
+    def run(self, worthwhile: Callable[[np.ndarray], bool]) -> FineTuned | None:
+        """Train the model of every fold that is not there yet.
 
-def fine_tune(model: Classifier, folder: Path, plan: TeacherPlan, precision: Precision, photos: Photos) -> None:
-    """Train backbone and head in place, on the kind of views that students will see.
+        Args:
+            worthwhile: asked with the val logits (n, C) of the first model. No: the others are not trained.
+        Returns:
+            None where it is not worthwhile.
+        """
+        val, rows, logits = [], [], []
+        for fold, (learned, held) in enumerate(self._folds()):
+            folder = fold_folder(self.folder, fold)
+            if not (folder / "model.json").is_file():
+                self._train_fold(fold, learned, held)
+            with np.load(folder / _PREDICTIONS, allow_pickle=False) as stored:
+                val.append(stored["val"])
+                rows.append(held)
+                logits.append(stored["held"])
+            if fold == 0 and not worthwhile(val[0]):
+                return None
+        row = np.concatenate(rows)
+        order = np.argsort(row)
+        out_of_fold = {"row": row[order], "logits": np.concatenate(logits)[order]} if len(row) else {}
+        return FineTuned(metrics.mean_probability_logits(val), out_of_fold)
 
-    Batch norms keep the statistics that they came with. The head was trained on features made with these; with the
-    statistics of a batch of photos unlike ImageNet's, the first loss is a hundred times as large and what the head has
-    learned is lost.
-    """
-    config, store = plan.config, photos.store
-    train = store.rows("train")
-    drawn = draw_views(store, train, config.finetune_epochs, plan.views)
-    renderer = Renderer(store, train, drawn, model.info.size)
-    per_epoch = max(1, len(train) // BATCH)
-    targets = mixed_labels(store, train, drawn, len(model.info.classes))
+    def remove(self) -> None:
+        """Remove the models of all folds."""
+        for fold in range(self.plan.config.finetune_folds):
+            shutil.rmtree(fold_folder(self.folder, fold), ignore_errors=True)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        epoch = step // per_epoch
-        order = np.random.default_rng([3, epoch]).permutation(len(train))
-        photo = order[step % per_epoch * BATCH :][:BATCH]
-        view = np.full(len(photo), epoch)
-        return torch.from_numpy(renderer(photo, view)), torch.from_numpy(targets[photo, view])
+    def _folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows of the store that each model learns from, and those that it must not see: none with one fold."""
+        train, folds = self.store.rows("train"), self.plan.config.finetune_folds
+        fold = fold_of(self.store, train, folds) if folds > 1 else np.full(len(train), -1)
+        return [(train[fold != number], train[fold == number]) for number in range(folds)]
 
-    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
-        pixels, target = (part.to(precision.device) for part in data)
-        return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
-
-    steps = config.finetune_epochs * per_epoch
-    checkpoint = folder / "finetune.checkpoint"
-    with photos.reporter.bar("Fine-tuning the teacher", steps, unit="steps") as update:
-
-        def after_step(step: int, value: float) -> None:
-            photos.log.append({"phase": "finetune", "step": step, "loss": round(value, 5)})
-            update(step)
-
-        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        fit(
-            Task(trained=nn.ModuleDict({"model": model}), batch=batch, loss=loss, frozen=norms),
-            Schedule(
-                steps=steps,
-                lr=config.finetune_lr,
-                weight_decay=config.weight_decay,
-                lr_factors={f"model.net.{model.head_name}": HEAD_LR_FACTOR},
-            ),
-            precision,
-            checkpoint=checkpoint,
-            callbacks=Callbacks(after_step=after_step),
+    def _train_fold(self, fold: int, learned: np.ndarray, held: np.ndarray) -> None:
+        """Train the model of a fold and store it with what it predicts for val and the held-back photos."""
+        folder, machine = fold_folder(self.folder, fold), self.context.machine
+        folder.mkdir(exist_ok=True)
+        title = f"Fine-tuning {self.name}" + (f", fold {fold + 1} of {len(self._folds())}" if len(held) else "")
+        model = self._train(learned, folder / "checkpoint.safetensors", title)
+        precision, threads = self.measured.precision(machine.device), machine.cores
+        tuned = inference_model(model, precision, folder, threads=threads)
+        val = self.store.rows("val")
+        _, val_logits = plain_outputs(tuned, self.store, val, precision, threads=threads)
+        held_logits = np.empty((0, val_logits.shape[1]), np.float32)
+        if len(held):
+            _, held_logits = plain_outputs(tuned, self.store, held, precision, threads=threads)
+        with replacing(folder / _PREDICTIONS) as temporary, temporary.open("wb") as file:
+            np.savez(file, val=val_logits, held=held_logits)
+        trained = Trained(
+            role="teacher",
+            method="finetune",
+            temperature=metrics.fit_temperature(val_logits, self.store.labels(val)),
+            precision=self.measured.dtype,
+            runtime=self.measured.runtime,
+            batch=self.measured.batch,
         )
-    checkpoint.unlink(missing_ok=True)
+        save(model, folder, trained)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def _train(self, rows: np.ndarray, checkpoint: Path, title: str) -> Classifier:
+        """A new model, trained on the photos `rows`, on the kind of views that students see."""
+        config, store = self.plan.config, self.store
+        precision = self.measured.precision(self.context.machine.device)
+        info = describe(self.name, self.context.run.classes(), size=self.size)
+        model = build(info, weights=config.weights).to(precision.device)
+        model.to(memory_format=torch.channels_last)
+        epochs = self.plan.finetune_epochs(len(rows))
+        drawn = draw_views(store, rows, epochs, self.plan.views)
+        renderer = Renderer(store, rows, drawn, model.info.size)
+        targets = mixed_labels(store, rows, drawn, len(model.info.classes))
+        per_epoch = max(1, len(rows) // BATCH)
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            epoch, position = divmod(step, per_epoch)
+            photo = np.random.default_rng([3, epoch]).permutation(len(rows))[position * BATCH :][:BATCH]
+            view = np.full(len(photo), epoch)
+            return torch.from_numpy(renderer(photo, view)), torch.from_numpy(targets[photo, view])
+
+        def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+            pixels, target = (part.to(precision.device) for part in data)
+            return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
+
+        steps = epochs * per_epoch
+        with self.context.reporter.bar(title, steps, unit="steps") as update:
+
+            def after_step(step: int, value: float) -> None:
+                self.log.append({"phase": "finetune", "step": step, "loss": round(value, 5)})
+                update(step)
+
+            fit(
+                Task(trained=nn.ModuleDict({"model": model}), batch=batch, loss=loss),
+                Schedule(steps=steps, lr=config.finetune_lr, weight_decay=config.weight_decay, ema=EMA),
+                precision,
+                checkpoint=checkpoint,
+                callbacks=Callbacks(after_step=after_step),
+            )
+        return model

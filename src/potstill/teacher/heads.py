@@ -1,6 +1,7 @@
 """Heads of a frozen backbone: trained on stored features in seconds, one for all photos or one per fold."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ MIN_STEPS = 500
 """So that small sets do not underfit: with 20 photos per class 60 epochs are 120 steps."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeadData:
     """What a head is trained on."""
 
@@ -29,14 +30,23 @@ class HeadData:
     """(N, V, D)."""
     targets: np.ndarray
     """(N, V, C) soft targets."""
-    photos: np.ndarray
-    """(n,) positions of the photos that take part."""
+    allowed: np.ndarray
+    """(N, V) bool: the views that take part."""
+
+    @cached_property
+    def photos(self) -> np.ndarray:
+        """(n,) positions of the photos that take part with any view."""
+        return np.flatnonzero(self.allowed.any(1))
+
+    @cached_property
+    def views(self) -> np.ndarray:
+        """(m,) those of all views, counted photo by photo, that take part."""
+        return np.flatnonzero(self.allowed)
 
     def batch(self, step: int, mean: np.ndarray, std: np.ndarray) -> tuple[Tensor, Tensor]:
         """The standardized features (B, D) and targets (B, C) of a step."""
         draw = np.random.default_rng([1, step])
-        photo = self.photos[draw.integers(len(self.photos), size=PROBE_BATCH)]
-        view = draw.integers(self.features.shape[1], size=PROBE_BATCH)
+        photo, view = np.divmod(self.views[draw.integers(len(self.views), size=PROBE_BATCH)], self.allowed.shape[1])
         values = (self.features(photo, view).astype(np.float32) - mean) / std
         return torch.from_numpy(values), torch.from_numpy(self.targets[photo, view])
 
@@ -90,8 +100,7 @@ def _new_head(inputs: int, classes: int, config: TeacherConfig) -> tuple[nn.Sequ
 def _steps(data: HeadData, config: TeacherConfig, max_steps: int | None) -> int:
     if not config.probe_epochs:
         return 0
-    views = len(data.photos) * data.features.shape[1]
-    steps = max(MIN_STEPS, config.probe_epochs * views // PROBE_BATCH)
+    steps = max(MIN_STEPS, config.probe_epochs * len(data.views) // PROBE_BATCH)
     return min(steps, max_steps or steps)
 
 

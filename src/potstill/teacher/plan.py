@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from potstill.config.schema import TeacherConfig, ViewsConfig
+
+FINETUNE_VIEWS = 20_000
+"""Views that a fine-tuned network with "auto" epochs is trained on."""
+
+MAX_FINETUNE_SIZE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +20,16 @@ class TeacherPlan:
     views: ViewsConfig
     sizes: tuple[int, ...]
     """Input side in pixels of each of `config.model`."""
+
+    def finetune_epochs(self, photos: int) -> int:
+        """Epochs of one network that learns from so many photos."""
+        if self.config.finetune_epochs != "auto":
+            return self.config.finetune_epochs
+        return int(np.clip(round(FINETUNE_VIEWS / max(photos, 1)), 8, 40))
+
+    def finetune_size(self, size: int) -> int:
+        """Input side in pixels of a fine-tuned network, for that of the probe."""
+        return min(size, MAX_FINETUNE_SIZE) if self.config.finetune_size == "auto" else self.config.finetune_size
 
     @property
     def stored_views(self) -> int:

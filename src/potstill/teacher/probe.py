@@ -17,6 +17,7 @@ from potstill import metrics
 from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.data.folds import fold_of
+from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
 from potstill.models.classifier import Classifier
@@ -30,6 +31,18 @@ MAX_STEPS = 2000
 """Of a head from all photos: soft targets are learned quickly, and there may be very many photos without labels."""
 
 _BLOCK = 1024
+
+
+def save_out_of_fold(folder: Path, row: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> None:
+    """`out_of_fold.npz`: what models that were trained without them predict for the plain train photos.
+
+    Args:
+        row: (N,) of the store.
+        logits: (N, C).
+        labels: (N,) as given.
+    """
+    with replacing(folder / OUT_OF_FOLD) as temporary, temporary.open("wb") as file:
+        np.savez(file, row=row, logits=logits, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -105,19 +118,29 @@ class Probe:
         with replacing(self.folder / "fold_heads.safetensors") as temporary:
             save_file(tensors, temporary)
         logits, labels = logits[self.known], self.labels[self.known]
-        with replacing(self.folder / "out_of_fold.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, row=rows, logits=logits, labels=labels)
+        save_out_of_fold(self.folder, row=rows, logits=logits, labels=labels)
         reporter.info(
             f"Teacher, out of fold: accuracy {metrics.accuracy(logits, labels):.1%} on {len(rows)} train photos"
         )
 
     def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, max_steps: int | None = None) -> nn.Module:
-        """Each view's target is blended from the beliefs (N, C) as the view is from the photos."""
+        """Each view's target is blended from the beliefs (N, C) as the view is from the photos.
+
+        A view takes part where its photo is `allowed` (N,), and so is the one that is blended into it: a head that must
+        not see a fold gets neither its pixels nor its labels by way of a blend.
+        """
         targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
-        data = HeadData(self.features, targets, np.flatnonzero(allowed))
+        data = HeadData(self.features, targets, np.concatenate([allowed[:, None], self._allowed_views(allowed)], 1))
         head, facts = fit_head(data, self.config, self.folder / f"{name}.checkpoint", max_steps=max_steps)
         self.log.append({"phase": name, **facts})
         return head
+
+    def _allowed_views(self, allowed: np.ndarray) -> np.ndarray:
+        """(N, P) bool."""
+        by_row = np.zeros(len(self.store), bool)
+        by_row[self.photos] = allowed
+        partner = self.views["partner"]
+        return allowed[:, None] & ((partner < 0) | by_row[np.maximum(partner, 0)])
 
     def _logits(self, head: nn.Module, photos: np.ndarray) -> np.ndarray:
         """(n, C) logits of the plain photos at the positions (n,)."""

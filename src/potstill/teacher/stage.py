@@ -1,4 +1,4 @@
-"""Stage 2: transfer learning. A dense head on stored features of a frozen backbone, and fine-tuning if asked for.
+"""Stage 2: transfer learning. A dense head on stored features of a frozen backbone, and fine-tuning where it pays.
 
 For every photo the backbone's features of the plain view and of a few random views are stored once
 (`features.npy`); the head is trained on them in seconds. With `teacher.folds`, further heads are each trained without
@@ -36,10 +36,13 @@ from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, read_json, write_json, write_text
 from potstill.run.layout import member_folders
 from potstill.run.trained import Trained
-from potstill.teacher.finetune import Photos, fine_tune
+from potstill.teacher.finetune import FineTuned, FineTuning
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
-from potstill.teacher.probe import Probe
+from potstill.teacher.probe import Probe, save_out_of_fold
+
+FEW_ERRORS = 0.03
+"""A probe that is wrong on no more of the val photos is not the limit: no student comes near it."""
 
 AGREEMENT_PHOTOS = 256
 """Val photos on which faster arithmetic must agree with float32."""
@@ -62,23 +65,11 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
     folders = member_folders(run.teacher, config.model)
     for name, size, folder in zip(config.model, plan.sizes, folders, strict=True):
         folder.mkdir(exist_ok=True)
-        if not (folder / "model.json").is_file():
+        if not (folder / "facts.json").is_file():
             member = _Member.start(name, size, folder, plan, context)
             write_json(folder / "facts.json", member.train())
         facts[name] = read_json(folder / "facts.json")
     stage.finish(models=list(config.model), **facts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """A way to train the model, and what came out on val."""
-
-    method: str
-    """"probe" or "finetune"."""
-    val_logits: np.ndarray
-    """(n, C)."""
-    accuracy: float
-    measured: Measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +126,21 @@ class _Member:
             measured = fall_back_to_float32(self.folder, measured)
             (self.folder / "features.npy").unlink()
             probed = self._probe(measured)
-        accuracy = _require_learned(self.name, probed.val_logits, self.val_labels, self.config)
-        self._report(f"val accuracy {accuracy:.1%} on {len(self.val_labels)} photos (linear probe)")
-        best = _Trained("probe", probed.val_logits, accuracy, measured)
-        if self.config.train != "probe":
-            best = self._fine_tune(best)
-        if best.method == "probe" and self.config.folds > 1:
-            probed.probe.learn_folds(self.context.reporter, from_all=probed.from_all)
-        return self._save(best)
+        self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
+        tuned = self._fine_tune(probed.val_logits, measured)
+        val_logits = tuned.val_logits if tuned else probed.val_logits
+        accuracy = _require_learned(self.name, val_logits, self.val_labels, self.config)
+        if tuned:
+            self._save_fine_tuned(tuned)
+        else:
+            self._save_probe(probed, measured)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+        return {
+            "method": "finetune" if tuned else "probe",
+            "val_accuracy": accuracy,
+            "val_temperature": metrics.fit_temperature(val_logits, self.val_labels),
+            "photos_per_second": measured.photos_per_second,
+        }
 
     def _measure(self) -> Measured:
         """How this model is run here, by timing."""
@@ -219,43 +217,60 @@ class _Member:
         )
         return agrees
 
-    def _fine_tune(self, probed: _Trained) -> _Trained:
-        """Train the backbone, too; with `teacher.train = "auto"` the weights of the probe come back if they are better
-        on val."""
-        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        precision = probed.measured.precision(self.context.machine.device)
-        fine_tune(self.model, self.folder, self.plan, precision, Photos(self.store, self.context.reporter, self.log))
-        threads = self.context.machine.cores
-        tuned = inference_model(self.model, precision, self.folder, threads=threads)
-        _, logits = plain_outputs(tuned, self.store, self.store.rows("val"), precision, threads=threads)
-        accuracy = metrics.accuracy(logits, self.val_labels)
-        self._report(f"val accuracy {accuracy:.1%} (fine-tuned)")
-        if self.config.train != "finetune" and accuracy <= probed.accuracy:
-            self.model.load_state_dict(before)
-            return probed
-        measured = probed.measured
-        if not self._agrees(logits, measured):
-            measured = fall_back_to_float32(self.folder, measured)
-        return _Trained("finetune", logits, accuracy, measured)
+    def _fine_tune(self, probe_logits: np.ndarray, measured: Measured) -> FineTuned | None:
+        """Fine-tuned models; None where the probe is to be used.
 
-    def _save(self, trained: _Trained) -> dict[str, Any]:
-        temperature = metrics.fit_temperature(trained.val_logits, self.val_labels)
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+        With "auto" the probe is kept where it makes few errors on val, or where the first of the models has a higher
+        val NLL: that one learned from fewer photos than the probe, and is alone, so it has to be clearly better.
+        """
+        config, labels = self.config, self.val_labels
+        if config.train == "probe" or (
+            config.train == "auto" and metrics.accuracy(probe_logits, labels) >= 1 - FEW_ERRORS
+        ):
+            return None
+        to_beat = np.inf if config.train == "finetune" else metrics.nll_scaled(probe_logits, labels)
+        tuning = FineTuning(
+            self.name, self.plan.finetune_size(self.model.info.size), self.folder, self.plan, self.context, self.store,
+            measured, self.log,
+        )  # fmt: skip
+
+        def worthwhile(val_logits: np.ndarray) -> bool:
+            self._report(f"{self._on_val(val_logits)} (fine-tuned, first fold)")
+            return metrics.nll_scaled(val_logits, labels) < to_beat
+
+        tuned = tuning.run(worthwhile)
+        if tuned is None:
+            self._report("fine-tuning does not help; the linear probe is used")
+            tuning.remove()
+        else:
+            self._report(f"{self._on_val(tuned.val_logits)} (fine-tuned)")
+        return tuned
+
+    def _on_val(self, logits: np.ndarray) -> str:
+        labels = self.val_labels
+        return (
+            f"val accuracy {metrics.accuracy(logits, labels):.1%}, NLL {metrics.nll_scaled(logits, labels):.3f} "
+            f"on {len(labels)} photos"
+        )
+
+    def _save_fine_tuned(self, tuned: FineTuned) -> None:
+        """The models are stored already; what they predict out of fold, to find wrong labels."""
+        if tuned.out_of_fold:
+            rows = tuned.out_of_fold["row"]
+            save_out_of_fold(self.folder, rows, tuned.out_of_fold["logits"], self.store.labels(rows))
+
+    def _save_probe(self, probed: _Probed, measured: Measured) -> None:
+        if self.config.folds > 1:
+            probed.probe.learn_folds(self.context.reporter, from_all=probed.from_all)
         facts = Trained(
             role="teacher",
-            method=trained.method,
-            temperature=temperature,
-            precision=trained.measured.dtype,
-            runtime=trained.measured.runtime,
-            batch=trained.measured.batch,
+            method="probe",
+            temperature=metrics.fit_temperature(probed.val_logits, self.val_labels),
+            precision=measured.dtype,
+            runtime=measured.runtime,
+            batch=measured.batch,
         )
         save(self.model, self.folder, facts)
-        return {
-            "method": trained.method,
-            "val_accuracy": trained.accuracy,
-            "val_temperature": temperature,
-            "photos_per_second": trained.measured.photos_per_second,
-        }
 
     def _report(self, text: str) -> None:
         self.context.reporter.info(f"Teacher {self.name}: {text}")
@@ -271,6 +286,6 @@ def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: 
             f"most common class has {majority:.1%}. It has learned nothing that could be distilled.\n"
             "  Are the photos in the right class folders (potstill check)? Do the weights belong to the model "
             "(--teacher.weights)?\n"
-            "  Would fine-tuning help (--teacher.train finetune)? teacher.min_gain sets this limit."
+            "  teacher.min_gain sets this limit."
         )
     return accuracy
