@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
@@ -52,7 +53,8 @@ def store_features(
     Resumes after the last photo that the writer holds. `update` gets the number of finished photos. `transform` turns
     features (n, V, D) and the positions (n,) of their photos into what is written.
     """
-    photos, count = renderer.views.shape
+    keep_freed_memory()
+    photos, count = renderer.shape
     block = max(1, precision.batch // max(count, 1))
     for start in range(writer.done, photos, block):
         numbers = np.arange(start, min(start + block, photos))

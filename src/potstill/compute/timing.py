@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
 
 
@@ -43,6 +44,7 @@ def photos_per_second(
     model: nn.Module, size: int, precision: Precision, training: bool, batch: int = 16
 ) -> tuple[float, float]:
     """The speed, and the mean square of the outputs for a batch of noise, for comparing arithmetics."""
+    keep_freed_memory()
     noise = torch.randn(batch, size, size, 3, generator=torch.Generator().manual_seed(0))
     pixels = noise.to(precision.device).permute(0, 3, 1, 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
 from potstill.errors import PotstillError
 from potstill.run.files import replacing
@@ -98,6 +99,7 @@ def fit(
     Raises:
         PotstillError: the loss is no longer finite.
     """
+    keep_freed_memory()
     trained = task.trained
     optimizer = _optimizer(trained, schedule)
     average = _Average(trained, schedule.ema)
