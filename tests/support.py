@@ -39,6 +39,7 @@ TINY: dict[str, Any] = {
     "student.epochs": 3,
     "student.batch_size": 8,
     "twin.label_smoothing": [0.0],
+    "twin.length_shares": [1.0],
     "student.lr_factors": [1.0],
     "comparison.resamples": 200,
     "machine.precision": "float32",

@@ -89,10 +89,9 @@ def _teacher_seconds(teacher: TeacherPlan, plan: Plan, machine: Machine) -> floa
 
 
 def _student_seconds(student: StudentPlan, plan: Plan, machine: Machine) -> float:
-    """Of all trainings of one student: pilots, then student and twin with every seed."""
+    """Of all trainings of one student and its twin."""
     info = describe(student.model, plan.images.folder.classes, size=student.size)
     precision, speeds = fastest_precision(build(info), info.size, machine, training=True)
     seeds = plan.students.seeds
-    trainings = 2 * seeds + student.num_pilots * student.pilot_share
     each = plan.train_photos * student.shared.epochs / speeds[precision.name] + START_SECONDS
-    return START_SECONDS + each * trainings / min(machine.jobs, 2 * seeds)
+    return START_SECONDS + each * student.num_trainings(seeds) / min(machine.jobs, 2 * seeds)

@@ -43,6 +43,7 @@ QUICK: dict[str, Any] = {
     "teacher.folds": 3,
     "student.epochs": 3,
     "student.pilot_share": 0.0,
+    "twin.length_shares": [1.0],
 }
 """What `--quick` changes: enough to see every stage work, not to judge anything."""
 

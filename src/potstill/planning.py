@@ -82,6 +82,7 @@ class Plan:
             lines.append(
                 f"Student: {student.model} at {student.input_size} px, {start}, {recipe.epochs} epochs in batches of "
                 f"{recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
+                f"{_lengths(student)}"
             )
         return lines
 
@@ -99,6 +100,14 @@ def _teacher_training(plan: TeacherPlan) -> str:
 
 def _times(seeds: int) -> str:
     return "once" if seeds == 1 else f"{seeds} times"
+
+
+def _lengths(student: StudentPlan) -> str:
+    """Of the twin, where it is not just as long as the student's."""
+    *others, last = [recipe.epochs for recipe in student.lengths(student.shared)]
+    if others:
+        return f" (alone for {', '.join(map(str, others))} or {last} epochs, chosen on val)"
+    return "" if last == student.shared.epochs else f" (alone for {last} epochs)"
 
 
 def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None) -> Plan:
@@ -237,6 +246,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         temperature=student.temperature,
         lr_factors=student.lr_factors,
         label_smoothing=config.twin.label_smoothing,
+        length_shares=config.twin.length_shares,
         search_temperature=searches and student.temperature == "auto",
         search_features=searches and student.feature_weight == "auto" and distillation.distill_weight > 0,
         may_drop_teacher="auto" in (student.distill_weight, student.feature_weight),

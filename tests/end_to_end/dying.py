@@ -20,6 +20,7 @@ from potstill.compute import timing
 from potstill.data import arrays
 from potstill.images import pack
 from potstill.students import runner as job_runner
+from potstill.students import stage as students
 from potstill.training import loop as training
 
 timing.PROBE_SECONDS = 0.01
@@ -73,6 +74,9 @@ POINTS: dict[str, Hook] = {
     "rendering": at(arrays.RowWriter, "write", 9, when=writes_to("4_students")),
     "student": at(training, "_save", 5, when=saves_to("seed-0/distilled")),
     "twin": at(training, "_save", 12, when=saves_to("seed-0/alone")),
+    "length": at(training, "_save", 3, when=saves_to("pilots/alone-2-epochs")),
+    "chosen length": at(students._Training, "choose_length", 1),
+    "copied length": at(job_runner, "copy_job", 1),
     "children import": at(job_runner, "_steps_done", 1),
     "children train": at(job_runner, "_steps_done", 1, when=child_is_training),
     "comparison": at(comparison, "_student_result", 1),

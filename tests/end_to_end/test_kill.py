@@ -1,17 +1,20 @@
 """Killed in the middle of every stage, one after the other, the same command still ends with the same weights."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import TINY, environment, flags, weight_hashes
 
 import potstill
+from potstill.monitoring.progress import Reporter
 
 DYING = Path(__file__).with_name("dying.py")
 
@@ -25,9 +28,10 @@ class Victim:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen([sys.executable, str(DYING)], stdin=pipe, stdout=pipe, env=environment())
 
-    def __call__(self, point: str, signal: str = "SIGKILL", *, jobs: int = 1) -> int:
+    def __call__(self, point: str, signal: str = "SIGKILL", **settings: Any) -> int:
         """Run `distill` up to the point. Returns its exit code, or minus the signal."""
-        arguments = ["distill", str(self.data), "--run", str(self.run), *flags({**TINY, "machine.jobs": jobs})]
+        wanted = TINY | {name.replace("__", "."): value for name, value in settings.items()}
+        arguments = ["distill", str(self.data), "--run", str(self.run), *flags(wanted)]
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([point, signal, arguments, str(self.output)]).encode() + b"\n")
@@ -74,10 +78,10 @@ def test_killed_in_every_stage_it_ends_with_the_weights_of_an_unbroken_run(
         assert victim(point) == -9, f"{point}: {victim.said()}"
         assert victim.done() == STAGES[:finished], point
     for point in ("children import", "children train"):
-        assert victim(point, jobs=2) == -9, f"{point}: {victim.said()}"
+        assert victim(point, machine__jobs=2) == -9, f"{point}: {victim.said()}"
         assert victim.done() == STAGES[:3], point
         _wait_for_orphans(victim.run)
-    assert victim("children train", "SIGINT", jobs=2) == 130, victim.said()
+    assert victim("children train", "SIGINT", machine__jobs=2) == 130, victim.said()
     assert _children(victim.run) == [], "Ctrl-C leaves no process behind"
     assert victim("comparison") == -9, victim.said()
     assert victim.done() == STAGES[:4]
@@ -91,6 +95,23 @@ def test_killed_in_every_stage_it_ends_with_the_weights_of_an_unbroken_run(
     left = [p.name for p in victim.run.rglob("*") if p.suffix in (".part", ".growing", ".checkpoint")]
     left += [p.name for p in victim.run.rglob("checkpoint.safetensors")]
     assert left == []
+
+
+@pytest.mark.slow
+def test_killed_before_and_after_the_twins_length_is_chosen_it_ends_with_the_same_weights(
+    victim: Victim, tiny_run: "potstill.Result", photos: Path, tmp_path: Path
+) -> None:
+    lengths = [1.0, 0.67]
+    for run in (victim.run, tmp_path / "unbroken"):
+        shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("4_students", "5_comparison", "7_report"))
+    for point in ("length", "chosen length", "copied length"):
+        assert victim(point, twin__length_shares=lengths) == -9, f"{point}: {victim.said()}"
+        assert victim.done() == STAGES[:3], point
+    assert victim("nowhere", twin__length_shares=lengths) == 0, victim.said()
+    settings = TINY | {"twin.length_shares": lengths}
+    unbroken = potstill.distill(photos, settings=settings, run=tmp_path / "unbroken", reporter=Reporter(quiet=True))
+    assert (unbroken.path / "4_students/mobilenetv1_025-32px/pilots/alone-2-epochs/done.json").is_file()
+    assert weight_hashes(victim.run) == weight_hashes(unbroken.path)
 
 
 def _wait_for_orphans(run: Path) -> None:

@@ -93,6 +93,21 @@ def test_candidates_are_rates_and_with_a_search_a_softer_teacher_and_no_features
     assert single.num_pilots == 0
 
 
+@pytest.mark.parametrize(
+    ("shares", "trainings", "text"),
+    [
+        ([1.0, 0.33, 0.11], 6 * 0.3 + 6 + 0.33 + 0.11, " (alone for 100, 33 or 11 epochs, chosen on val)"),
+        ([0.5, 0.25], 6 * 0.3 + 4.5 + 0.25, " (alone for 50 or 25 epochs, chosen on val)"),
+        ([0.5], 6 * 0.3 + 4.5, " (alone for 50 epochs)"),
+        ([1.0], 6 * 0.3 + 6, "distilled and alone"),
+    ],
+)
+def test_lengths_that_the_twin_tries_are_counted_and_named(shares: list[float], trainings: float, text: str) -> None:
+    plan = make_plan(folder_of(), config_of(**{"twin.length_shares": shares, "student.epochs": 100}))
+    assert plan.students.students[0].num_trainings(3) == pytest.approx(trainings)
+    assert plan.lines()[-1].endswith(text)
+
+
 def test_a_method_that_needs_more_classes_is_refused_before_anything_is_read() -> None:
     with pytest.raises(ConfigError, match="needs at least 5 classes, there are 3"):
         make_plan(folder_of(3), config_of(**{"student.method": "dkd"}))
@@ -125,5 +140,5 @@ def test_the_lines_say_what_each_stage_does() -> None:
     assert soft_labels == "Soft labels: 24 views of each photo"
     assert student == (
         "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then 3 times "
-        "distilled and alone"
+        "distilled and alone (alone for 200, 66 or 22 epochs, chosen on val)"
     )

@@ -9,6 +9,7 @@ from tests.support import context_of
 
 from potstill.config.load import from_mapping
 from potstill.images.folder import Folder, PhotoFile
+from potstill.monitoring.progress import Reporter
 from potstill.planning import batch_size, make_plan, num_epochs, num_views, parse_students
 from potstill.run.folder import Run
 from potstill.students.recipe import Job, Recipe
@@ -115,6 +116,41 @@ def test_each_arm_takes_the_pilot_that_val_is_surest_of(tmp_path: Path) -> None:
     }
     chosen = _training(tmp_path, {}).choose(candidates, pilots)
     assert chosen == (candidates["distilled"][1], candidates["alone"][1])
+
+
+@pytest.mark.parametrize(("right", "best"), [((150, 190, 170), 1), ((190, 150, 150), 0), ((170, 170, 150), 0)])
+def test_the_twin_takes_the_length_that_val_is_surest_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], right: tuple[int, int, int], best: int
+) -> None:
+    training = _training(tmp_path, {"student.epochs": 100})
+    training = replace(training, context=replace(training.context, reporter=Reporter()))
+    lengths = [
+        _pilot(tmp_path / f"alone-{epochs}-epochs", replace(TWIN, epochs=epochs), np.arange(200) < correct)
+        for epochs, correct in zip((100, 33, 11), right, strict=True)
+    ]
+    assert training.choose_length(lengths) == lengths[best].recipe
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"alone, chosen on val: {('100%', '33%', '11%')[best]} of the student's steps (NLL 0." in said
+
+
+@pytest.mark.parametrize(
+    ("shares", "epochs", "expected"),
+    [
+        ([0.11, 1.0, 0.33], 50, [50, 16, 6]),
+        ([1.0, 0.33, 0.11], 3, [3, 1]),
+        ([0.5], 50, [25]),
+        ([1.0], 50, [50]),
+    ],
+)
+def test_the_twin_tries_lengths_with_the_same_recipe(
+    tmp_path: Path, shares: list[float], epochs: int, expected: list[int]
+) -> None:
+    plan = _training(tmp_path, {"twin.length_shares": shares, "student.epochs": epochs}).student
+    twin = plan.alone()[1]
+    assert plan.lengths(twin) == [replace(twin, epochs=count) for count in expected]
+    jobs = _training(tmp_path, {})._lengths(plan.lengths(twin))
+    assert len(jobs) == (0 if len(expected) == 1 else len(expected))
+    assert all(job.seed == 0 for job in jobs)
 
 
 def test_candidates_of_the_twin_have_the_students_schedule(tmp_path: Path) -> None:

@@ -231,16 +231,21 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwinConfig:
-    """The twin: the same student trained without a teacher, on the same photos, views and number of steps, from the
-    same starting weights. Its label smoothing and learning rate are chosen on the validation photos."""
+    """The twin: the same student trained without a teacher, on the same photos and views, from the same starting
+    weights. Its label smoothing, learning rate and training length are chosen on the validation photos."""
 
     label_smoothing: Annotated[tuple[float, ...], Range(0, 0.9)] = (0.0, 0.1)
     """Label smoothing values to try."""
+    length_shares: Annotated[tuple[float, ...], Range(0, 1, open_low=True)] = (1.0, 0.33, 0.11)
+    """Training lengths to try, as shares of the student's steps; the best on the validation photos is used. Each gets
+    the whole learning rate schedule. With a single length nothing is tried."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "twin.")
         if not self.label_smoothing:
             raise ConfigError("twin.label_smoothing is empty; name at least one value, such as 0.")
+        if not self.length_shares:
+            raise ConfigError("twin.length_shares is empty; name at least one share, such as 1.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,10 +22,15 @@ def comparison_table(comparison: Comparison) -> Table:
 def comparison_note(comparison: Comparison) -> str:
     """What the numbers of the table are."""
     seeds = comparison.seeds
+    shorter = [
+        f"; {student.name} alone was trained for {student.twin_length:.0%} of the student's steps, chosen on val"
+        for student in comparison.students
+        if student.twin_length != 1
+    ]
     return (
         f"{comparison.test_photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
-        f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}"
+        f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}{''.join(shorter)}"
     )
 
 

@@ -116,6 +116,11 @@ class StudentResult(Costs):
     per_class: tuple[ClassAccuracy, ...]
     verdict: str
 
+    @property
+    def twin_length(self) -> float:
+        """Length of the twin's training, chosen on val, as a share of the student's."""
+        return self.alone.epochs / self.distilled.epochs
+
     def arm(self, name: str) -> ArmResult:
         """The result of "distilled" or "alone"."""
         return {"distilled": self.distilled, "alone": self.alone}[name]

@@ -24,13 +24,15 @@ class StudentPlan:
     weights: str
     """Where the starting weights come from; "none": it is trained from scratch."""
     shared: Recipe
-    """What student and twin have in common: length, batch, averaging, and the first learning rate."""
+    """What student and twin have in common: batch, averaging, the first learning rate, and the student's length."""
     distillation: Recipe
     """The student's loss: `shared`, with the weights and the method. Its temperature counts unless it is "auto"."""
     temperature: float | Auto
     lr_factors: tuple[float, ...]
     label_smoothing: tuple[float, ...]
     """Values from which the twin chooses on val."""
+    length_shares: tuple[float, ...]
+    """Shares of the student's epochs from which the twin chooses on val how long it is trained."""
     search_temperature: bool
     """Whether twice the temperature is a candidate."""
     search_features: bool
@@ -59,6 +61,17 @@ class StudentPlan:
             for factor in self.lr_factors
             for smoothing in self.label_smoothing
         ]
+
+    def lengths(self, twin: Recipe) -> list[Recipe]:
+        """The twin's recipe at every length that is tried, the longest first; one where all come to the same."""
+        epochs = {max(1, round(share * self.shared.epochs)) for share in self.length_shares}
+        return [replace(twin, epochs=count) for count in sorted(epochs, reverse=True)]
+
+    def num_trainings(self, seeds: int) -> float:
+        """All trainings of student and twin, counted in trainings of full length: pilots, lengths that the twin tries,
+        and all seeds, with the twin at the longest of its lengths."""
+        longest, *others = (recipe.epochs / self.shared.epochs for recipe in self.lengths(self.shared))
+        return self.num_pilots * self.pilot_share + sum(others) + seeds * (1 + longest)
 
     @property
     def num_pilots(self) -> int:

@@ -38,7 +38,7 @@ class Recipe:
         return "distilled" if self.distill_weight or self.feature_weight else "alone"
 
     def steps(self, photos: int) -> int:
-        """Training steps, the same for student and twin: `photos` counts the unlabeled ones too."""
+        """Training steps, of student and twin alike: `photos` counts the unlabeled ones too."""
         return self.epochs * max(1, photos // self.batch_size)
 
 

@@ -1,9 +1,9 @@
 """Stage 4: every student distilled, and its twin alone, once per seed.
 
-A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, number of
-steps, optimizer and averaging, and the same photos and views in the same order as far as they have labels, the only
-targets that it learns from; its label smoothing and learning rate are
-chosen on val, by short pilots, and so is the student's learning rate.
+A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, optimizer and
+averaging, and the same photos and views in the same order as far as they have labels, the only targets that it learns
+from. Its label smoothing and learning rate are chosen on val, by short pilots, and so is the student's learning rate.
+How long it is trained is chosen on val too: what is enough steps for a student can be too many for labels alone.
 
 Each training is one job in a folder of its own (`potstill.students.runner`).
 """
@@ -85,13 +85,15 @@ class _Training:
         runner = JobRunner(self.context.run, self.context.machine, self.context.reporter)
         runner.run([job for arm in ARMS for job in pilots[arm]], f"{self.student.name}: pilots", measured.threads)
         distilled, alone = self.choose(candidates, pilots)
-        jobs = [
-            self._job(model_folder(self.context.run, self.student.name, seed, arm), seed, recipe)
-            for seed in range(self.plan.seeds)
-            for arm, recipe in (("distilled", distilled), ("alone", alone))
-        ]
+        lengths = self._lengths(self.student.lengths(alone))
+        students = self._seeds("distilled", distilled) if distilled != alone else []
         times = f"{self.plan.seeds} seed{'s' if self.plan.seeds > 1 else ''}"
-        runner.run(jobs, f"{self.student.name}: distilled and alone, {times}", measured.threads)
+        if lengths:  # beside the students, so that no core waits
+            title = f"distilled, {times}, and lengths of alone" if students else "lengths of alone"
+            runner.run([*students, *lengths], f"{self.student.name}: {title}", measured.threads)
+        twin = self.choose_length(lengths) if lengths else self.student.lengths(alone)[0]
+        jobs = [*(students or self._seeds("distilled", twin)), *self._seeds("alone", twin)]
+        runner.run([*lengths, *jobs], f"{self.student.name}: distilled and alone, {times}", measured.threads)
 
     def _measured(self) -> Measured:
         """How the trainings are computed here, by timing once."""
@@ -151,6 +153,29 @@ class _Training:
             )
             for number, recipe in enumerate(candidates)
         ]
+
+    def _lengths(self, recipes: Sequence[Recipe]) -> list[Job]:
+        """Trainings of the twin with seed 0 at every length; none where there is nothing to choose from."""
+        if len(recipes) == 1:
+            return []
+        return [self._job(self.folder / "pilots" / f"alone-{recipe.epochs}-epochs", 0, recipe) for recipe in recipes]
+
+    def _seeds(self, arm: str, recipe: Recipe) -> list[Job]:
+        """The trainings of an arm with every seed."""
+        run, name = self.context.run, self.student.name
+        return [self._job(model_folder(run, name, seed, arm), seed, recipe) for seed in range(self.plan.seeds)]
+
+    def choose_length(self, lengths: Sequence[Job]) -> Recipe:
+        """The twin's recipe at the length with the lowest val NLL after temperature scaling, the longest of equals."""
+        losses = [float(_val_losses(job.folder).mean()) for job in lengths]
+        shares = [f"{job.recipe.epochs / self.student.shared.epochs:.0%}" for job in lengths]
+        best = int(np.argmin(losses))
+        others = ", ".join(f"{shares[i]}: {losses[i]:.3f}" for i in range(len(losses)) if i != best)
+        self.context.reporter.info(
+            f"{self.student.name} alone, chosen on val: {shares[best]} of the student's steps "
+            f"(NLL {losses[best]:.3f}; {others})"
+        )
+        return lengths[best].recipe
 
     def choose(self, candidates: dict[str, list[Recipe]], pilots: dict[str, list[Job]]) -> tuple[Recipe, Recipe]:
         """The recipes of student and twin: of each arm's pilots the one with the lowest val NLL after temperature

@@ -1,0 +1,112 @@
+"""How long the twin is trained is chosen on val: tried once, with seed 0, beside the students."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support import TINY, weight_hashes
+
+import potstill
+from potstill.errors import StaleError
+from potstill.monitoring.progress import Reporter
+from potstill.run.files import read_json
+from potstill.run.folder import Run
+from potstill.run.results import read_training
+from potstill.students import runner as job_runner
+from potstill.students import stage as students_stage
+from potstill.students.job import train_job
+from potstill.students.stage import _Training
+
+NAME = "mobilenetv1_025-32px"
+LENGTHS = {**TINY, "twin.length_shares": [1.0, 0.67, 0.33]}
+
+
+@pytest.fixture
+def taught(run_copy: Run) -> Run:
+    """A run whose soft labels are stored, and whose students are not trained."""
+    for folder in (run_copy.students, run_copy.comparison, run_copy.report):
+        shutil.rmtree(folder)
+    return run_copy
+
+
+@pytest.fixture
+def prefer(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let val prefer a number of epochs."""
+
+    def install(epochs: int) -> None:
+        def losses(folder: Path) -> np.ndarray:
+            return np.full(4, abs(read_json(folder / "model.json")["trained"]["recipe"]["epochs"] - epochs))
+
+        monkeypatch.setattr(students_stage, "_val_losses", losses)
+
+    return install
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders of the trainings that are run."""
+    folders: list[str] = []
+    monkeypatch.setattr(
+        job_runner, "train_job", lambda job, *others: (folders.append(job.folder.name), train_job(job, *others))
+    )
+    return folders
+
+
+def distill(photos: Path, run: Run, *, redo: bool = False) -> "potstill.Result":
+    return potstill.distill(photos, settings=LENGTHS, run=run.path, redo=redo, reporter=Reporter(quiet=True))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_every_seed_of_the_twin_has_the_length_that_val_prefers(
+    photos: Path, taught: Run, prefer: Callable[[int], None], trained: list[str], epochs: int
+) -> None:
+    prefer(epochs)
+    result = distill(photos, taught)
+    lengths = ["alone-3-epochs", "alone-2-epochs", "alone-1-epochs"]
+    assert trained == ["distilled", "distilled", *lengths, "alone"], "seed 0 is not trained again"
+    folder = taught.students / NAME
+    same = weight_hashes(folder)
+    assert same["seed-0/alone"] == same[f"pilots/alone-{epochs}-epochs"]
+    assert len({same[f"pilots/{name}"] for name in lengths}) == 3
+    full = read_training(folder / "seed-0" / "distilled").steps
+    for seed in (0, 1):
+        assert read_training(folder / f"seed-{seed}" / "alone").steps == full * epochs // 3
+    assert result.comparison.students[0].twin_length == pytest.approx(epochs / 3)
+    page = result.report.read_text("utf-8").replace("\u00a0", " ")
+    assert ("of the steps" in page) == (epochs < 3)
+    assert (f"{epochs / 3:.0%}".replace("%", " %") + " of the steps" in page) == (epochs < 3)
+    distill(photos, taught)
+    assert len(trained) == 6, "a finished run is left as it is"
+
+
+def test_a_student_without_a_teacher_is_as_long_as_its_twin_and_the_same(
+    photos: Path, taught: Run, prefer: Callable[[int], None], trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Training, "choose", lambda self, candidates, pilots: 2 * (candidates["alone"][0],))
+    prefer(1)
+    comparison = distill(photos, taught).comparison
+    assert trained == ["alone-3-epochs", "alone-2-epochs", "alone-1-epochs", "distilled"]
+    hashes = weight_hashes(taught.students / NAME)
+    for seed in (0, 1):
+        assert hashes[f"seed-{seed}/distilled"] == hashes[f"seed-{seed}/alone"]
+    assert comparison.students[0].twin_length == 1
+    assert comparison.students[0].difference.value == 0
+
+
+def test_a_run_from_before_lengths_were_tried_is_kept_or_refused(
+    photos: Path, run_copy: Run, prefer: Callable[[int], None], trained: list[str]
+) -> None:
+    before = weight_hashes(run_copy.students)
+    prefer(1)
+    with pytest.raises(StaleError, match=r"seed-0/alone was made from other settings[^$]*epochs: 3 → 1[^$]*--redo"):
+        distill(photos, run_copy)
+    assert trained == ["alone-3-epochs", "alone-2-epochs", "alone-1-epochs"]
+    prefer(3)
+    distill(photos, run_copy)
+    after = weight_hashes(run_copy.students)
+    assert {name: after[name] for name in before} == before, "val prefers the length that the run has"
+    prefer(2)
+    assert distill(photos, run_copy, redo=True).comparison.students[0].twin_length == pytest.approx(2 / 3)
+    assert trained[3:] == ["alone"], "students and lengths are not trained again"
