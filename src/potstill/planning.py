@@ -32,6 +32,9 @@ VIEWS_SEEN = 60_000
 
 MAX_STORED_VIEWS = 24
 
+AUTO_LOSS = ("temperature", "distill_weight", "feature_weight", "task_weight")
+"""Settings of the student's loss that may be "auto"."""
+
 MIN_BATCH = 8
 """A batch has at most an eighth of the training photos, but no fewer than this: small sets would have too few steps."""
 
@@ -234,7 +237,6 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         feature_weight=by_classes if student.feature_weight == "auto" else student.feature_weight,
         task_weight=0.3 if student.task_weight == "auto" else student.task_weight,
     )
-    searches = student.search == "weights"
     return StudentPlan(
         name=spec.name,
         model=spec.model,
@@ -243,13 +245,11 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         weights=spec.weights,
         shared=shared,
         distillation=distillation,
-        temperature=student.temperature,
+        auto=frozenset(name for name in AUTO_LOSS if getattr(student, name) == "auto"),
         lr_factors=student.lr_factors,
         label_smoothing=config.twin.label_smoothing,
         length_shares=config.twin.length_shares,
-        search_temperature=searches and student.temperature == "auto",
-        search_features=searches and student.feature_weight == "auto" and distillation.distill_weight > 0,
-        may_drop_teacher="auto" in (student.distill_weight, student.feature_weight),
+        search_weights=student.search == "weights",
         pilot_share=student.pilot_share,
     )
 

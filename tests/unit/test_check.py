@@ -16,7 +16,7 @@ import potstill
 from potstill.check.quarantine import Quarantine
 from potstill.check.run import apply, check
 from potstill.cli import run as command
-from potstill.data.label_errors import check_labels, suspects
+from potstill.data.label_errors import check_labels, label_noise, suspects
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
 from potstill.images.reasons import meaning
@@ -324,6 +324,23 @@ def test_distill_leaves_out_what_check_would_move(tmp_path: Path, packer: Callab
     assert left_out["train/cat/leak.jpg", "in_test"].endswith("the val photo val/cat/a.jpg")
     assert "in the class cat: train/cat/5.jpg" in left_out["train/dog/other.jpg", "two_classes"]
     assert left_out["unlabeled/known.jpg", "duplicate"].endswith("picture as train/dog/6.jpg")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+def test_label_noise_is_told_from_photos_that_are_hard(noise: float) -> None:
+    draw = np.random.default_rng(0)
+    # Half of the photos are easy; of the others a calibrated teacher errs on a quarter, whatever the labels.
+    sure = np.where(draw.random(12000) < 0.5, 0.98, draw.uniform(0.5, 0.99, 12000))
+    truth = draw.integers(2, size=12000)
+    top = np.where(draw.random(12000) < sure, truth, 1 - truth)
+    probabilities = np.where(np.arange(2) == top[:, None], sure[:, None], 1 - sure[:, None])
+    labels = np.where(draw.random(12000) < noise, 1 - truth, truth)
+    assert label_noise(probabilities, labels) == pytest.approx(noise, abs=0.03)
+
+
+def test_few_photos_tell_nothing_about_label_noise() -> None:
+    probabilities = np.tile([0.9, 0.1], (200, 1))
+    assert label_noise(probabilities, np.ones(200, int)) == 0.0
 
 
 def test_label_rule_finds_planted_errors_and_few_others() -> None:

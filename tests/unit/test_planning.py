@@ -9,6 +9,7 @@ from potstill.config.schema import Config
 from potstill.errors import ConfigError, ModelError
 from potstill.images.folder import Folder, PhotoFile
 from potstill.planning import expected_train_photos, make_plan, with_students
+from potstill.students.plan import SoftLabelFacts
 
 
 def folder_of(classes: int = 3, train: int = 100, test: int = 20, *, flat: bool = False) -> Folder:
@@ -74,20 +75,43 @@ def test_features_weigh_less_where_there_are_many_classes(classes: int, weight: 
     assert plan.students.students[0].distillation.feature_weight == weight
 
 
+def facts_of(confidence: float = 0.9, label_noise: float = 0.0, fine_tuned: bool = False) -> SoftLabelFacts:
+    return SoftLabelFacts(confidence=confidence, label_noise=label_noise, fine_tuned=fine_tuned)
+
+
+def test_where_labels_are_wrong_the_student_learns_from_the_teacher_only() -> None:
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    noisy = facts_of(label_noise=0.1)
+    assert {recipe.task_weight for recipe in student.distilled(noisy)} == {0.0}
+    assert {recipe.task_weight for recipe in student.distilled(facts_of(label_noise=0.05))} == {0.3}
+    assert {recipe.label_smoothing for recipe in student.alone(noisy)} == {0.0, 0.1, 0.2}, (
+        "the twin gets its remedy too"
+    )
+    (fixed,) = make_plan(folder_of(), config_of(**{"student.task_weight": 0.5})).students.students
+    assert {recipe.task_weight for recipe in fixed.distilled(noisy)} == {0.5}, "what the user set is kept"
+
+
+def test_features_of_networks_that_were_tuned_apart_are_not_learned() -> None:
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    assert {recipe.feature_weight for recipe in student.distilled(facts_of(fine_tuned=True))} == {0.0}
+    (fixed,) = make_plan(folder_of(), config_of(**{"student.feature_weight": 0.5})).students.students
+    assert {recipe.feature_weight for recipe in fixed.distilled(facts_of(fine_tuned=True))} == {0.5}
+
+
 def test_the_temperature_is_left_open_until_the_teacher_is_trained() -> None:
     (student,) = make_plan(folder_of(), config_of()).students.students
-    assert {recipe.temperature for recipe in student.distilled(4.0)} == {4.0}
+    assert {recipe.temperature for recipe in student.distilled(facts_of(confidence=0.995))} == {4.0}
     (fixed,) = make_plan(folder_of(), config_of(**{"student.temperature": 2.5})).students.students
-    assert {recipe.temperature for recipe in fixed.distilled(4.0)} == {2.5}
+    assert {recipe.temperature for recipe in fixed.distilled(facts_of(confidence=0.995))} == {2.5}
 
 
 def test_candidates_are_rates_and_with_a_search_a_softer_teacher_and_no_features() -> None:
     (student,) = make_plan(folder_of(), config_of()).students.students
-    assert [recipe.lr for recipe in student.distilled(1.0)] == pytest.approx([3e-3, 0.99e-3])
-    assert len(student.alone()) == 4, "two rates, with and without label smoothing"
+    assert [recipe.lr for recipe in student.distilled(facts_of())] == pytest.approx([3e-3, 0.99e-3])
+    assert len(student.alone(facts_of())) == 4, "two rates, with and without label smoothing"
     assert student.num_pilots == 6
     (searching,) = make_plan(folder_of(), config_of(**{"student.search": "weights"})).students.students
-    extra = searching.distilled(1.0)[2:]
+    extra = searching.distilled(facts_of())[2:]
     assert [(recipe.temperature, recipe.feature_weight) for recipe in extra] == [(2.0, 1.0), (1.0, 0.0)]
     (single,) = make_plan(folder_of(), config_of(**{"student.pilot_share": 0.0})).students.students
     assert single.num_pilots == 0

@@ -12,6 +12,7 @@ from potstill.images.folder import Folder, PhotoFile
 from potstill.monitoring.progress import Reporter
 from potstill.planning import batch_size, make_plan, num_epochs, num_views, parse_students
 from potstill.run.folder import Run
+from potstill.students.plan import SoftLabelFacts
 from potstill.students.recipe import Job, Recipe
 from potstill.students.stage import _Training
 
@@ -58,6 +59,7 @@ def test_from_scratch_takes_twice_as_long_on_the_same_views(
 
 
 TWIN = Recipe(epochs=1, batch_size=8, lr=1e-3, weight_decay=0.0, ema=0.0, dtype="float32", soft_labels="")
+FACTS = SoftLabelFacts(confidence=0.9, label_noise=0.0, fine_tuned=False)
 STUDENT = replace(TWIN, distill_weight=1.0, feature_weight=1.0)
 
 
@@ -146,7 +148,7 @@ def test_the_twin_tries_lengths_with_the_same_recipe(
     tmp_path: Path, shares: list[float], epochs: int, expected: list[int]
 ) -> None:
     plan = _training(tmp_path, {"twin.length_shares": shares, "student.epochs": epochs}).student
-    twin = plan.alone()[1]
+    twin = plan.alone(FACTS)[1]
     assert plan.lengths(twin) == [replace(twin, epochs=count) for count in expected]
     jobs = _training(tmp_path, {})._lengths(plan.lengths(twin))
     assert len(jobs) == (0 if len(expected) == 1 else len(expected))
@@ -156,6 +158,6 @@ def test_the_twin_tries_lengths_with_the_same_recipe(
 def test_candidates_of_the_twin_have_the_students_schedule(tmp_path: Path) -> None:
     settings = {"student.lr_factors": [1.0, 0.5], "twin.label_smoothing": [0.0, 0.1]}
     shared = replace(TWIN, epochs=7, batch_size=16, weight_decay=0.02, ema=0.99, crop_pct=0.9)
-    twins = replace(_training(tmp_path, settings).student, shared=shared).alone()
+    twins = replace(_training(tmp_path, settings).student, shared=shared).alone(FACTS)
     assert {(twin.lr, twin.label_smoothing) for twin in twins} == {(r, s) for r in (1e-3, 5e-4) for s in (0.0, 0.1)}
     assert {replace(twin, lr=1e-3, label_smoothing=0.0) for twin in twins} == {shared}

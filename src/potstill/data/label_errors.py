@@ -19,6 +19,9 @@ from potstill.run.folder import Run
 
 FILE = "out_of_fold.npz"
 
+MIN_PHOTOS = 100
+"""That the share of wrong labels is estimated from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
@@ -57,6 +60,35 @@ def check_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     return order, likely[order]
 
 
+def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of wrong labels: how often the label is another class among the third of the photos that the teacher is
+    surest of.
+
+    There, nearly all disagreement is the labels' fault. On photos that are hard to tell apart a teacher errs too, so
+    the disagreement over all photos says nothing about labels.
+
+    Args:
+        probabilities: (N, C) out of sample.
+        labels: (N,) int.
+    Returns:
+        0 with fewer than `MIN_PHOTOS` of these photos, among which a few errors would look like many.
+    """
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")[: len(labels) // 3]
+    if len(surest) < MIN_PHOTOS:
+        return 0.0
+    return float(np.mean(probabilities[surest].argmax(axis=1) != labels[surest]))
+
+
+def estimated_label_noise(run: Run) -> float:
+    """`label_noise` of a run's train photos; 0 where its teacher has no out-of-fold outputs."""
+    if not list(run.teacher.glob(f"**/{FILE}")):
+        return 0.0
+    members = [_member(path) for path in sorted(run.teacher.glob(f"**/{FILE}"))]
+    with np.load(next(run.teacher.glob(f"**/{FILE}")), allow_pickle=False) as stored:
+        labels = stored["labels"]
+    return label_noise(np.mean([each for _, each in members], axis=0), labels)
+
+
 def suspects(run: Path, labels: Mapping[str, str]) -> list[Suspect]:
     """The likely wrong labels among the training photos of a run. The probabilities of several teachers are averaged.
 
@@ -84,7 +116,8 @@ def _out_of_fold(run: Run) -> tuple[list[str], list[str], np.ndarray]:
     if not paths:
         raise DataError(
             f"{run.teacher / FILE} is missing, so likely wrong labels cannot be found.\n"
-            "  `potstill distill` writes it when teacher.folds is at least 2 and the teacher was not fine-tuned."
+            "  `potstill distill` writes it when teacher.folds is at least 2, or, if the teacher was fine-tuned, "
+            "teacher.finetune_folds."
         )
     try:
         with (run.images / "images.csv").open(encoding="utf-8", newline="") as file:

@@ -6,7 +6,7 @@
     photos.npy       (N,) rows of the pixel store: train, then unlabeled
     val_logits.npy   (n, C) float32 of the plain val photos
     statistics.npz   feature mean and std (D,), for the feature loss
-    meta.json        what made them, and how confident the teacher is
+    meta.json        how many networks made them, how confident they are, and how many labels seem to be wrong
 
 Train photos are labeled by the head, or the fine-tuned network, that was trained without them; photos without labels by
 the mean of all. With several teachers the logits are the logarithms of their mean probabilities, and the features stand
@@ -28,6 +28,7 @@ from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.arrays import RowWriter
 from potstill.data.folds import fold_of
+from potstill.data.label_errors import estimated_label_noise
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
@@ -62,7 +63,12 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     val_logits = metrics.mean_probability_logits([each.val_logits for member in outputs for each in member.networks])
     _save(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
-    write_json(folder / "meta.json", {"members": len(members), **_confidence_stats(folder, labeling, val_logits)})
+    meta = {
+        "networks": [len(member) for member in members],
+        "label_noise": estimated_label_noise(run),
+        **_confidence_stats(folder, labeling, val_logits),
+    }
+    write_json(folder / "meta.json", meta)
     for leftover in folder.glob("teacher-*.npy"):
         leftover.unlink()
     for network in networks:

@@ -1,13 +1,38 @@
 """What the students' stage is to do, decided before it starts: sizes, lengths, recipes and candidates of each student.
 
-Two things are left open, because they need a trained teacher or a measurement: the temperature where it is "auto"
-(`temperature_for`), and how a training is computed (`potstill.compute.measured`).
+Left open is what needs a trained teacher (`SoftLabelFacts`) or a measurement of speed (`potstill.compute.measured`).
 """
 
 from dataclasses import dataclass, replace
 
-from potstill.config.schema import Auto
 from potstill.students.recipe import Recipe
+
+NOISY = 0.07
+"""Share of wrong labels from which the student no longer learns from them, only from the teacher."""
+
+STRONG_SMOOTHING = 0.2
+"""Label smoothing that the twin may choose as well where labels are noisy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftLabelFacts:
+    """What is measured on the soft labels, and "auto" settings depend on."""
+
+    confidence: float
+    """The teacher's mean top probability on unmixed train views."""
+    label_noise: float
+    """Estimated share of wrong labels, see `label_noise` in `potstill.data.label_errors`."""
+    fine_tuned: bool
+    """Whether networks were fine-tuned per fold: their features have different meanings."""
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature: a saturated teacher is softened."""
+        return 4.0 if self.confidence > 0.99 else 2.0 if self.confidence > 0.97 else 1.0
+
+    @property
+    def noisy(self) -> bool:
+        return self.label_noise >= NOISY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,40 +51,42 @@ class StudentPlan:
     shared: Recipe
     """What student and twin have in common: batch, averaging, the first learning rate, and the student's length."""
     distillation: Recipe
-    """The student's loss: `shared`, with the weights and the method. Its temperature counts unless it is "auto"."""
-    temperature: float | Auto
+    """The student's loss: `shared`, with the weights and the method, as far as they need no soft labels."""
+    auto: frozenset[str]
+    """Those of its settings that are "auto"."""
     lr_factors: tuple[float, ...]
     label_smoothing: tuple[float, ...]
     """Values from which the twin chooses on val."""
     length_shares: tuple[float, ...]
     """Shares of the student's epochs from which the twin chooses on val how long it is trained."""
-    search_temperature: bool
-    """Whether twice the temperature is a candidate."""
-    search_features: bool
-    """Whether no feature loss is a candidate."""
-    may_drop_teacher: bool
-    """Whether the student learns without the teacher where the twin's best pilot is clearly better on val."""
+    search_weights: bool
+    """Whether twice the temperature and no feature loss are candidates, where these are "auto"."""
     pilot_share: float
     """Share of the epochs that each candidate is trained before one is chosen; 0: no pilots, the first is taken."""
 
-    def distilled(self, temperature: float) -> list[Recipe]:
-        """The student's candidates, at the temperature that was found for "auto"."""
+    def distilled(self, facts: SoftLabelFacts) -> list[Recipe]:
+        """The student's candidates, the one by rule first."""
         rule = self.distillation
-        if self.temperature == "auto":
-            rule = replace(rule, temperature=temperature)
+        if "temperature" in self.auto:
+            rule = replace(rule, temperature=facts.temperature)
+        if "feature_weight" in self.auto and facts.fine_tuned and rule.distill_weight:
+            rule = replace(rule, feature_weight=0.0)
+        if "task_weight" in self.auto and facts.noisy:
+            rule = replace(rule, task_weight=0.0)
         candidates = [replace(rule, lr=rule.lr * factor) for factor in self.lr_factors]
-        if self.search_temperature:
+        if self.search_weights and "temperature" in self.auto:
             candidates.append(replace(rule, temperature=2 * rule.temperature))
-        if self.search_features:
+        if self.search_weights and "feature_weight" in self.auto and rule.distill_weight and rule.feature_weight:
             candidates.append(replace(rule, feature_weight=0.0))
         return candidates
 
-    def alone(self) -> list[Recipe]:
+    def alone(self, facts: SoftLabelFacts) -> list[Recipe]:
         """The twin's candidates."""
+        smoothing = self.label_smoothing + ((STRONG_SMOOTHING,) if facts.noisy else ())
         return [
-            replace(self.shared, task_weight=1.0, label_smoothing=smoothing, lr=self.shared.lr * factor)
+            replace(self.shared, task_weight=1.0, label_smoothing=each, lr=self.shared.lr * factor)
             for factor in self.lr_factors
-            for smoothing in self.label_smoothing
+            for each in dict.fromkeys(smoothing)
         ]
 
     def lengths(self, twin: Recipe) -> list[Recipe]:
@@ -74,9 +101,15 @@ class StudentPlan:
         return self.num_pilots * self.pilot_share + sum(others) + seeds * (1 + longest)
 
     @property
+    def may_drop_teacher(self) -> bool:
+        """Whether the student learns without the teacher where the twin's best pilot is clearly better on val."""
+        return bool(self.auto & {"distill_weight", "feature_weight"})
+
+    @property
     def num_pilots(self) -> int:
         """Candidates of student and twin that are trained for a share of the epochs."""
-        counts = len(self.distilled(1.0)), len(self.alone())
+        facts = SoftLabelFacts(confidence=0.0, label_noise=0.0, fine_tuned=False)
+        counts = len(self.distilled(facts)), len(self.alone(facts))
         return sum(count for count in counts if count > 1) if self.pilot_share else 0
 
 
@@ -89,12 +122,3 @@ class StudentsPlan:
     """Each student and its twin are trained this many times."""
     cache_gb: float
     """Disk for rendered views."""
-
-
-def temperature_for(confidence: float) -> float:
-    """The softmax temperature of "auto".
-
-    Args:
-        confidence: the teacher's mean top probability on unmixed train views. A saturated teacher is softened.
-    """
-    return 4.0 if confidence > 0.99 else 2.0 if confidence > 0.97 else 1.0

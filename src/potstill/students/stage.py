@@ -27,7 +27,7 @@ from potstill.data.views import Renderer
 from potstill.models.classifier import build, describe
 from potstill.run.files import check_space, read_json
 from potstill.run.layout import ARMS, model_folder, views_path
-from potstill.students.plan import StudentPlan, StudentsPlan, temperature_for
+from potstill.students.plan import SoftLabelFacts, StudentPlan, StudentsPlan
 from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
 
@@ -130,13 +130,27 @@ class _Training:
 
     def _candidates(self, measured: Measured) -> dict[str, list[Recipe]]:
         """The recipes of each arm, the first by rule."""
-        temperature = temperature_for(self.soft.meta["train_top_probability"])
+        facts = self._facts()
         digest = self.context.run.stage("3_soft_labels").digest()
-        planned = {"distilled": self.student.distilled(temperature), "alone": self.student.alone()}
+        planned = {"distilled": self.student.distilled(facts), "alone": self.student.alone(facts)}
         return {
             arm: [replace(r, dtype=measured.dtype, compile=measured.compile, soft_labels=digest) for r in recipes]
             for arm, recipes in planned.items()
         }
+
+    def _facts(self) -> SoftLabelFacts:
+        meta = self.soft.meta
+        facts = SoftLabelFacts(
+            confidence=meta["train_top_probability"],
+            label_noise=meta["label_noise"],
+            fine_tuned=max(meta["networks"]) > 1,
+        )
+        if facts.noisy and "task_weight" in self.student.auto:
+            self.context.reporter.info(
+                f"About {facts.label_noise:.0%} of the labels seem to be wrong, so the student learns from the teacher "
+                "only (student.task_weight)"
+            )
+        return facts
 
     def _job(self, folder: Path, seed: int, recipe: Recipe) -> Job:
         return Job(folder, self.student.model, self.student.size, self.student.weights, seed, recipe)

@@ -192,7 +192,7 @@ class _Member:
         wider = probe.learn_from_all("head", probe.known, head)
         wider_logits = apply_head(wider, val_features)
         labels = self.val_labels
-        before, after = (metrics.nll(z / metrics.fit_temperature(z, labels), labels) for z in (logits, wider_logits))
+        before, after = (metrics.nll_scaled(z, labels) for z in (logits, wider_logits))
         helps = after < before
         self._report(
             f"{int((~probe.known).sum()):,} photos without labels {'help' if helps else 'do not help'}: "
