@@ -283,10 +283,11 @@ def _list(value: str) -> list[str]:
 
 def _print_result(result: Any) -> None:
     from potstill.monitoring.tables import print_table
-    from potstill.report.table import comparison_note, comparison_table
+    from potstill.report.table import agreement_table, comparison_note, comparison_table
 
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
+    print_table(agreement_table(result.comparison))
     for line in result.verdicts():
         print(line)
     print(f"Report: {result.report}")

@@ -10,7 +10,7 @@ from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Of comparison.json. Files written before there was a number count as 0."""
 
 T = TypeVar("T")
@@ -54,13 +54,24 @@ class TeacherResult(Calibration, Costs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Share of photos on which a student predicts its teacher's class, mean over the seeds."""
+
+    train_views: float | None
+    """On unmixed views of photos that students learn from, where the teacher's class is that of the stored soft labels;
+    None where every view is mixed, and in results from before it was measured."""
+    val: float | None
+    """None in results from before it was measured."""
+    test: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmResult(Calibration):
     """A student trained with the teacher (distilled) or without (alone), over all seeds."""
 
     accuracy: Interval
     accuracy_per_seed: tuple[float, ...]
-    agreement: float
-    """Share of test photos on which it predicts the teacher's class, mean over the seeds."""
+    agreement: Agreement
     recipe: dict[str, Any]
     """The settings it was trained with."""
     crop_per_seed: tuple[float, ...]
@@ -107,6 +118,8 @@ class StudentResult(Costs):
     """Accuracy of distilled minus alone, paired."""
     to_teacher: Interval | None
     """Accuracy of distilled minus the teacher's, paired; None in results from before it was measured."""
+    agreement_difference: Interval | None
+    """Agreement with the teacher on test, distilled minus alone, paired; None as above."""
     relative_error_reduction: float | None
     """None where the twin makes no errors."""
     mcnemar: tuple[McNemar, ...]
@@ -149,6 +162,8 @@ class Comparison:
     classes: tuple[str, ...]
     test_photos: int
     test_per_class: tuple[int, ...]
+    train_views: int
+    """Views on which the agreement on train views was measured, one of each photo; 0 where it was not."""
     seeds: int
     confidence: float
     """Of every interval."""
