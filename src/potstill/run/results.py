@@ -206,7 +206,7 @@ def read_comparison(path: Path) -> Comparison:
             f"{path} was written by another version of Potstill (format {found}, this version reads {FORMAT}), or is "
             "damaged. Delete its folder and run `potstill distill` again; the trained models are kept."
         )
-    return _read(Comparison, values, path)
+    return as_type(Comparison, values, path)
 
 
 def read_training(folder: Path) -> TrainingFacts:
@@ -217,10 +217,11 @@ def read_training(folder: Path) -> TrainingFacts:
     """
     path = folder / "done.json"
     values = read_json(path)
-    return _read(TrainingFacts, {f.name: values[f.name] for f in fields(TrainingFacts) if f.name in values}, path)
+    return as_type(TrainingFacts, {f.name: values[f.name] for f in fields(TrainingFacts) if f.name in values}, path)
 
 
-def _read(kind: type[T], values: Any, path: Path) -> T:
+def as_type(kind: type[T], values: Any, path: Path) -> T:
+    """Plain values, read from `path`, as a dataclass. Raises DataError where they do not fit."""
     try:
         return typing.cast(T, _typed(kind, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
