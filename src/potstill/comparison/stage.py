@@ -22,7 +22,7 @@ from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
-from potstill.models.classifier import Classifier, load, load_info, read_description
+from potstill.models.classifier import Classifier, describe, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
 from potstill.run.folder import Run
@@ -210,6 +210,7 @@ def _student_result(
         model=model.info.name,
         size=model.info.size,
         pretrained=model.info.weights.get("source") != "none",
+        pretrained_size=describe(model.info.name, ()).size,
         **costs,
         distilled=distilled,
         alone=alone,

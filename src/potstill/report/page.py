@@ -12,6 +12,7 @@ from potstill import metrics
 from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
+from potstill.report.input_size import input_size_notes
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
@@ -93,6 +94,7 @@ def content(files: RunFiles) -> dict[str, Any]:
         "findings": find(files, doubtful),
         "differences": Markup(figures.differences(files.students, comparison.confidence)),
         "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
+        "input_sizes": input_size_notes(files),
         "sections": sections,
         "many_classes": len(files.classes) > MANY_CLASSES,
         **_forecast(files),

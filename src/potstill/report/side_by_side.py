@@ -98,7 +98,7 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
         _require_fair(files[0], names[0], other, name)
     comparison = files[0].comparison
     reference = f"{comparison.students[0].name}/distilled"
-    correct = _correct(files[0], reference)
+    correct = correct_predictions(files[0], reference)
     rows: list[Row] = []
     for run, name in zip(files, names, strict=True):
         for model in _models(run.comparison):
@@ -142,7 +142,7 @@ def _models(comparison: Comparison) -> list[_Model]:
 
 def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None) -> Row:
     """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
-    correct, confidence = _correct(files, model.key), files.comparison.confidence
+    correct, confidence = correct_predictions(files, model.key), files.comparison.confidence
     return Row(
         run=run,
         model=model.name,
@@ -179,7 +179,8 @@ def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resa
     return Interval(float(first.mean() - second.mean()), float(low), float(high))
 
 
-def _correct(files: RunFiles, key: str) -> np.ndarray:
+def correct_predictions(files: RunFiles, key: str) -> np.ndarray:
+    """(S, n) bool: whether each seed of a model predicts each test photo's label."""
     logits, labels = files.predictions.logits(key), files.predictions.labels
     return np.asarray(logits.argmax(-1) == labels)
 

@@ -112,6 +112,8 @@ class StudentResult(Costs):
     model: str
     size: int
     pretrained: bool
+    pretrained_size: int | None
+    """Input side that the model's published weights were trained at; None in results from before it was kept."""
     distilled: ArmResult
     alone: ArmResult
     difference: Interval
