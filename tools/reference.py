@@ -21,7 +21,21 @@ from potstill.config.schema import Config
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MADE = "<!-- Generated from the source by `python tools/reference.py`; do not edit. -->"
-ORDER = ("demo", "get", "init", "check", "count", "distill", "curve", "predict", "report", "compare", "serve", "export")
+ORDER = (
+    "demo",
+    "get",
+    "init",
+    "check",
+    "count",
+    "distill",
+    "curve",
+    "forecast",
+    "predict",
+    "report",
+    "compare",
+    "serve",
+    "export",
+)
 
 
 def settings_page() -> str:
@@ -82,7 +96,8 @@ def _command(name: str) -> Iterator[str]:
     docs = _docs(name)
     texts = {parameter.arg_name: _one_line(parameter.description) for parameter in docs.params}
     every = [a for a in app[name].assemble_argument_collection() if a.show]
-    dotted = {setting.name for setting in settings()}
+    takes_settings = "settings" in inspect.signature(app[name].default_command).parameters
+    dotted = {setting.name for setting in settings()} if takes_settings else set()
     own = [a for a in every if a.name.removeprefix("--").replace("-", "_") not in dotted]
     positional = [a for a in own if a.index is not None]
     needed = [a for a in own if a.index is None and a.required]

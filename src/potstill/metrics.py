@@ -146,16 +146,29 @@ def bootstrap_mean(right: Array, *, resamples: int, confidence: float = 0.95, se
         right: (S, n) one number per seed and photo: rightness, or the difference of two models' rightness (paired).
     Source: Efron and Tibshirani 1993, percentile interval; two-level resampling of seeds and photos.
     """
-    seeds, photos = right.shape
+    means = resampled_means(right[None], resamples=resamples, seed=seed)[:, 0]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(right.mean()), float(low), float(high))
+
+
+def resampled_means(values: Array, *, resamples: int, seed: int = 0) -> Array:
+    """(R, K) means over seeds and photos, both drawn anew, the same ones for all K.
+
+    Args:
+        values: (K, S, n) one number per seed and photo.
+    """
+    kinds, seeds, photos = values.shape
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    means = np.empty((resamples, kinds))
     for start in range(0, resamples, 500):
         count = min(500, resamples - start)
         picked_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
         picked_photos = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
-        means[start : start + count] = np.einsum("rs,sn,rn->r", picked_seeds, right, picked_photos, optimize=True)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(right.mean()), float(low), float(high))
+        for kind in range(kinds):
+            means[start : start + count, kind] = np.einsum(
+                "rs,sn,rn->r", picked_seeds, values[kind], picked_photos, optimize=True
+            )
+    return means
 
 
 def smallest_visible_difference(discordant_share: float, photos: int) -> float:

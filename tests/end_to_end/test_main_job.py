@@ -25,7 +25,12 @@ FILES = (
     *(f"2_teacher/{name}" for name in ("model.safetensors", "model.json", "metrics.jsonl", "features.npy")),
     "2_teacher/fold_heads.safetensors",
     *(f"3_soft_labels/{name}" for name in ("logits.npy", "features.npy", "views.npy", "photos.npy", "meta.json")),
-    *("5_comparison/comparison.json", "5_comparison/predictions.npz", "7_report/index.html"),
+    *(
+        "5_comparison/comparison.json",
+        "5_comparison/predictions.npz",
+        "5_comparison/train_views.npz",
+        "7_report/index.html",
+    ),
 )
 """What the README promises of a run folder, but for the students."""
 
@@ -56,7 +61,9 @@ def test_python_gives_verdicts_and_every_number(tiny_run: "potstill.Result") -> 
         assert 0 <= numbers.ece <= 1
     assert min(student.parameters, student.macs, student.bytes, student.milliseconds) > 0
     assert student.difference.low <= student.difference.value <= student.difference.high
-    assert 0 <= student.distilled.agreement <= 1
+    for arm in ("distilled", "alone"):
+        agreement = student.arm(arm).agreement
+        assert all(0 <= share <= 1 for share in (agreement.train_views, agreement.val, agreement.test))
     assert all(0.5 <= crop <= 1 for arm in ("distilled", "alone") for crop in student.arm(arm).crop_per_seed)
     assert len(student.mcnemar) == tiny_run.comparison.seeds == 2
     assert tiny_run.report.is_file()

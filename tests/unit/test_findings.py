@@ -1,5 +1,6 @@
 """Each finding is raised by numbers that deserve it, and by no others; each has its section in the docs."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.reports import edit, export_json, grow, reject, slim_copy
 
 import potstill
+from potstill.report.diagnosis import what_is_missing
 from potstill.report.findings import TITLES, find
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
@@ -43,6 +45,32 @@ def student(**values: Any) -> Callable[[Run], None]:
 
 def distilled(**values: Any) -> Callable[[Run], None]:
     return comparison(lambda c: c["students"][0]["distilled"].update(values))
+
+
+def agreement(train_views: float, val: float, test: float) -> Callable[[Run], None]:
+    return distilled(agreement={"train_views": train_views, "val": val, "test": test})
+
+
+def curves(losses: list[float]) -> Callable[[Run], None]:
+    """Training loss and val NLL of every training."""
+    lines = "".join(
+        json.dumps({"step": n, "epoch": n, "loss": value, "val_nll": value, "val_accuracy": 0.5}) + "\n"
+        for n, value in enumerate(losses)
+    )
+
+    def change(run: Run) -> None:
+        for path in run.students.rglob("metrics.jsonl"):
+            path.write_text(lines, "utf-8")
+
+    return change
+
+
+def both(*changes: Callable[[Run], None]) -> Callable[[Run], None]:
+    def change(run: Run) -> None:
+        for one in changes:
+            one(run)
+
+    return change
 
 
 def bits(run: Run) -> None:
@@ -95,6 +123,13 @@ CASES: dict[str, tuple[Callable[[Run], None], str]] = {
     ),
     "KD018": (lambda run: reject(run, "corrupt", 100), "12.0 % of all files, mostly: corrupt"),
     "KD019": (bits, "duplicate_bits is -1"),
+    "KD020": (agreement(0.97, 0.87, 0.88), r"97\.0 % of train views and on 87\.9 % of new photos"),
+    "KD021": (both(agreement(0.9, 0.88, 0.88), curves([2.0, 1.0, 0.9, 0.8])), "still falling: train it longer"),
+    "KD022": (both(agreement(0.9, 0.88, 0.88), curves([2.0, 1.0, 0.995, 0.99])), "no longer fell: a larger student"),
+    "KD023": (
+        student(agreement_difference={"value": 0.003, "low": -0.01, "high": 0.02}),
+        r"its twin, which never met it, on 96\.0 %: \+0\.3 points \(-1\.0 to \+2\.0\)",
+    ),
 }
 
 
@@ -107,6 +142,52 @@ def test_a_finding_is_raised_by_its_numbers_and_says_them(calm: Run, code: str) 
     assert re.search(message, found[code]), found[code]
     allowed = {"KD012": {"KD012"}, "KD011": {"KD011"}}.get(code, {code})
     assert set(found) == allowed
+
+
+def test_where_the_teacher_is_no_better_nothing_else_is_said_to_be_missing(calm: Run) -> None:
+    agreement(0.97, 0.87, 0.88)(calm)
+    comparison(lambda c: c["teacher"]["accuracy"].update(value=0.7))(calm)
+    assert codes(calm) == ["KD003"]
+
+
+def test_a_student_that_learned_without_its_teacher_need_not_follow_it(calm: Run) -> None:
+    agreement(0.97, 0.87, 0.88)(calm)
+    student(agreement_difference={"value": 0.0, "low": 0.0, "high": 0.0})(calm)
+    comparison(lambda c: c["students"][0]["distilled"]["recipe"].update(distill_weight=0.0, feature_weight=0.0))(calm)
+    assert codes(calm) == []
+
+
+@pytest.mark.parametrize("place", ["train_views", "val"])
+def test_where_agreement_was_not_measured_there_is_no_diagnosis(calm: Run, place: str) -> None:
+    shares: dict[str, float | None] = {"train_views": 0.97, "val": 0.87, "test": 0.88, place: None}
+    distilled(agreement=shares)(calm)
+    assert codes(calm) == []
+
+
+@pytest.mark.parametrize(
+    ("on_train", "views", "on_new", "photos", "missing"),
+    [
+        (0.97, 1000, 0.88, 1000, "photos"),
+        (0.955, 1000, 0.925, 1000, "photos"),
+        (0.97, 1000, 0.94, 1000, "nothing"),  # within two standard errors of 95 %
+        (0.97, 1000, 0.94, 9000, "photos"),  # and with more photos not
+        (0.90, 1000, 0.75, 1000, "photos"),  # most of the disagreement is on new photos only
+        (0.90, 1000, 0.86, 1000, "size"),
+        (0.90, 1000, 0.91, 1000, "size"),
+        (0.94, 1000, 0.92, 1000, "nothing"),  # neither is measurably wrong
+        (0.94, 40, 0.80, 40, "nothing"),
+        (1.0, 40, 0.80, 40, "photos"),
+    ],
+)
+def test_what_is_missing_is_where_most_of_the_disagreement_is(
+    on_train: float, views: int, on_new: float, photos: int, missing: str
+) -> None:
+    assert what_is_missing(on_train, views, on_new, photos) == missing
+
+
+def test_a_loss_that_rose_once_is_no_longer_falling(calm: Run) -> None:
+    both(agreement(0.9, 0.88, 0.88), curves([2.0, 1.0, 0.8, 0.9]))(calm)
+    assert codes(calm) == ["KD022"]
 
 
 def test_many_students_are_a_finding(tiny_run: "potstill.Result", tmp_path: Path) -> None:

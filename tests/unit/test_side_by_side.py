@@ -86,7 +86,10 @@ def test_the_command_prints_a_table_or_json_and_refuses_with_code_2(pair: tuple[
     done = command("compare", pair[0].path, pair[1].path)
     assert done.returncode == 0, done.stderr
     header, _, *rows = done.stdout.splitlines()
-    assert header.split() == ["run", "model", "accuracy", "interval", "against", "reference", "MB", "MMACs", "ms"]
+    assert header.split() == [
+        *("run", "model", "accuracy", "interval", "against", "reference", "train", "views", "test"),
+        *("MB", "MMACs", "ms"),
+    ]
     assert [row.split()[0] for row in rows[:6]] == ["a"] * 3 + ["b"] * 3
     assert rows[6].startswith("300 test photos")
     found = json.loads(command("compare", pair[0].path, pair[1].path, "--json").stdout)

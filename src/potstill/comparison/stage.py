@@ -2,6 +2,7 @@
 
 comparison.json     every number, with its interval
 predictions.npz     labels (n,), rows (n,), teacher (n, C), NAME/distilled and NAME/alone (S, n, C): logits
+train_views.npz     see `potstill.comparison.agreement`
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from potstill import metrics
+from potstill.comparison.agreement import Agreements
 from potstill.comparison.plan import ComparisonPlan
 from potstill.compute.device import environment
 from potstill.compute.inference import plain_outputs
@@ -20,7 +22,7 @@ from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
-from potstill.models.classifier import Classifier, load, load_info, read_description
+from potstill.models.classifier import Classifier, describe, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
 from potstill.run.folder import Run
@@ -34,6 +36,7 @@ from potstill.run.layout import (
     teacher_folders,
 )
 from potstill.run.results import (
+    FORMAT,
     ArmResult,
     Chosen,
     ClassAccuracy,
@@ -67,18 +70,20 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     run = context.run
     names, stage = student_names(run), run.stage("5_comparison")
     inputs = _inputs(run, plan, names)
-    logits = _known_logits(run, inputs)
+    logits, on_train = (_known_logits(run, inputs, name) for name in ("predictions.npz", "train_views.npz"))
     if stage.is_done and (stage.facts()["inputs"] != inputs or not comparison_path(run).is_file()):
         (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
     scores = _score(plan, context, names, logits)
     teacher = _teacher_result(run, plan, scores)
-    students = tuple(_student_result(run, name, plan, scores, teacher.macs) for name in names)
+    agreements = Agreements.measure(context, names, plan.seeds, on_train, scores.logits)
+    students = tuple(_student_result(name, plan, scores, teacher.macs, agreements) for name in names)
     comparison = Comparison(
         classes=tuple(scores.classes),
         test_photos=len(scores.labels),
         test_per_class=tuple(np.bincount(scores.labels, minlength=len(scores.classes)).tolist()),
+        train_views=agreements.num_train_views,
         seeds=plan.seeds,
         confidence=plan.config.confidence,
         teacher=teacher,
@@ -94,6 +99,7 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
     """What the comparison depends on: photos, every model's weights, and how intervals are made."""
     members = teacher_folders(run.teacher, plan.teacher)
     return {
+        "format": FORMAT,
         "photos": run.stage("1_images").digest(),
         "teacher": [sha256_of(folder / "model.safetensors") for folder in members],
         "students": {
@@ -152,10 +158,14 @@ class _TestPhotos:
         return metrics.mean_probability_logits(parts)
 
 
-def _known_logits(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The logits that an earlier comparison stored of models that are still the same: no model is run twice."""
+def _known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+    """The logits that an earlier comparison stored of models that are still the same: no model is run twice.
+
+    Args:
+        name: of the file that has them.
+    """
     folder = run.comparison
-    if not (folder / "done.json").is_file() or not (folder / "predictions.npz").is_file():
+    if not (folder / "done.json").is_file() or not (folder / name).is_file():
         return {}
     before = read_json(folder / "done.json")["inputs"]
     if before.get("photos") != inputs["photos"]:
@@ -163,7 +173,7 @@ def _known_logits(run: Run, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     same = {key for key, digests in inputs["students"].items() if before["students"].get(key) == digests}
     if before.get("teacher") == inputs["teacher"]:
         same.add("teacher")
-    with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
+    with np.load(folder / name, allow_pickle=False) as stored:
         return {key: stored[key] for key in same if key in stored}
 
 
@@ -191,11 +201,13 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherRe
     )
 
 
-def _student_result(run: Run, name: str, plan: ComparisonPlan, scores: Scores, teacher_macs: int) -> StudentResult:
-    folder = model_folder(run, name, 0, "distilled")
+def _student_result(
+    name: str, plan: ComparisonPlan, scores: Scores, teacher_macs: int, agreements: Agreements
+) -> StudentResult:
+    folder = model_folder(agreements.run, name, 0, "distilled")
     model = load(folder)
     costs = _costs(model, folder)
-    distilled, alone = (_arm_result(run, name, arm, plan, scores) for arm in ARMS)
+    distilled, alone = (_arm_result(name, arm, plan, scores, agreements) for arm in ARMS)
     gain = scores.correct(f"{name}/distilled").astype(float) - scores.correct(f"{name}/alone").astype(float)
     behind = scores.correct(f"{name}/distilled").astype(float) - scores.correct("teacher")
     difference, to_teacher = _interval(gain, plan), _interval(behind, plan)
@@ -208,11 +220,13 @@ def _student_result(run: Run, name: str, plan: ComparisonPlan, scores: Scores, t
         model=model.info.name,
         size=model.info.size,
         pretrained=model.info.weights.get("source") != "none",
+        pretrained_size=describe(model.info.name, ()).size,
         **costs,
         distilled=distilled,
         alone=alone,
         difference=difference,
         to_teacher=to_teacher,
+        agreement_difference=_interval(_follows(name, scores), plan),
         relative_error_reduction=reduction,
         mcnemar=_mcnemar(name, scores),
         smallest_visible_difference=visible,
@@ -222,16 +236,23 @@ def _student_result(run: Run, name: str, plan: ComparisonPlan, scores: Scores, t
     )
 
 
-def _arm_result(run: Run, name: str, arm: str, plan: ComparisonPlan, scores: Scores) -> ArmResult:
+def _follows(name: str, scores: Scores) -> np.ndarray:
+    """(S, n) 1 where only the student predicts the teacher's class, -1 where only its twin does, else 0."""
+    teacher = scores.logits["teacher"].argmax(-1)
+    agrees = [scores.logits[f"{name}/{arm}"].argmax(-1) == teacher for arm in ARMS]
+    return agrees[0].astype(float) - agrees[1]
+
+
+def _arm_result(name: str, arm: str, plan: ComparisonPlan, scores: Scores, agreements: Agreements) -> ArmResult:
     logits, labels = scores.logits[f"{name}/{arm}"], scores.labels
-    folders = [model_folder(run, name, seed, arm) for seed in range(plan.seeds)]
+    folders = [model_folder(agreements.run, name, seed, arm) for seed in range(plan.seeds)]
     infos = [load_info(folder) for folder in folders]
     per_seed = [_calibration(z, labels, info.trained.temperature) for z, info in zip(logits, infos, strict=True)]
     return ArmResult(
         accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan),
         accuracy_per_seed=tuple(metrics.accuracy(z, labels) for z in logits),
         **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
-        agreement=float(np.mean([metrics.agreement(z, scores.logits["teacher"]) for z in logits])),
+        agreement=agreements.of(name, arm),
         recipe=dict(infos[0].trained.recipe),
         crop_per_seed=tuple(info.crop_pct for info in infos),
         seconds_per_seed=tuple(read_training(folder).seconds for folder in folders),

@@ -12,6 +12,7 @@ from potstill.metrics import Interval
 from potstill.report import svg
 from potstill.report.read import Reliability
 from potstill.report.svg import Scale, percent
+from potstill.run.forecast import Curve
 from potstill.run.layout import ARMS
 from potstill.run.results import ClassAccuracy, Comparison, Costs, StudentResult
 
@@ -271,6 +272,31 @@ def _mean_over_seeds(seeds: Sequence[Sequence[dict[str, float]]], key: str) -> l
         if line.get(key) is not None:
             by_epoch.setdefault(line["epoch"], []).append(line[key])
     return [(epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]
+
+
+def forecast(curves: Sequence[Curve]) -> str:
+    """Error on val over the number of photos: measured points, the fit, and the interval around it."""
+    width, height, left, bottom = 420, 260, 48, 216
+    points = [(p.photos, p.error) for curve in curves for p in curve.points]
+    fitted = [(f.photos, f.error) for curve in curves for f in curve.fitted]
+    bounds = [error for _, error in points] + [bound for _, error in fitted for bound in (error.low, error.high)]
+    x = Scale(*svg.log_range([n for n, _ in (*points, *fitted)]), left, width - 12, log=True)
+    y = Scale(*svg.padded(bounds, low=0, high=1), bottom, 10)
+    parts = svg.y_axis(y, left, width - 12, svg.percent_ticks(y, 5))
+    parts += svg.x_axis(x, bottom, 10, [(v, svg.short(v)) for v in x.ticks(5)], "photos to learn from (logarithmic)")
+    for curve in curves:
+        upper = [(x(f.photos), y(f.error.high)) for f in curve.fitted]
+        lower = [(x(f.photos), y(f.error.low)) for f in reversed(curve.fitted)]
+        parts.append(svg.path([*upper, *lower], f"band {curve.arm}"))
+        parts.append(svg.path([(x(f.photos), y(f.error.value)) for f in curve.fitted], f"curve {curve.arm}"))
+        parts += [svg.mark(x(p.photos), y(p.error), curve.arm) for p in curve.points]
+    here = x(max(n for n, _ in points))
+    parts.append(svg.line(here, 10, here, bottom, "zero"))
+    summary = "; ".join(
+        f"{curve.arm}: " + ", ".join(f"{percent(p.error, 1)} with {p.photos:,}" for p in curve.points)
+        for curve in curves
+    )
+    return svg.figure(width, height, f"Error on val over {curves[0].kind} photos", summary, parts)
 
 
 def bars(rows: Sequence[tuple[str, float, str]], title: str) -> str:

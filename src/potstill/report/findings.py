@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from potstill import metrics
+from potstill.report.diagnosis import Missing, diagnose
 from potstill.report.read import RunFiles
-from potstill.run.results import ClassAccuracy
+from potstill.run.results import ClassAccuracy, StudentResult
 
 Level = Literal["stop", "caution", "note"]
 
@@ -33,6 +34,10 @@ TITLES: dict[str, tuple[Level, str]] = {
     "KD017": ("note", "Many students on the same test photos"),
     "KD018": ("caution", "Many photos were left out"),
     "KD019": ("caution", "Copies across splits were not looked for"),
+    "KD020": ("note", "More photos would help most"),
+    "KD021": ("note", "A longer training would help most"),
+    "KD022": ("note", "A larger student would help most"),
+    "KD023": ("note", "The student follows its teacher no more than its twin does"),
 }
 """Level and title of every code. Codes are never given a second meaning."""
 
@@ -47,6 +52,24 @@ MANY_SUSPECTS = 0.01
 BAD_ECE = 0.05
 """Beside 1 / sqrt(n): with few photos the measured calibration error of a perfect model is large, too."""
 GAP_SIGMAS = 3.0
+
+MISSING: dict[Missing, tuple[str, str]] = {
+    "photos": (
+        "KD020",
+        "It has learned what it was shown and does not carry it over: more photos of the same kind, which need no "
+        "labels, are the first thing to add.",
+    ),
+    "length": (
+        "KD021",
+        "It disagrees on photos that it learned from as well, and its loss was still falling: train it longer.",
+    ),
+    "size": (
+        "KD022",
+        "It disagrees on photos that it learned from as well, and its loss no longer fell: a larger student or input "
+        "size is the first thing to try.",
+    ),
+}
+"""Code and advice by what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +97,7 @@ def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
     """
     found = [
         *_students(files),
+        *_following(files),
         *_learning(files),
         *_test_photos(files, likely_wrong_labels),
         *_data(files),
@@ -122,6 +146,34 @@ def _students(files: RunFiles) -> Iterator[Finding]:
             f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by "
             "chance, and the best of them looks better than it is.",
         )
+
+
+def _following(files: RunFiles) -> Iterator[Finding]:
+    """What keeps students from following their teacher, where that would make them better: else see KD003."""
+    teacher = files.comparison.teacher.accuracy.value
+    for s in files.students:
+        found = diagnose(files, s)
+        if found is None:
+            continue
+        if found.missing != "nothing" and s.distilled.accuracy.value < teacher:
+            code, advice = MISSING[found.missing]
+            yield Finding(
+                code,
+                f"{s.name} distilled agrees with its teacher on {_share(found.on_train)} of train views and on "
+                f"{_share(found.on_new)} of new photos (val and test). {advice}",
+            )
+        if s.agreement_difference is not None and s.agreement_difference.low <= 0:
+            yield Finding("KD023", _no_more_than_its_twin(s))
+
+
+def _no_more_than_its_twin(s: StudentResult) -> str:
+    assert s.agreement_difference is not None
+    distilled, alone = s.distilled.agreement.test, s.alone.agreement.test
+    return (
+        f"{s.name} distilled agrees with the teacher on {_share(distilled)} of the test photos, its twin, which never "
+        f"met it, on {_share(alone)}: {s.agreement_difference.points}. Another teacher or loss changes little as long "
+        "as this holds."
+    )
 
 
 def _class_worse(c: ClassAccuracy) -> bool:

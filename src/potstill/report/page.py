@@ -12,6 +12,7 @@ from potstill import metrics
 from potstill.monitoring.progress import duration
 from potstill.report import figures
 from potstill.report.findings import TITLES, Finding, find
+from potstill.report.input_size import input_size_notes
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
@@ -93,8 +94,10 @@ def content(files: RunFiles) -> dict[str, Any]:
         "findings": find(files, doubtful),
         "differences": Markup(figures.differences(files.students, comparison.confidence)),
         "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
+        "input_sizes": input_size_notes(files),
         "sections": sections,
         "many_classes": len(files.classes) > MANY_CLASSES,
+        **_forecast(files),
         **_data(files),
         **_cost_of_the_run(files),
         **_reproduction(files),
@@ -164,6 +167,17 @@ def _pairs(classes: list[str], teacher: ModelPredictions, arms: dict[str, ModelP
         for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[i, j] > 0
     ]
+
+
+def _forecast(files: RunFiles) -> dict[str, Any]:
+    """The forecast, and one figure for each kind of photos."""
+    found = files.forecast
+    kinds = ("labeled", "unlabeled") if found else ()
+    by_kind = {kind: [curve for curve in found.curves if curve.kind == kind] for kind in kinds} if found else {}
+    return {
+        "forecast": found,
+        "forecasts": [(kind, Markup(figures.forecast(curves))) for kind, curves in by_kind.items() if curves],
+    }
 
 
 def _data(files: RunFiles) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
+from potstill.run.forecast import Forecast, read_forecast
 from potstill.run.layout import ARMS, comparison_path, model_folder
 from potstill.run.results import (
     Comparison,
@@ -76,6 +77,15 @@ class RunFiles:
             return []
         students = results.students if results else {}
         return [(name, file) for name, student in students.items() for file in student.files]
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """What `potstill forecast` found; None when it was not run, by another version, or for other models."""
+        try:
+            found = read_forecast(self.run)
+        except DataError:  # as above
+            return None
+        return found if found and any(s.name == found.student for s in self.students) else None
 
     @cached_property
     def suspects(self) -> list[Suspect] | None:

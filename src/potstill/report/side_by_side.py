@@ -14,7 +14,7 @@ from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS
-from potstill.run.results import Comparison, Costs
+from potstill.run.results import Agreement, Comparison, Costs
 
 RESAMPLES = 4_000
 NAMED = 3
@@ -31,6 +31,8 @@ class Row:
     accuracy: Interval
     against: Interval | None
     """Accuracy minus that of the reference; None for the reference itself."""
+    agreement: Agreement | None
+    """With its own run's teacher; None for the teacher."""
     megabytes: float
     mmacs: float
     milliseconds: float
@@ -52,10 +54,22 @@ class SideBySide:
 
     def table(self) -> Table:
         """For the terminal."""
-        header = ["run", "model", "", "accuracy", "interval", "against reference", "MB", "MMACs", "ms"]
+        header = [
+            "run",
+            "model",
+            "",
+            "accuracy",
+            "interval",
+            "against reference",
+            "train views",
+            "test",
+            "MB",
+            "MMACs",
+            "ms",
+        ]
         cells = [
             [r.run, r.model, r.arm, f"{r.accuracy.value:.1%}", _span(r.accuracy), _against(r.against),
-             f"{r.megabytes:.2f}", f"{r.mmacs:,.0f}", f"{r.milliseconds:.1f}"]
+             *_agreement(r.agreement), f"{r.megabytes:.2f}", f"{r.mmacs:,.0f}", f"{r.milliseconds:.1f}"]
             for r in self.rows
         ]  # fmt: skip
         return text_table(header, cells, right=range(3, len(header)))
@@ -65,6 +79,7 @@ class SideBySide:
         return [
             f"{self.test_photos:,} test photos, the same in all runs; {percent(self.confidence)} intervals over seeds "
             f"and photos. Reference: {self.reference}.",
+            "Train views and test: share on which a model predicts the class that the teacher of its own run does.",
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
         ]
 
@@ -83,7 +98,7 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
         _require_fair(files[0], names[0], other, name)
     comparison = files[0].comparison
     reference = f"{comparison.students[0].name}/distilled"
-    correct = _correct(files[0], reference)
+    correct = correct_predictions(files[0], reference)
     rows: list[Row] = []
     for run, name in zip(files, names, strict=True):
         for model in _models(run.comparison):
@@ -110,19 +125,24 @@ class _Model:
     """Of its logits in predictions.npz."""
     accuracy: Interval
     costs: Costs
+    agreement: Agreement | None
 
 
 def _models(comparison: Comparison) -> list[_Model]:
     teacher = comparison.teacher
     return [
-        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher),
-        *(_Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s) for s in comparison.students for arm in ARMS),
+        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher, None),
+        *(
+            _Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s, s.arm(arm).agreement)
+            for s in comparison.students
+            for arm in ARMS
+        ),
     ]
 
 
 def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None) -> Row:
     """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
-    correct, confidence = _correct(files, model.key), files.comparison.confidence
+    correct, confidence = correct_predictions(files, model.key), files.comparison.confidence
     return Row(
         run=run,
         model=model.name,
@@ -130,6 +150,7 @@ def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None)
         seeds=len(correct),
         accuracy=model.accuracy,
         against=None if reference is None else difference(correct, reference, confidence=confidence),
+        agreement=model.agreement,
         megabytes=model.costs.bytes / 1e6,
         mmacs=model.costs.macs / 1e6,
         milliseconds=model.costs.milliseconds,
@@ -158,7 +179,8 @@ def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resa
     return Interval(float(first.mean() - second.mean()), float(low), float(high))
 
 
-def _correct(files: RunFiles, key: str) -> np.ndarray:
+def correct_predictions(files: RunFiles, key: str) -> np.ndarray:
+    """(S, n) bool: whether each seed of a model predicts each test photo's label."""
     logits, labels = files.predictions.logits(key), files.predictions.labels
     return np.asarray(logits.argmax(-1) == labels)
 
@@ -207,6 +229,13 @@ def _some(names: list[str]) -> str:
 
 def _span(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _agreement(agreement: Agreement | None) -> tuple[str, str]:
+    """On train views and on test."""
+    if agreement is None:
+        return "", ""
+    return "–" if agreement.train_views is None else f"{agreement.train_views:.1%}", f"{agreement.test:.1%}"
 
 
 def _against(interval: Interval | None) -> str:

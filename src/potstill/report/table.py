@@ -19,6 +19,18 @@ def comparison_table(comparison: Comparison) -> Table:
     return text_table(header, rows, right=range(1, len(header)))
 
 
+def agreement_table(comparison: Comparison) -> Table:
+    """How far each student and its twin follow the teacher, on photos that students learn from and on new ones."""
+    header = ["predicts the teacher's class", "train views", "val", "test"]
+    rows = []
+    for student in comparison.students:
+        for arm in ARMS:
+            agreement = student.arm(arm).agreement
+            shares = (agreement.train_views, agreement.val, agreement.test)
+            rows.append([f"{student.name} {arm}", *("–" if share is None else f"{share:.1%}" for share in shares)])
+    return text_table(header, rows, right=range(1, len(header)))
+
+
 def comparison_note(comparison: Comparison) -> str:
     """What the numbers of the table are."""
     seeds = comparison.seeds
@@ -36,7 +48,7 @@ def comparison_note(comparison: Comparison) -> str:
 
 def _row(name: str, result: TeacherResult | ArmResult, costs: Costs) -> list[str]:
     accuracy = result.accuracy
-    agreement = result.agreement if isinstance(result, ArmResult) else None
+    agreement = result.agreement.test if isinstance(result, ArmResult) else None
     return [
         name,
         f"{accuracy.value:.1%}",

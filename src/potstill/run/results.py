@@ -56,13 +56,24 @@ class TeacherResult(Calibration, Costs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Share of photos on which a student predicts its teacher's class, mean over the seeds."""
+
+    train_views: float | None
+    """On unmixed views of photos that students learn from, where the teacher's class is that of the stored soft labels;
+    None where every view is mixed, and in results from before it was measured."""
+    val: float | None
+    """None in results from before it was measured."""
+    test: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmResult(Calibration):
     """A student trained with the teacher (distilled) or without (alone), over all seeds."""
 
     accuracy: Interval
     accuracy_per_seed: tuple[float, ...]
-    agreement: float
-    """Share of test photos on which it predicts the teacher's class, mean over the seeds."""
+    agreement: Agreement
     recipe: dict[str, Any]
     """The settings it was trained with."""
     crop_per_seed: tuple[float, ...]
@@ -103,12 +114,16 @@ class StudentResult(Costs):
     model: str
     size: int
     pretrained: bool
+    pretrained_size: int | None
+    """Input side that the model's published weights were trained at; None in results from before it was kept."""
     distilled: ArmResult
     alone: ArmResult
     difference: Interval
     """Accuracy of distilled minus alone, paired."""
     to_teacher: Interval | None
     """Accuracy of distilled minus the teacher's, paired; None in results from before it was measured."""
+    agreement_difference: Interval | None
+    """Agreement with the teacher on test, distilled minus alone, paired; None as above."""
     relative_error_reduction: float | None
     """None where the twin makes no errors."""
     mcnemar: tuple[McNemar, ...]
@@ -156,6 +171,8 @@ class Comparison:
     classes: tuple[str, ...]
     test_photos: int
     test_per_class: tuple[int, ...]
+    train_views: int
+    """Views on which the agreement on train views was measured, one of each photo; 0 where it was not."""
     seeds: int
     confidence: float
     """Of every interval."""
@@ -198,7 +215,7 @@ def read_comparison(path: Path) -> Comparison:
             f"{path} was written by another version of Potstill (format {found}, this version reads {FORMAT}), or is "
             "damaged. Delete its folder and run `potstill distill` again; the trained models are kept."
         )
-    return _read(Comparison, values, path)
+    return as_type(Comparison, values, path)
 
 
 def read_training(folder: Path) -> TrainingFacts:
@@ -209,10 +226,11 @@ def read_training(folder: Path) -> TrainingFacts:
     """
     path = folder / "done.json"
     values = read_json(path)
-    return _read(TrainingFacts, {f.name: values[f.name] for f in fields(TrainingFacts) if f.name in values}, path)
+    return as_type(TrainingFacts, {f.name: values[f.name] for f in fields(TrainingFacts) if f.name in values}, path)
 
 
-def _read(kind: type[T], values: Any, path: Path) -> T:
+def as_type(kind: type[T], values: Any, path: Path) -> T:
+    """Plain values, read from `path`, as a dataclass. Raises DataError where they do not fit."""
     try:
         return typing.cast(T, _typed(kind, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -30,6 +30,7 @@ from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
 from potstill.run.trained import Trained
 from potstill.students.recipe import Job, Recipe
+from potstill.students.subset import draw_photos, views_within
 from potstill.training import losses
 from potstill.training.loop import Callbacks, Schedule, Task, fit
 
@@ -232,9 +233,14 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
     """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it."""
     recipe = job.recipe
     count = soft.views.shape[1]
-    labeled = store.labels(soft.photos) >= 0
+    labels = store.labels(soft.photos)
+    # Which view of each photo is shown in each epoch, in turn; -1 for photos that it does not learn from.
+    shown = np.broadcast_to(np.arange(count), soft.views.shape)
+    if not job.learns_from_all:
+        chosen = draw_photos(labels, job.labeled_share, job.unlabeled_share, job.seed)
+        shown = views_within(soft.views, soft.photos, chosen)
     # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
-    mine = np.arange(len(soft.photos)) if recipe.arm == "distilled" else np.flatnonzero(labeled)
+    mine = np.flatnonzero((shown[:, 0] >= 0) & ((recipe.arm == "distilled") | (labels >= 0)))
     per_epoch = max(1, len(mine) // recipe.batch_size)
     size = describe(job.model, run.classes(), size=job.size).size
     rendered = views_path(run, size)
@@ -249,7 +255,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
     def batch(step: int) -> Batch:
         epoch, position = divmod(step, per_epoch)
         photo = order(epoch)[position * recipe.batch_size :][: recipe.batch_size]
-        view = np.full(len(photo), epoch % count)
+        view = shown[photo, epoch % count]
         features = np.empty((len(photo), 0), np.float32)
         if recipe.feature_weight:
             features = (soft.features(photo, view).astype(np.float32) - mean) / std

@@ -52,6 +52,14 @@ class Job:
     weights: str
     seed: int
     recipe: Recipe
+    labeled_share: float = 1.0
+    """Share of the labeled training photos that it learns from, in as many steps; drawn by the seed."""
+    unlabeled_share: float = 1.0
+    """The same of the photos without a label."""
+
+    @property
+    def learns_from_all(self) -> bool:
+        return self.labeled_share == self.unlabeled_share == 1
 
     @property
     def arm(self) -> str:
@@ -61,7 +69,12 @@ class Job:
     def inputs(self) -> dict[str, Any]:
         """What the result depends on."""
         recipe = {name: value for name, value in asdict(self.recipe).items() if name != "compile"}
-        return {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed} | recipe
+        shares = {"labeled_share": self.labeled_share, "unlabeled_share": self.unlabeled_share}
+        return (
+            {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed}
+            | ({} if self.learns_from_all else shares)
+            | recipe
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k != "folder"}
