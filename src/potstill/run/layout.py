@@ -15,6 +15,11 @@ def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
     return [teacher / f"{number}_{name.replace('/', '-')}" for number, name in enumerate(models, 1)]
 
 
+def unlike_path(run: Run) -> Path:
+    """The list of photos without labels that resemble none of the labeled photos, and are left out."""
+    return run.teacher / "unlike.csv"
+
+
 def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
     """Where a trained student or twin is stored."""
     return run.students / name / f"seed-{seed}" / arm
