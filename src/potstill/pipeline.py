@@ -19,6 +19,7 @@ from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, to_toml
 from potstill.config.schema import Config
 from potstill.context import Context
+from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
 from potstill.estimate import estimate
 from potstill.images.folder import read_folder
@@ -147,12 +148,10 @@ def _stages(plan: Plan, context: Context) -> None:
     with run.timed("1_images"):
         store = collect_images(plan.images, context, resize=quick_bicubic)
     run.write_readme()
-    packed = plan.for_photos(len(store.rows("train", "unlabeled")))
-    for line in packed.changes(plan):
-        context.reporter.info(f"Now that the photos are packed: {line}")
-    plan = packed
+    plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with run.timed("2_teacher"):
         train_teacher(plan.teacher, context)
+    plan = _planned_again(plan, len(used_rows(run, store)), "For the photos that are used", context)
     with run.timed("3_soft_labels"):
         store_soft_labels(plan.soft_labels, context)
     with run.timed("4_students"):
@@ -160,6 +159,14 @@ def _stages(plan: Plan, context: Context) -> None:
     with run.timed("5_comparison"):
         compare(plan.comparison, context)
     write_report(run)
+
+
+def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) -> Plan:
+    """The plan for the number of photos that there turned out to be; reports what is different."""
+    again = plan.for_photos(train_photos)
+    for line in again.changes(plan):
+        context.reporter.info(f"{why}: {line}")
+    return again
 
 
 def dry_run(data: Path, config: Config) -> list[str]:

@@ -89,6 +89,11 @@ def fewer_photos_of_a_class(run: Run) -> None:
     path.write_text("\n".join(kept) + "\n", "utf-8")
 
 
+def unlike(run: Run) -> None:
+    counts(unlabeled=5)(run)
+    (run.teacher / "unlike.csv").write_text("row,path,similarity\n0,a.jpg,-0.2\n1,b.jpg,0.1\n2,c.jpg,0.15\n")
+
+
 def suspects(run: Run) -> None:
     labels = np.repeat(np.arange(3), 10)
     logits = np.where(labels[:, None] == np.arange(3), 4.0, -4.0)
@@ -130,6 +135,7 @@ CASES: dict[str, tuple[Callable[[Run], None], str]] = {
         student(agreement_difference={"value": 0.003, "low": -0.01, "high": 0.02}),
         r"its twin, which never met it, on 96\.0 %: \+0\.3 points \(-1\.0 to \+2\.0\)",
     ),
+    "KD024": (unlike, "3 of 5 resemble none"),
 }
 
 

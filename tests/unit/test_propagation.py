@@ -93,7 +93,14 @@ def teach(run: Run, *, mix: float = 0.5, **settings) -> list[str]:
     """Train a teacher on the photos and have it label four views; returns what was said."""
     views = ViewsConfig(mix=mix)
     teacher = TeacherConfig(
-        model=(TINY["teacher.model"][0],), weights="package", size=64, probe_views=2, folds=2, min_gain=0, **settings
+        model=(TINY["teacher.model"][0],),
+        weights="package",
+        size=64,
+        probe_views=2,
+        folds=2,
+        min_gain=0,
+        unlike="keep",
+        **settings,
     )
     said: list[str] = []
     context = context_of(run)

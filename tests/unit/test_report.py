@@ -263,3 +263,21 @@ def test_every_loss_term_is_drawn_by_name_and_runs_without_terms_have_the_total(
     page = page_of(slim)
     assert "Loss terms" not in page
     assert 'aria-label="Training loss, distilled.' in page
+
+
+def test_photos_without_labels_that_were_left_out_are_shown_with_their_authors(slim: Run) -> None:
+    assert "Left out of the photos without labels" not in page_of(slim)
+    edit(slim.images / "done.json", lambda facts: facts["counts"].update(unlabeled=90))
+    photos = [photo["path"] for photo in RunFiles(slim).photos]
+    csv_path = slim.images / "images.csv"
+    csv_path.write_text(re.sub(r",train,\w+,", ",unlabeled,,", csv_path.read_text("utf-8"), count=20), "utf-8")
+    lines = [f"{row},{photos[row]},{row / 100:.4f}\n" for row in range(20)]
+    (slim.teacher / "unlike.csv").write_text("row,path,similarity\n" + "".join(lines), "utf-8")
+    (slim.images / "ATTRIBUTION.csv").write_text(f"path,author,license\n{photos[19]},Doe,CC-BY-4.0\n", "utf-8")
+    page = page_of(slim)
+    part = page.partition("Left out of the photos without labels: 20 of 20")[2].partition("</section>")[0]
+    assert part.count("<img") == 12
+    assert part.index("Similarity 0.19") < part.index("Similarity 0.18"), "the most similar ones first"
+    assert "12 of 20, all are in 2_teacher/unlike.csv" in part
+    assert "© Doe, CC-BY-4.0" in part
+    assert 'alt="Photo without a label"' in part

@@ -155,6 +155,9 @@ class TeacherConfig:
     """How to use photos without labels. "propagate": give them soft labels by label propagation from similar photos,
     train a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled
     photos only."""
+    unlike: Literal["leave_out", "keep"] = "leave_out"
+    """What to do with photos without labels that resemble none of the labeled photos in the teacher's features.
+    "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
     folds: Annotated[int, Range(0)] = 5
     """Number of folds for out-of-fold soft labels: each fold is labeled by a head trained on the other folds. 0 or 1:
     one head labels all photos, and is overconfident on the photos it was trained on."""

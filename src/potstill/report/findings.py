@@ -38,6 +38,7 @@ TITLES: dict[str, tuple[Level, str]] = {
     "KD021": ("note", "A longer training would help most"),
     "KD022": ("note", "A larger student would help most"),
     "KD023": ("note", "The student follows its teacher no more than its twin does"),
+    "KD024": ("caution", "Most photos without labels were left out"),
 }
 """Level and title of every code. Codes are never given a second meaning."""
 
@@ -47,6 +48,7 @@ FEW_EPOCHS = 5
 MANY_STUDENTS = 5
 UNEVEN = 5
 MANY_LOST = 0.05
+MANY_UNLIKE = 0.5
 MANY_SUSPECTS = 0.01
 """Share of the training photos: the rule of confident learning always names a few."""
 BAD_ECE = 0.05
@@ -254,6 +256,12 @@ def _data(files: RunFiles) -> Iterator[Finding]:
     lost = sum(codes.values()) / (len(files.rejected) + sum(files.image_facts["counts"].values()))
     if lost > MANY_LOST:
         yield Finding("KD018", f"{_share(lost)} of all files, mostly: {codes.most_common(1)[0][0]}.")
+    pool = files.image_facts["counts"].get("unlabeled", 0)
+    if len(files.unlike) > MANY_UNLIKE * pool:
+        yield Finding(
+            "KD024",
+            f"{len(files.unlike):,} of {pool:,} resemble none of the labeled photos. Look at some of them below.",
+        )
     train = files.counts().get("train", Counter())
     sizes = {name: train[name] for name in files.classes}
     largest, smallest = max(sizes, key=lambda n: sizes[n]), min(sizes, key=lambda n: sizes[n])

@@ -189,6 +189,7 @@ def _data(files: RunFiles) -> dict[str, Any]:
         "class_counts": [
             (name, [counts.get(split, Counter())[name] for split in ("train", "val", "test")]) for name in files.classes
         ],
+        "unlike_total": len(files.unlike),
         "codes": codes.most_common(),
         "rejected": files.rejected[:REJECTED_SHOWN],
         "rejected_total": len(files.rejected),

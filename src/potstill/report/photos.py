@@ -10,6 +10,7 @@ from PIL import Image
 
 from potstill.data.label_errors import Suspect
 from potstill.data.pixels import PixelStore
+from potstill.data.unlike import Unlike
 from potstill.report.read import ModelPredictions as Model
 from potstill.report.read import Predictions, RunFiles
 
@@ -60,6 +61,8 @@ class PhotoLists:
     """Of test."""
     suspects: list[Card]
     """Of train, by the teacher's out-of-fold predictions."""
+    unlike: list[Card]
+    """Without a label, and not used."""
     fixed_total: int
     broken_total: int
     wrong_total: int
@@ -100,6 +103,7 @@ def choose(files: RunFiles, teacher: Model, distilled: Model, alone: Model) -> P
         most_uncertain=maker.cards(np.argsort(confidence, kind="stable")[:SHOWN]),
         wrong_labels=maker.cards(doubtful[:SHOWN]),
         suspects=maker.suspects((files.suspects or [])[:SHOWN]),
+        unlike=maker.unlike(files.unlike[-SHOWN:][::-1]),
         fixed_total=int(np.sum(gain > 0)),
         broken_total=int(np.sum(gain < 0)),
         wrong_total=len(wrong),
@@ -138,6 +142,14 @@ class _Maker:
         """Cards of training photos."""
         rows = {photo["sha256"]: row for row, photo in enumerate(self._files.photos)} if found else {}
         return [self._suspect(rows[suspect.sha256], suspect) for suspect in found]
+
+    def unlike(self, found: Sequence[Unlike]) -> list[Card]:
+        """Cards of photos that were left out."""
+        return [self._unlike(photo) for photo in found]
+
+    def _unlike(self, photo: Unlike) -> Card:
+        picture, author = small_picture(self._files.store, photo.row), self._authors.get(photo.path, "")
+        return Card(photo.path, "", picture, (), author, f"Similarity {photo.similarity:.2f}")
 
     def _suspect(self, row: int, suspect: Suspect) -> Card:
         photo = self._files.photos[row]

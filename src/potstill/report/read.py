@@ -14,6 +14,7 @@ import numpy as np
 from potstill import metrics
 from potstill.data.label_errors import Suspect, suspects
 from potstill.data.pixels import PixelStore
+from potstill.data.unlike import Unlike, read_unlike
 from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
@@ -95,6 +96,11 @@ class RunFiles:
             return suspects(self.run.path, labels)
         except DataError:
             return None
+
+    @cached_property
+    def unlike(self) -> list[Unlike]:
+        """Photos without labels that were left out, the least similar to the labeled ones first."""
+        return read_unlike(self.run)
 
     @cached_property
     def seconds(self) -> dict[str, float]:

@@ -32,6 +32,11 @@ def networks_of(member: Path) -> list[Path]:
     return sorted((path.parent for path in member.glob("fold-*/model.json")), key=lambda path: int(path.name[5:]))
 
 
+def unlike_path(run: Run) -> Path:
+    """The list of photos without labels that resemble none of the labeled photos, and are left out."""
+    return run.teacher / "unlike.csv"
+
+
 def model_folder(run: Run, name: str, seed: int, arm: str) -> Path:
     """Where a trained student or twin is stored."""
     return run.students / name / f"seed-{seed}" / arm

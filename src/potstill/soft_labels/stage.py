@@ -3,7 +3,7 @@
     views.npy        (N, V) of VIEW: what each view is
     logits.npy       (N, V, C) float16, raw: temperature belongs to the loss
     features.npy     (N, V, D) float16, pooled: the backbone's last, whatever else the head sees
-    photos.npy       (N,) rows of the pixel store: train, then unlabeled
+    photos.npy       (N,) rows of the pixel store: train, then unlabeled, but for those that the teacher left out
     val_logits.npy   (n, C) float32 of the plain val photos
     statistics.npz   feature mean and std (D,), for the feature loss
     meta.json        how many networks made them, how confident they are, and how many labels seem to be wrong
@@ -30,31 +30,34 @@ from potstill.data.arrays import RowWriter
 from potstill.data.folds import fold_of
 from potstill.data.label_errors import estimated_label_noise
 from potstill.data.pixels import PixelStore
+from potstill.data.unlike import read_unlike, used_rows
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, replacing, sha256_of, write_json
-from potstill.run.layout import member_folders, networks_of
+from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.soft_labels.plan import SoftLabelsPlan
 
 _BLOCK = 256
 
 
 def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
-    """Label the planned views of every train and unlabeled photo, and the plain val photos. Writes `3_soft_labels/`."""
+    """Label the planned views of the photos to train on, and the plain val photos. Writes `3_soft_labels/`."""
     run = context.run
     stage, folder = run.stage("3_soft_labels"), run.soft_labels
     members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
     networks = [network for member in members for network in member]
-    inputs = {
+    inputs: dict[str, Any] = {
         "images": run.stage("1_images").digest(),
         "teacher": [sha256_of(network / "model.safetensors") for network in networks],
         "views": {**asdict(plan.views), "count": plan.num_views},
     }
+    if read_unlike(run):
+        inputs["unlike"] = sha256_of(unlike_path(run))
     if not stage.begin(inputs):
         return
     store = PixelStore(run.images)
-    photos = np.concatenate([store.rows("train"), store.rows("unlabeled")])
+    photos = used_rows(run, store)
     drawn = draw_views(store, photos, plan.num_views, plan.views)
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)

@@ -7,6 +7,7 @@ one fold of the photos, to label that fold: a head is far too confident on photo
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,19 @@ from potstill.config.schema import TeacherConfig
 from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.data.pixels import PixelStore
+from potstill.data.splits import Split
+from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, read_json, write_json, write_text
-from potstill.run.layout import member_folders
+from potstill.run.layout import member_folders, unlike_path
 from potstill.run.trained import Trained
 from potstill.teacher.finetune import FineTuned, FineTuning
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
 from potstill.teacher.probe import Probe, save_out_of_fold
+from potstill.teacher.unlike import leave_out_unlike
 
 FEW_ERRORS = 0.03
 """A probe that is wrong on no more of the val photos is not the limit: no student comes near it."""
@@ -92,9 +96,6 @@ class _Member:
     plan: TeacherPlan
     context: Context
     store: PixelStore
-    photos: np.ndarray
-    """(N,) rows of the store: train, then those without labels where they take part. In the order of the soft labels,
-    which then reuse the features that are stored here."""
     log: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl."""
 
@@ -107,12 +108,18 @@ class _Member:
         )
         model = build(info, weights=config.weights, dropout=config.dropout).to(context.machine.device).eval()
         model.to(memory_format=torch.channels_last)
-        rows = [store.rows("train")] + ([store.rows("unlabeled")] if config.unlabeled == "propagate" else [])
-        return cls(name, model, folder, plan, context, store, np.concatenate(rows))
+        return cls(name, model, folder, plan, context, store)
 
     @property
     def config(self) -> TeacherConfig:
         return self.plan.config
+
+    @cached_property
+    def photos(self) -> np.ndarray:
+        """(N,) rows of the store: train, then those without labels where they take part. In the order of the soft
+        labels, which then reuse the features that are stored here. Known once the unlike photos are left out."""
+        used = used_rows(self.context.run, self.store)
+        return used if self.config.unlabeled == "propagate" else self.store.rows("train")
 
     @property
     def val_labels(self) -> np.ndarray:
@@ -121,6 +128,7 @@ class _Member:
     def train(self) -> dict[str, Any]:
         """Train, keep the better of probe and fine-tuning, and save. Returns facts for the stage."""
         measured = self._measure()
+        self._leave_out_unlike(measured)
         probed = self._probe(measured)
         if not self._agrees(probed.val_logits, measured):
             measured = fall_back_to_float32(self.folder, measured)
@@ -144,7 +152,8 @@ class _Member:
 
     def _measure(self) -> Measured:
         """How this model is run here, by timing."""
-        num_views = len(self.photos) * self.plan.stored_views
+        splits: tuple[Split, ...] = ("train", "unlabeled") if self.config.unlabeled == "propagate" else ("train",)
+        num_views = len(self.store.rows(*splits)) * self.plan.stored_views
         measured = measure_inference(self.model, self.folder, self.context.machine, num_views=num_views)
         title = title_of(measured.precision(self.context.machine.device))
         self._report(
@@ -154,6 +163,14 @@ class _Member:
         if hint := install_hint(self.context.machine, num_views / measured.speed):
             self.context.reporter.info(f"Hint: {hint}")
         return measured
+
+    def _leave_out_unlike(self, measured: Measured) -> None:
+        """Decide, by the first of the teacher's models, which photos without labels are used by all."""
+        decided = unlike_path(self.context.run).is_file()
+        if self.config.unlike == "leave_out" and not decided and len(self.store.rows("unlabeled")):
+            precision = measured.precision(self.context.machine.device)
+            backbone = inference_model(self.model, precision, self.folder, threads=self.context.machine.cores)
+            leave_out_unlike(backbone, self.folder, precision, self.context)
 
     def _probe(self, measured: Measured) -> _Probed:
         """Store features, train the head on them, and put it on the model."""
