@@ -4,8 +4,8 @@ python tools/tables.py            # rewrite the pages
 python tools/tables.py --check    # exit 1 where one differs
 
 A block `<!-- KIND: WHAT -->` … `<!-- end -->` is filled from docs/results/WHAT.json (KIND results: a run's
-comparison.json), from benchmarks/WHAT (kinds formats, runtimes, speed, photos: a CSV file), or from the rows of the
-regime WHAT in benchmarks/accuracy (kind accuracy).
+comparison.json), from benchmarks/WHAT (kinds formats, runtimes, speed, photos, peers: a CSV file), or from the rows of
+the regime WHAT in benchmarks/accuracy (kind accuracy).
 """
 
 import csv
@@ -144,6 +144,32 @@ def accuracy(regime: str) -> list[str]:
     return [*lines, "", f"Measured: {'; '.join(f'{date}, commit {commit}, {where}' for date, commit, where in made)}."]
 
 
+def peers(name: str) -> list[str]:
+    """Other tools on the photos of a run, and Potstill's distilled student beside them."""
+    rows = read_rows(name)
+    if not rows:
+        return ["Not measured yet."]
+    lines = [
+        "| set, regime | tool | accuracy (95 % interval) | Potstill distilled | Potstill − tool | n, seeds | minutes |"
+    ]
+    lines += ["|---|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        interval = f"{100 * float(row['low']):.1f} to {100 * float(row['high']):.1f}"
+        lines.append(
+            _row(
+                f"{row['set']}, {row['regime']}",
+                row["version"],
+                f"{_percent(row['accuracy'])} ({interval})",
+                _percent(row["potstill"]),
+                _points(row["difference"], row["difference_low"], row["difference_high"]),
+                f"{row['n']}, {row['seeds']}",
+                f"{float(row['minutes']):.0f}",
+            )
+        )
+    settings = dict.fromkeys(f"- {row['tool']}: {row['settings']}" for row in rows)
+    return [*lines, "", *settings]
+
+
 def newest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """The rows that were measured with the same defaults as the latest one (of one day, the last in the file)."""
     if not rows:
@@ -168,6 +194,7 @@ KINDS: dict[str, Callable[[str], list[str]]] = {
     "runtimes": runtimes,
     "speed": speed,
     "accuracy": accuracy,
+    "peers": peers,
     "stages": stages,
 }
 
