@@ -18,6 +18,7 @@ from potstill.errors import ConfigError, DataError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
+import label_efficiency
 import regimes
 import rows
 import run
@@ -225,3 +226,21 @@ def test_tables_show_the_rows_of_the_newest_defaults_only() -> None:
 def test_the_page_has_a_table_for_every_regime() -> None:
     page = (ROOT / "docs" / "explanation" / "accuracy.md").read_text("utf-8")
     assert re.findall(r"<!-- accuracy: (\S+) -->", page) == list(regimes.REGIMES)
+
+
+def test_the_picture_has_a_mark_for_each_number_of_labels_in_a_panel_for_each_set() -> None:
+    ends = {"distilled_low": "0.8", "distilled_high": "0.9", "alone_low": "0.5", "alone_high": "0.7"}
+    values = {"student": "s", "distilled": "0.85", "alone": "0.6", **ends}
+    measured = [
+        {"set": name, "labels": labels, "labels_per_class": count, **values}
+        for name in ("animals", "flowers")
+        for labels, count in (("all", "420"), ("5", "5"), ("50", "50"))
+    ]
+    drawn, width = label_efficiency.picture(measured)
+    assert width > 2 * label_efficiency.WIDTH
+    assert drawn.count('class="mark distilled"') == drawn.count('class="mark alone"') == 6 + 1  # and the legend
+    assert drawn.count("<polyline") == 4
+    first = drawn.index("animals (s)")
+    ticks = [drawn.index(f">{text}</text>", first) for text in ("5", "50", "all")]
+    assert ticks == sorted(ticks), "from few labels to all, in whatever order the rows are"
+    assert "prefers-color-scheme: dark" in drawn

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import potstill
 from potstill.run.results import read_comparison
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy" / "peer_tools"))
 
+import common
 import peers
 
 
@@ -60,3 +63,24 @@ def test_without_as_many_seeds_of_its_own_potstill_is_not_compared(work: peers.W
     assert row["accuracy"] == pytest.approx(1 / 3)
     assert row["potstill"] is None
     assert row["difference"] is None
+
+
+def test_a_training_takes_its_time_and_no_more() -> None:
+    gone: list[float] = []
+    checks: list[int] = []
+
+    def step(share: float) -> None:
+        gone.append(share)
+        time.sleep(0.002)
+
+    assert common.train_for(0.1, step, lambda: checks.append(1), checks=4) == len(gone) > 1
+    assert gone == sorted(gone)
+    assert 0 <= gone[0] < gone[-1] < 1
+    assert 2 <= len(checks) <= 5
+
+
+@pytest.mark.parametrize("seconds", [0.0, -3.0])
+def test_a_training_without_time_left_takes_no_step_and_is_judged(seconds: float) -> None:
+    checks: list[int] = []
+    assert common.train_for(seconds, lambda share: pytest.fail("took a step"), lambda: checks.append(1)) == 0
+    assert len(checks) == 1

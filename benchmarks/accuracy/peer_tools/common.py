@@ -8,7 +8,7 @@ row in the Potstill run), student.safetensors and teacher.safetensors (timm's na
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,3 +72,23 @@ class Job:
         temporary = self.out / "result.json.part"
         temporary.write_text(json.dumps(result))
         temporary.replace(self.out / "result.json")
+
+
+def train_for(seconds: float, step: Callable[[float], None], check: Callable[[], None], checks: int = 12) -> int:
+    """Train for so many seconds, the checks on val included, and no longer.
+
+    Args:
+        step: one training step; it is given the share of the time that is gone, for its learning rate.
+        check: looks at val, so many times and at the end.
+    Returns:
+        The number of steps.
+    """
+    started, steps, checked = time.perf_counter(), 0, 0
+    while (spent := time.perf_counter() - started) < seconds:  # never, where no time is left
+        step(spent / seconds)
+        steps += 1
+        if spent / seconds * checks >= checked + 1:
+            check()
+            checked += 1
+    check()
+    return steps

@@ -7,7 +7,7 @@ cross-entropy, which timm leaves to the caller.
 from typing import Any
 
 import torch
-from common import SIZE, TEACHER_SHARE, UNLABELED, Job, Photo
+from common import SIZE, TEACHER_SHARE, UNLABELED, Job, Photo, train_for
 from timm.data import create_loader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -25,7 +25,6 @@ from torch_common import (
     predictions,
     student_of,
     teacher_of,
-    train_for,
 )
 
 TICKS = 1000

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from common import SIZE, TEACHER_SHARE, UNLABELED, Job, Photo
+from common import SIZE, TEACHER_SHARE, UNLABELED, Job, Photo, train_for
 from torch.utils.data import RandomSampler
 from torch_common import (
     BATCH,
@@ -23,7 +23,6 @@ from torch_common import (
     predictions,
     student_of,
     teacher_of,
-    train_for,
 )
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box

@@ -1,6 +1,5 @@
 """Student, teacher and photos for the tools that stand on torch and timm."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,26 +113,6 @@ class Best:
         if accuracy >= self.accuracy:
             self.accuracy = accuracy
             self.state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def train_for(seconds: float, step: Callable[[float], None], check: Callable[[], None], checks: int = 12) -> int:
-    """Train for so many seconds, the checks on val included, and no longer.
-
-    Args:
-        step: one training step; it is given the share of the time that is gone, for its learning rate.
-        check: looks at val, so many times and at the end.
-    Returns:
-        The number of steps.
-    """
-    started, steps, checked = time.perf_counter(), 0, 0
-    while (gone := (time.perf_counter() - started) / seconds) < 1:
-        step(gone)
-        steps += 1
-        if gone * checks >= checked + 1:
-            check()
-            checked += 1
-    check()
-    return steps
 
 
 def endless(loader: Any) -> Iterator[Any]:
