@@ -218,8 +218,8 @@ def test_tables_show_the_rows_of_the_newest_defaults_only() -> None:
     made = [("old", "2026-01-02"), ("new", "2026-01-03"), ("old", "2026-01-01"), ("new", "2026-01-01")]
     some = [{"defaults": defaults, "date": date} for defaults, date in made]
     assert newest(some) == [some[1], some[3]]
-    same_day = [{"defaults": name, "date": "2026-01-01"} for name in ("a", "b", "a")]
-    assert newest(same_day) == [same_day[0], same_day[2]]
+    same_day = [{"defaults": name, "date": "2026-01-01"} for name in ("a", "b")]
+    assert newest(same_day) == [same_day[1]], "of one day, the last in the file"
     assert newest([]) == []
 
 

@@ -22,6 +22,27 @@ BATCH, FINE_BATCH = 128, 16
 NORMALIZE = {"mean": MEAN, "std": STD}
 
 
+class Backbone(torch.nn.Module):
+    """A custom model of LightlyTrain. Its own wrapper (0.18) of timm's EfficientNets takes the features before the last
+    convolution and expects as many as there are after it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def get_model(self) -> Any:
+        return self.model
+
+    def feature_dim(self) -> int:
+        return int(self.model.num_features)
+
+    def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": self.model.forward_features(x)}
+
+    def forward_pool(self, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"pooled_features": x["features"].mean((2, 3), keepdim=True)}
+
+
 def folder_of_all(job: Job) -> tuple[Path, int]:
     """One folder of links to the photos of train and unlabeled, and how many there are."""
     folder = job.out / "photos"
@@ -39,7 +60,7 @@ def pretrain(job: Job, photos: Path, batch: int, epochs: int, out: Path) -> None
         data=photos,
         model=imagenet_model("mobilenetv1_025", job.work / "student.safetensors"),
         method="distillation",
-        method_args={"teacher": imagenet_model("tf_efficientnet_lite0", job.work / "teacher.safetensors")},
+        method_args={"teacher": Backbone(imagenet_model("tf_efficientnet_lite0", job.work / "teacher.safetensors"))},
         epochs=epochs,
         batch_size=batch,
         num_workers=2,

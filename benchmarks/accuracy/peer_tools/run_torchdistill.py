@@ -69,9 +69,9 @@ def train(box: Any, model: torch.nn.Module, job: Job, size: int, until: float) -
         model.train()
         for group in box.optimizer.param_groups:
             group["lr"] = LR * (1 + math.cos(math.pi * gone)) / 2
-        pixels, labels = next(batches)
+        pixels, labels, more = next(batches)
         known = bool((labels != UNLABELED).any())
-        loss = box.forward_process(pixels, labels if known else None, {})
+        loss = box.forward_process(pixels, labels if known else None, more)
         box.post_forward_process(loss=loss)
 
     train_for(until - job.elapsed, step, lambda: best.see(model, accuracy(model, val, size)))
