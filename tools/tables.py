@@ -4,13 +4,14 @@ python tools/tables.py            # rewrite the pages
 python tools/tables.py --check    # exit 1 where one differs
 
 A block `<!-- KIND: WHAT -->` … `<!-- end -->` is filled from docs/results/WHAT.json (KIND results: a run's
-comparison.json) or from benchmarks/WHAT (kinds formats, runtimes, speed, photos, accuracy: a CSV file).
+comparison.json), from benchmarks/WHAT (kinds formats, runtimes, speed, photos, peers: a CSV file), or from the rows of
+the regime WHAT in benchmarks/accuracy (kind accuracy).
 """
 
 import csv
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from potstill.run.results import ArmResult, Costs, TeacherResult, read_comparison
@@ -62,7 +63,7 @@ def _model(name: str, result: TeacherResult | ArmResult, costs: Costs) -> str:
 
 def formats(name: str) -> list[str]:
     """What export does to students."""
-    rows = _read(name)
+    rows = read_rows(name)
     lines = [
         f"Real photos of cats, dogs and birds, n = {', '.join(sorted({row['photos'] for row in rows}))} test photos, "
         "1 seed; 2 cores of an AMD EPYC,",
@@ -91,7 +92,7 @@ def runtimes(name: str) -> list[str]:
     lines = ["Timed in turn on the same photos, in one process on one thread:", ""]
     lines += ["| model | precision | runtime | ms | faster than the teacher in torch | … in ONNX Runtime |"]
     lines += ["|---|---|---|--:|--:|--:|"]
-    rows = _read(name)
+    rows = read_rows(name)
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         times = [f"{row['times_faster_than_teacher']} ×" for row in (first, second)]
         lines.append(_row(first["model"], first["precision"], first["runtime"], first["ms"], *times))
@@ -101,7 +102,7 @@ def runtimes(name: str) -> list[str]:
 def speed(name: str) -> list[str]:
     """Ratios of the speed benchmarks."""
     lines = ["| what | ours | reference | ratio (range) | n | goal |", "|---|--:|--:|--:|--:|---|"]
-    rows = _read(name)
+    rows = read_rows(name)
     for row in rows:
         sides = [f"{float(row[side]):.3g}" for side in ("ours", "reference")]
         ratio = f"{float(row['ratio']):.2f} ({float(row['min']):.2f} to {float(row['max']):.2f})"
@@ -109,37 +110,77 @@ def speed(name: str) -> list[str]:
     return [*lines, "", f"Hardware: {', '.join(sorted({row['hardware'] for row in rows}))}."]
 
 
-def accuracy(name: str) -> list[str]:
-    """Distilled against alone, by set and student."""
+def accuracy(regime: str) -> list[str]:
+    """Distilled against alone in one regime, by set and student."""
+    rows = [row for row in newest(read_rows("accuracy/differences.csv")) if row["regime"] == regime]
+    if not rows:
+        return ["Not measured yet."]
     lines = [
-        "| set | student | teacher | accuracy: teacher | alone | distilled | difference (95 % interval) | "
-        "fewer errors | NLL alone | distilled | distilled − teacher | MACs of teacher's | n, seeds | minutes |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| set | student | teacher | labels per class | accuracy: teacher | alone | distilled | difference "
+        "(95 % interval) | fewer errors | NLL alone | distilled | distilled − teacher | MACs of teacher's | n, seeds "
+        "| minutes |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in _read(name):
-        start = "" if row["pretrained"] == "True" else ", from scratch"
+    for row in rows:
+        fewer = row["relative_error_reduction"]
         lines.append(
             _row(
                 row["set"],
-                f"{row['student']}, {row['size']} px{start}",
+                f"{row['student']}, {row['size']} px" + ("" if row["pretrained"] == "True" else ", from scratch"),
                 row["teacher"],
+                row["labels"],
                 *(_percent(row[key]) for key in ("teacher_accuracy", "alone", "distilled")),
                 _points(row["difference"], row["low"], row["high"]),
-                f"{100 * float(row['relative_error_reduction']):.0f} %",
+                f"{100 * float(fewer):.0f} %" if fewer else "–",
                 f"{float(row['nll_alone']):.3f}",
                 f"{float(row['nll_distilled']):.3f}",
                 _points(row["to_teacher"], row["to_teacher_low"], row["to_teacher_high"]),
-                f"1/{1 / float(row['macs_share']):.0f}" if row["macs_share"] else "–",
+                f"1/{1 / float(row['macs_share']):.0f}",
                 f"{row['n']}, {row['seeds']}",
-                f"{float(row['seconds']) / 60:.0f}",
+                f"{float(row['minutes']):.0f}",
             )
         )
-    return lines
+    made = sorted({(row["date"], row["commit"], row["hardware"]) for row in rows})
+    return [*lines, "", f"Measured: {'; '.join(f'{date}, commit {commit}, {where}' for date, commit, where in made)}."]
+
+
+def peers(name: str) -> list[str]:
+    """Other tools on the photos of a run, and Potstill's distilled student beside them."""
+    rows = read_rows(name)
+    if not rows:
+        return ["Not measured yet."]
+    lines = [
+        "| set, regime | tool | accuracy (95 % interval) | Potstill distilled | Potstill − tool | n, seeds | minutes |"
+    ]
+    lines += ["|---|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        interval = f"{100 * float(row['low']):.1f} to {100 * float(row['high']):.1f}"
+        lines.append(
+            _row(
+                f"{row['set']}, {row['regime']}",
+                row["version"],
+                f"{_percent(row['accuracy'])} ({interval})",
+                _percent(row["potstill"]),
+                _points(row["difference"], row["difference_low"], row["difference_high"]),
+                f"{row['n']}, {row['seeds']}",
+                f"{float(row['minutes']):.0f}",
+            )
+        )
+    settings = dict.fromkeys(f"- {row['tool']}: {row['settings']}" for row in rows)
+    return [*lines, "", *settings]
+
+
+def newest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows that were measured with the same defaults as the latest one (of one day, the last in the file)."""
+    if not rows:
+        return []
+    latest = max(enumerate(rows), key=lambda item: (item[1]["date"], item[0]))[1]
+    return [row for row in rows if row["defaults"] == latest["defaults"]]
 
 
 def stages(name: str) -> list[str]:
     """Where the demo's time goes."""
-    rows = _read(name)
+    rows = read_rows(name)
     lines = [f"| stage | teacher in torch | teacher {rows[0]['auto']} |", "|---|--:|--:|"]
     columns = ("torch_seconds", "auto_seconds")
     lines += [_row(row["stage"], *(f"{float(row[key]):.0f} s" for key in columns)) for row in rows]
@@ -153,11 +194,13 @@ KINDS: dict[str, Callable[[str], list[str]]] = {
     "runtimes": runtimes,
     "speed": speed,
     "accuracy": accuracy,
+    "peers": peers,
     "stages": stages,
 }
 
 
-def _read(name: str) -> list[dict[str, str]]:
+def read_rows(name: str) -> list[dict[str, str]]:
+    """The rows of benchmarks/NAME."""
     with (ROOT / "benchmarks" / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -9,7 +9,7 @@ ROWS = st.lists(
     st.builds(
         dict,
         label=st.sampled_from(["cat", "dog"]),
-        test=st.booleans(),
+        split=st.sampled_from(["train", "test", "unlabeled"]),
         content=st.integers(0, 5),
         hash=st.sampled_from([0, 1, 0b111, 0b1111111, 2**63, 2**64 - 1]),
     ),
@@ -24,7 +24,7 @@ def rows(drawn: list[dict[str, int]]) -> list[Row]:
         Row(
             key=f"k{n}",
             label=str(item["label"]),
-            test=bool(item["test"]),
+            split=str(item["split"]),
             order=n,
             url=f"http://x/{n}",
             path=f"p{n}",

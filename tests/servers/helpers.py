@@ -52,7 +52,7 @@ def photos(root: Path) -> set[str]:
     """Every photo below a folder, relative."""
     return {
         str(path.relative_to(root))
-        for split in ("train", "test")
+        for split in ("train", "test", "unlabeled")
         for path in (root / split).rglob("*")
         if path.is_file()
     }

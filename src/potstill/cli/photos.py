@@ -34,6 +34,7 @@ def get(
     into: Path,
     train: int = 500,
     test: int = 250,
+    unlabeled: int = 0,
     source: Annotated[str, Parameter(help=source_help())] = "auto",
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",
     license: tuple[str, ...] = (),
@@ -61,6 +62,9 @@ def get(
         Training photos per class.
     test
         Test photos per class.
+    unlabeled
+        Photos per class name to use without a label, in INTO/unlabeled/CLASS: the teacher labels them. They are taken
+        from what is left when train is full, and none of them looks like a photo of train or test.
     contact
         Your e-mail address, which is sent to the photo servers. Wikimedia Commons requires it.
     license
@@ -94,6 +98,7 @@ def get(
         into=into,
         train=train,
         test=test,
+        unlabeled=unlabeled,
         source=source,
         contact=contact,
         licenses=(*(license or OPEN), *(NON_COMMERCIAL if allow_nc else ())),

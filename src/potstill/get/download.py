@@ -20,7 +20,7 @@ from potstill.get.ledger import Ledger, Row
 from potstill.get.provenance import Status, Writer
 from potstill.get.records import candidate_facts, photo_facts, row_of, verdict_facts
 from potstill.get.sources import Candidate
-from potstill.get.streams import Rules, Side, Stream
+from potstill.get.streams import SIDES, Rules, Side, Stream
 from potstill.get.verify import Photo, verify
 from potstill.images.decode import BadPhotoError
 from potstill.images.reasons import action
@@ -183,7 +183,7 @@ class Download:
                 continue
             if path.is_file():
                 path.unlink()
-                stream.sides["test" if verdict.row.test else "train"].have -= 1
+                stream.sides[verdict.row.split].have -= 1
             elif restoring or not verdict.before:
                 continue  # recorded long ago, or removed by its owner
             else:
@@ -202,7 +202,7 @@ async def _uninterrupted(work: asyncio.Future[Photo]) -> Photo:
 
 def remove_leftovers(root: Path) -> None:
     """Delete files that an interrupted run was still writing."""
-    for split in ("train", "test"):
+    for split in SIDES:
         for path in _leftovers(Path(root) / split):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -3,12 +3,17 @@
 Photos arrive in any order, some of them only after a crash and a second start; the outcome must not depend on that.
 It does not, because every rule here only ever rejects, and applies to all fetched photos, also to rejected
 ones: the more photos are known, the more are rejected, whatever their order. A property test holds this.
+
+A photo without a label that shows the same as another one is only ever its copy: it says nothing against a label.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+
+_RANK = {"test": 0, "train": 1, "unlabeled": 2}
+"""Of copies the one in the first of these splits is kept."""
 
 STRENGTH = {"": 0, "duplicate": 1, "identical": 2, "in_test": 3, "two_classes": 4, "placeholder": 5}
 """Where several reasons apply, the strongest is given."""
@@ -23,7 +28,8 @@ class Row:
 
     key: str
     label: str
-    test: bool
+    split: str
+    """train, test or unlabeled."""
     order: int
     """Its place among the source's candidates; of copies the first is kept."""
     url: str
@@ -65,12 +71,12 @@ class Ledger:
         found: dict[int, str] = {}
         for other in relatives:
             before = self._rows[other]
-            if before.label != row.label:
+            if before.label != row.label and "unlabeled" not in (before.split, row.split):
                 self._reject(found, index, "two_classes")
                 self._reject(found, other, "two_classes")
             else:
                 first, second = sorted((index, other), key=self._rank)
-                crosses = self._rows[first].test != self._rows[second].test
+                crosses = (self._rows[first].split == "test") != (self._rows[second].split == "test")
                 reason = "identical" if before.sha256 == row.sha256 else "duplicate"
                 self._reject(found, second, "in_test" if crosses else reason)
         if len({self._rows[i].url for i in same} - {""}) >= URLS_OF_A_PLACEHOLDER:
@@ -100,9 +106,9 @@ class Ledger:
         self._rows.append(row)
         self._reasons.append("")
 
-    def _rank(self, index: int) -> tuple[bool, int, str]:
+    def _rank(self, index: int) -> tuple[int, int, str, str]:
         row = self._rows[index]
-        return not row.test, row.order, row.key
+        return _RANK[row.split], row.order, row.key, row.label
 
     @staticmethod
     def _reject(found: dict[int, str], index: int, reason: str) -> None:

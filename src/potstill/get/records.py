@@ -45,7 +45,7 @@ def row_of(entry: Mapping[str, Any]) -> Row:
     return Row(
         key=entry["key"],
         label=entry["label"],
-        test=entry["split"] == "test",
+        split=entry["split"],
         order=entry["order"],
         url=entry.get("url", ""),
         path=entry["path"],
@@ -60,7 +60,7 @@ def verdict_facts(verdict: Verdict) -> dict[str, Any]:
     row = verdict.row
     return {
         "label": row.label,
-        "split": "test" if row.test else "train",
+        "split": row.split,
         "order": row.order,
         "url": row.url,
         "path": row.path,

@@ -3,7 +3,7 @@
 import asyncio
 import importlib.metadata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class GetRequest:
     """Photos per class to learn from."""
     test: int = 250
     """Photos per class for the final numbers."""
+    unlabeled: int = 0
+    """Photos per class name to use without a label: of the candidates that are left when train is full."""
     source: str = "auto"
     """A source by name; "auto" chooses for each class."""
     licenses: tuple[str, ...] = OPEN
@@ -60,8 +62,17 @@ class GetRequest:
     """How many requests, how fast and how large."""
 
     def __post_init__(self) -> None:
-        if min(self.train, self.test) < 0 or self.train + self.test == 0:
-            raise ConfigError(f"--train {self.train} --test {self.test}: at least one must be above 0, none below.")
+        counts = self.train, self.test, self.unlabeled
+        if min(counts) < 0 or not any(counts):
+            raise ConfigError(
+                f"--train {self.train} --test {self.test} --unlabeled {self.unlabeled}: at least one must be above 0, "
+                "none below."
+            )
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Photos per class, by split."""
+        return {"train": self.train, "test": self.test, "unlabeled": self.unlabeled}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +90,7 @@ class GetResult:
 
 
 def get(request: GetRequest, reporter: Reporter) -> GetResult:
-    """Fill `into/{train,test}/CLASS/`. Run again, it resumes.
+    """Fill `into/{train,test,unlabeled}/CLASS/`. Run again, it resumes.
 
     Raises:
         DataError: class names that cannot be folders; another seed than before; another `get` at work in this folder.
@@ -92,24 +103,34 @@ def get(request: GetRequest, reporter: Reporter) -> GetResult:
 async def _get(request: GetRequest, reporter: Reporter) -> GetResult:
     wanted = parse_classes(request.classes)
     share = _test_share(request)
-    total = len(wanted) * (request.train + request.test)
+    total = len(wanted) * sum(request.wanted.values())
     files.check_space(request.into, total * BYTES_PER_PHOTO, f"Downloading {total:,} photos")
     async with _client(request) as client:
         plan = await resolve(wanted, request.source, _options(request, client, reporter))
         for source, concept in plan:
             reporter.info(f"{concept.label}: {source.name} {concept.id} “{concept.name}” {concept.note}".rstrip())
-        streams = tuple(_stream(request, source, concept) for source, concept in plan)
-        _make_folders(request.into, streams)
+        _make_folders(request, [concept.label for _, concept in plan])
         with provenance.Writer(request.into) as writer:
             remove_leftovers(request.into)
-            _write_facts(request, share, streams, {})
-            with bars(streams, reporter) as tick:
-                download = Download(client, _rules(request, share, streams), streams, writer, tick)
-                download.restore(provenance.latest(request.into))
-                await download.run()
+            for wanted_now in _rounds(request):
+                streams = tuple(_stream(wanted_now, source, concept) for source, concept in plan)
+                _write_facts(request, share, streams, {})
+                with bars(streams, reporter) as tick:
+                    download = Download(client, _rules(request, share, streams), streams, writer, tick)
+                    download.restore(provenance.latest(request.into))
+                    await download.run()
         provenance.write_attribution(request.into)
         _write_facts(request, share, streams, {source.name: await source.facts() for source, _ in plan})
         return GetResult(streams=streams, parked=client.hosts.parked())
+
+
+def _rounds(request: GetRequest) -> Iterator[dict[str, int]]:
+    """What is wanted, round by round. Only when train and test are full is it known which candidates are left for
+    unlabeled, so that a run that was killed ends with the same files; the second round starts as another run would."""
+    if request.train or request.test:
+        yield {**request.wanted, "unlabeled": 0}
+    if request.unlabeled:
+        yield request.wanted
 
 
 def preview(request: GetRequest, reporter: Reporter) -> list[Preview]:
@@ -129,20 +150,22 @@ async def _preview(request: GetRequest, reporter: Reporter) -> list[Preview]:
 async def _preview_class(
     request: GetRequest, share: float, source: Source, concepts: Sequence[Concept], concept: Concept
 ) -> Preview:
-    wanted = {"train": request.train, "test": request.test}
+    needed = {"train": request.train + request.unlabeled, "test": request.test}
     candidates, licenses = Counter[str](), Counter[str]()
     async for candidate in source.candidates(concepts, concept):
         if source.has_licenses and not is_allowed(candidate.license, request.licenses):
             continue
         candidates[split_of(candidate, share, request.seed)] += 1
         licenses[candidate.license or "unknown"] += 1
-        if all(candidates[split] >= SPARE * count for split, count in wanted.items()):
+        if all(candidates[split] >= SPARE * count for split, count in needed.items()):
             break
+    candidates["unlabeled"] = max(candidates["train"] - round(SPARE * request.train), 0)
+    candidates["train"] -= candidates["unlabeled"]
     return Preview(
         source=source.name,
         concept=concept,
-        candidates={split: candidates[split] for split in wanted},
-        wanted=wanted,
+        candidates={split: candidates[split] for split in request.wanted},
+        wanted=request.wanted,
         licenses=licenses,
     )
 
@@ -167,10 +190,12 @@ def _rules(request: GetRequest, share: float, streams: Sequence[Stream]) -> Rule
     )
 
 
-def _make_folders(root: Path, streams: Sequence[Stream]) -> None:
-    for stream in streams:
-        for side in stream.sides.values():
-            (root / side.split / side.label).mkdir(parents=True, exist_ok=True)
+def _make_folders(request: GetRequest, labels: Sequence[str]) -> None:
+    """Only of the splits that are asked for: an empty folder in train would be a class without photos."""
+    for label in labels:
+        for split, count in request.wanted.items():
+            if count:
+                (request.into / split / label).mkdir(parents=True, exist_ok=True)
 
 
 def parse_classes(classes: Sequence[str]) -> dict[str, str]:
@@ -201,8 +226,7 @@ def _test_share(request: GetRequest) -> float:
     return float(before["test_share"])
 
 
-def _stream(request: GetRequest, source: Source, concept: Concept) -> Stream:
-    wanted = {"train": request.train, "test": request.test}
+def _stream(wanted: Mapping[str, int], source: Source, concept: Concept) -> Stream:
     return Stream(source, concept, {split: Side(concept.label, split, count) for split, count in wanted.items()})
 
 

@@ -19,6 +19,10 @@ BYTES_PER_PHOTO = 300_000
 """For the space check and the estimate: Open Images' validation photos are 288 kB on average."""
 
 
+SIDES = ("train", "test", "unlabeled")
+"""The splits that `get` fills."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
     """What is kept, and where it goes."""
@@ -95,12 +99,17 @@ class Stream:
             order, candidate = self.queue.popleft()
             if not self._is_wanted(candidate, rules):
                 continue
-            side = self.sides[split_of(candidate, rules.test_share, rules.seed)]
+            side = self._side_of(candidate, rules)
             if side.is_open:
                 return side, order, candidate
             if len(side.waiting) < MAX_WAITING:
                 side.waiting.append((order, candidate))
         return None
+
+    def _side_of(self, candidate: Candidate, rules: Rules) -> Side:
+        """The side of its split. What train has no room for goes without a label, and nothing of test's groups does."""
+        side, pool = self.sides[split_of(candidate, rules.test_share, rules.seed)], self.sides["unlabeled"]
+        return pool if pool.wanted and side.split == "train" and not side.is_open else side
 
     def _is_wanted(self, candidate: Candidate, rules: Rules) -> bool:
         """Whether it is new and its license is allowed. Counts those that are not."""

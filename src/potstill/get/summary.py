@@ -3,12 +3,12 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from potstill.get.streams import Preview, Stream
+from potstill.get.streams import SIDES, Preview, Stream
 from potstill.images.reasons import meaning
 from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
 from potstill.monitoring.tables import text_table
@@ -44,25 +44,26 @@ def bars(streams: Sequence[Stream], reporter: Reporter) -> Iterator[Callable[[],
 
 def result_table(streams: Sequence[Stream]) -> Table:
     """Class by class: photos in place, and candidates left out by reason."""
-    rows = []
+    rows, splits = [], _splits({name for s in streams for name, side in s.sides.items() if side.wanted})
     for stream in streams:
-        sides = [f"{side.have:,} of {side.wanted:,}" for side in stream.sides.values()]
+        sides = [f"{stream.sides[split].have:,} of {stream.sides[split].wanted:,}" for split in splits]
         reasons = ", ".join(f"{code} {count:,}" for code, count in stream.reasons.most_common())
         rows.append([stream.concept.label, stream.source.name, *sides, reasons])
-    return text_table(("class", "source", "train", "test", "left out, by reason"), rows, right=(2, 3))
+    return text_table(("class", "source", *splits, "left out, by reason"), rows, right=_from(2, splits))
 
 
 def preview_table(previews: Sequence[Preview]) -> Table:
     """Class by class: candidates per split and license, and about how many megabytes would be downloaded."""
-    header = ("class", "source", "id", "train candidates", "test candidates", "licenses", "about MB")
+    splits = _splits({name for preview in previews for name, count in preview.wanted.items() if count})
+    header = ("class", "source", "id", *(f"{split} candidates" for split in splits), "licenses", "about MB")
     rows = []
     for preview in previews:
         concept = preview.concept
-        sides = [f"{preview.candidates[split]:,} for {count:,}" for split, count in preview.wanted.items()]
+        sides = [f"{preview.candidates[split]:,} for {preview.wanted[split]:,}" for split in splits]
         licenses = ", ".join(f"{name} {count:,}" for name, count in preview.licenses.most_common(4))
         ids = f"{concept.id} {concept.name}"
         rows.append([concept.label, preview.source, ids, *sides, licenses, f"{preview.megabytes:,.0f}"])
-    return text_table(header, rows, right=(3, 4, 6))
+    return text_table(header, rows, right=(*_from(3, splits), len(header) - 1))
 
 
 def shortages(streams: Sequence[Stream]) -> list[str]:
@@ -101,8 +102,18 @@ def left_out(streams: Sequence[Stream]) -> Counter[str]:
     return sum((stream.reasons for stream in streams), Counter[str]())
 
 
+def _splits(wanted: Set[str]) -> tuple[str, ...]:
+    """The columns of a table: unlabeled only where it was asked for."""
+    return tuple(split for split in SIDES if split != "unlabeled" or split in wanted)
+
+
+def _from(first: int, splits: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of the columns of these splits."""
+    return tuple(range(first, first + len(splits)))
+
+
 def _have(stream: Stream) -> int:
-    return sum(side.have for side in stream.sides.values())
+    return sum(side.have for side in stream.sides.values() if side.wanted)
 
 
 def _wanted(stream: Stream) -> int:
