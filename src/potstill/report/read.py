@@ -18,13 +18,15 @@ from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
-from potstill.run.layout import ARMS, comparison_path, model_folder
+from potstill.run.layout import ARMS, comparison_path, controls_path, model_folder
 from potstill.run.results import (
     Comparison,
+    Controls,
     Environment,
     StudentResult,
     TrainingFacts,
     read_comparison,
+    read_controls,
     read_training,
 )
 from potstill.run.trained import read_trained
@@ -76,6 +78,13 @@ class RunFiles:
             return []
         students = results.students if results else {}
         return [(name, file) for name, student in students.items() for file in student.files]
+
+    @cached_property
+    def controls(self) -> Controls | None:
+        """The controls of this very comparison; None where there are none."""
+        path = controls_path(self.run)
+        found = read_controls(path) if path.is_file() else None
+        return found if found and found.comparison == self.run.stage("5_comparison").digest() else None
 
     @cached_property
     def suspects(self) -> list[Suspect] | None:
