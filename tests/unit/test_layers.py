@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "soft_labels": FOUNDATION | {"context"},
     "students": FOUNDATION | {"context"},
     "comparison": FOUNDATION | {"context"},
+    "controls": FOUNDATION | {"context", "images", "soft_labels", "students"},
     "deploy": {"errors", "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
     "report": {"errors", "run", "monitoring", "metrics", "data", "export"},

@@ -1,4 +1,4 @@
-"""Commands about runs: distill, curve, forecast, demo, predict, report, compare, serve, models."""
+"""Commands about runs: distill, curve, controls, forecast, demo, predict, report, compare, serve, models."""
 
 import json
 from pathlib import Path
@@ -118,6 +118,41 @@ def curve(
     config = combined(settings, {name: _list(value) for name, value in short.items() if value}, recipe)
     counts = [int(part) for part in _list(per_class) if part.isdecimal()]
     print_table(curve_table(learning_curve(data, counts, config, into, Reporter())))
+
+
+@app.command
+def controls(run: Path, *, labels: Path | None = None, student: str | None = None, redo: bool = False) -> None:
+    """Test what made a student better where photos have no labels: the teacher, or just more photos.
+
+    Trains, for every seed, a twin that is given the true labels of all photos, and a student that learns from its own
+    twin instead of the teacher. Both are compared with student and twin on the test photos.
+
+    Parameters
+    ----------
+    run
+        A finished run folder with photos without labels.
+    labels
+        A CSV file with the columns path (or file) and class: the true classes of these photos. Labels that
+        --images.per-class left out are known without it.
+    student
+        Name of the student. By default the one chosen on the validation photos.
+    redo
+        Redo controls that were trained on other labels or soft labels.
+    """
+    from potstill.compute.device import decide
+    from potstill.config.schema import MachineConfig
+    from potstill.context import Context
+    from potstill.controls.stage import run_controls
+    from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.tables import print_table
+    from potstill.report.stage import write_report
+    from potstill.report.table import controls_table
+    from potstill.run.folder import Run
+
+    opened = Run(Run.open(run).path, redo)
+    context = Context(opened, decide(MachineConfig()), Reporter())
+    print_table(controls_table(run_controls(context, labels=labels, student=student)))
+    print(f"Report: {write_report(opened)}")
 
 
 @app.command

@@ -68,6 +68,12 @@ class PixelStore:
         """(n,) int64 class indices, -1 for unlabeled photos."""
         return self.index["label"][rows].astype(np.int64)
 
+    def relabeled(self, labels: np.ndarray) -> "PixelStore":
+        """The same photos with other labels (n,)."""
+        other = PixelStore(self.folder)
+        other.index["label"] = labels
+        return other
+
     def photo(self, row: int) -> Image.Image:
         """Photo `row` as an RGB image."""
         record = self.index[row]

@@ -1,6 +1,7 @@
 """Reading what finished stages stored, for the stages after them: the teacher's models and the soft labels."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from potstill.data.arrays import RowReader
 from potstill.data.views import VIEW
 from potstill.errors import StaleError
 from potstill.run.files import read_json
-from potstill.run.folder import Run
+from potstill.run.folder import Run, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,11 @@ class SoftLabels:
     meta: dict[str, Any]
 
     @classmethod
-    def open(cls, run: Run) -> "SoftLabels":
-        """Raises StaleError when the stored arrays do not belong to this run's photos."""
-        folder = run.soft_labels
-        made_from = run.stage("3_soft_labels").facts()["inputs"]
+    def open(cls, run: Run, folder: Path | None = None) -> "SoftLabels":
+        """Those of stage 3, or those in another folder. Raises StaleError when the stored arrays do not belong to this
+        run's photos."""
+        folder = folder or run.soft_labels
+        made_from = Stage(folder, folder.name).facts()["inputs"]
         if made_from["images"] != run.stage("1_images").digest():
             raise StaleError(f"{folder} was made from other photos than 1_images holds. Run with --redo.")
         statistics = np.load(folder / "statistics.npz", allow_pickle=False)

@@ -102,6 +102,7 @@ def content(files: RunFiles) -> dict[str, Any]:
         **_cost_of_the_run(files),
         **_reproduction(files),
         "exported": files.exported,
+        "controls": files.controls,
         "titles": TITLES,
         "Finding": Finding,
     }

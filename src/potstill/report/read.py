@@ -20,13 +20,15 @@ from potstill.export.results import FileResult, read_results
 from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.forecast import Forecast, read_forecast
-from potstill.run.layout import ARMS, comparison_path, model_folder
+from potstill.run.layout import ARMS, comparison_path, controls_path, model_folder
 from potstill.run.results import (
     Comparison,
+    Controls,
     Environment,
     StudentResult,
     TrainingFacts,
     read_comparison,
+    read_controls,
     read_training,
 )
 from potstill.run.trained import read_trained
@@ -87,6 +89,13 @@ class RunFiles:
         except DataError:  # as above
             return None
         return found if found and any(s.name == found.student for s in self.students) else None
+
+    @cached_property
+    def controls(self) -> Controls | None:
+        """The controls of this very comparison; None where there are none."""
+        path = controls_path(self.run)
+        found = read_controls(path) if path.is_file() else None
+        return found if found and found.comparison == self.run.stage("5_comparison").digest() else None
 
     @cached_property
     def suspects(self) -> list[Suspect] | None:

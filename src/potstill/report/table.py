@@ -5,7 +5,7 @@ from rich.table import Table
 from potstill import metrics
 from potstill.monitoring.tables import text_table
 from potstill.run.layout import ARMS
-from potstill.run.results import ArmResult, Comparison, Costs, TeacherResult
+from potstill.run.results import ArmResult, Comparison, Controls, Costs, TeacherResult
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -44,6 +44,23 @@ def comparison_note(comparison: Comparison) -> str:
         f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
         f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}{''.join(shorter)}"
     )
+
+
+def controls_table(controls: Controls) -> Table:
+    """Every control: accuracy with interval, and the paired differences in points."""
+    header = ["model", "accuracy", "interval", "minus its twin", "minus distilled"]
+    rows = [
+        [
+            f"{student.name} {name}",
+            f"{100 * result.accuracy.value:.1f}%",
+            f"{100 * result.accuracy.low:.1f} to {100 * result.accuracy.high:.1f}",
+            result.to_twin.points,
+            result.to_distilled.points,
+        ]
+        for student in controls.students
+        for name, result in student.results()
+    ]
+    return text_table(header, rows, right=range(1, len(header)))
 
 
 def _row(name: str, result: TeacherResult | ArmResult, costs: Costs) -> list[str]:

@@ -52,6 +52,16 @@ def student_names(run: Run) -> list[str]:
     return list(run.stage("4_students").facts()["inputs"]["students"])
 
 
+def control_folder(run: Run, name: str, seed: int, control: str) -> Path:
+    """Where a control of a student is stored: "labeled-twin" or "self-taught"."""
+    return run.path / "controls" / name / f"seed-{seed}" / control
+
+
+def controls_path(run: Run) -> Path:
+    """Where the numbers of the controls are stored."""
+    return run.path / "controls" / "controls.json"
+
+
 def comparison_path(run: Run) -> Path:
     """Where the numbers of the comparison are stored."""
     return run.comparison / "comparison.json"

@@ -13,6 +13,9 @@ from potstill.run.files import read_json, write_json
 FORMAT = 2
 """Of comparison.json. Files written before there was a number count as 0."""
 
+CONTROLS_FORMAT = 1
+"""Of controls.json."""
+
 T = TypeVar("T")
 
 
@@ -186,6 +189,48 @@ class Comparison:
         return next(student for student in self.students if student.name == name)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlResult:
+    """A control on the test photos, over all seeds."""
+
+    accuracy: Interval
+    accuracy_per_seed: tuple[float, ...]
+    to_twin: Interval
+    """Accuracy minus the twin's, paired."""
+    to_distilled: Interval
+    """Accuracy minus the distilled student's, paired."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentControls:
+    """What else could have made one student better."""
+
+    name: str
+    labeled_twin: ControlResult | None
+    """A twin with the true labels of all photos; None where they are not known."""
+    missing: str
+    """Why there is no labeled twin; "" where there is one."""
+    self_taught: ControlResult
+    """A student that learned from the soft labels of its own twin."""
+
+    def results(self) -> list[tuple[str, ControlResult]]:
+        """The controls that there are, by what they are called."""
+        labeled = [("labeled twin", self.labeled_twin)] if self.labeled_twin else []
+        return [*labeled, ("self-taught", self.self_taught)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Controls:
+    """The content of controls.json."""
+
+    comparison: str
+    """Digest of the comparison whose student and twin they are compared with."""
+    seeds: int
+    confidence: float
+    """Of every interval."""
+    students: tuple[StudentControls, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """What is known of a finished training of a student: done.json of its folder."""
@@ -216,6 +261,27 @@ def read_comparison(path: Path) -> Comparison:
             "damaged. Delete its folder and run `potstill distill` again; the trained models are kept."
         )
     return as_type(Comparison, values, path)
+
+
+def write_controls(path: Path, controls: Controls) -> None:
+    """Write controls.json."""
+    write_json(path, {"format": CONTROLS_FORMAT, **asdict(controls)})
+
+
+def read_controls(path: Path) -> Controls:
+    """Read controls.json.
+
+    Raises:
+        DataError: it was written by another version of Potstill, or it is damaged.
+    """
+    values = read_json(path)
+    found = values.pop("format", 0) if isinstance(values, dict) else None
+    if found != CONTROLS_FORMAT:
+        raise DataError(
+            f"{path} was written by another version of Potstill (format {found}, this version reads "
+            f"{CONTROLS_FORMAT}), or is damaged. Delete it and run `potstill controls` again; trained models are kept."
+        )
+    return as_type(Controls, values, path)
 
 
 def read_training(folder: Path) -> TrainingFacts:

@@ -74,6 +74,16 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
     Stage(job.folder, job.folder.name).finish(**facts, seconds=round(time.monotonic() - started, 1))
 
 
+def learned_from(job: Job, run: Run) -> tuple[PixelStore, SoftLabels]:
+    """The photos with their labels and the soft labels that the job learns from: the run's, or the job's own."""
+    store, folder = PixelStore(run.images), run.path / job.targets
+    if not job.targets:
+        return store, SoftLabels.open(run)
+    if (folder / "labels.npy").is_file():
+        return store.relabeled(np.load(folder / "labels.npy", allow_pickle=False)), SoftLabels.open(run)
+    return store, SoftLabels.open(run, folder)
+
+
 @dataclass(frozen=True, slots=True)
 class _Val:
     """The val photos, rendered once for all measurements."""
@@ -110,7 +120,7 @@ class _Training:
     @classmethod
     def start(cls, job: Job, run: Run, device: str) -> "_Training":
         """The model with its starting weights, which depend on the seed only, and the projector of the feature loss."""
-        store, soft, recipe = PixelStore(run.images), SoftLabels.open(run), job.recipe
+        (store, soft), recipe = learned_from(job, run), job.recipe
         precision = Precision(torch.device(device), getattr(torch, recipe.dtype))
         torch.manual_seed(job.seed)
         info = describe(job.model, run.classes(), size=job.size)

@@ -20,7 +20,7 @@ class Recipe:
     ema: float
     dtype: str
     soft_labels: str
-    """Digest of the soft labels it learns from."""
+    """Digest of the soft labels that it learns from, or of the job's own targets."""
     method: str = "kl"
     temperature: float = 1.0
     distill_weight: float = 0.0
@@ -56,6 +56,9 @@ class Job:
     """Share of the labeled training photos that it learns from, in as many steps; drawn by the seed."""
     unlabeled_share: float = 1.0
     """The same of the photos without a label."""
+    targets: str = ""
+    """Folder below the run's that holds other soft labels to learn from, or other labels in `labels.npy`; "": what the
+    run has. `Recipe.soft_labels` is its digest."""
 
     @property
     def learns_from_all(self) -> bool:
