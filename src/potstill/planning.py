@@ -30,7 +30,11 @@ DEFAULT_STUDENT = "mobilenetv3_small_100"
 VIEWS_SEEN = 60_000
 """Views that a student with "auto" epochs is trained on; twice as many where it starts from random weights."""
 
-MAX_STORED_VIEWS = 24
+MANY_PHOTOS = 2500
+"""From here on the number of views grows with the square root of the number of photos: more photos deserve a longer
+training, and each of them fewer looks."""
+
+MAX_STORED_VIEWS, MIN_STORED_VIEWS = 24, 4
 
 AUTO_LOSS = ("temperature", "distill_weight", "feature_weight", "task_weight")
 """Settings of the student's loss that may be "auto"."""
@@ -266,29 +270,29 @@ def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:
 
 
 def num_epochs(spec: StudentSpec, config: Config, photos: int) -> int:
-    """The number of epochs: as set, or such that about 60,000 views are seen, from scratch 120,000, between 10 and 200.
-
-    `photos` counts the unlabeled ones too.
-    """
+    """The number of epochs: as set, or by the rule of `student.epochs`. `photos` counts the unlabeled ones too."""
     return _epochs(config, photos, 2 * VIEWS_SEEN if spec.from_scratch else VIEWS_SEEN)
 
 
 def num_views(config: Config, photos: int) -> int:
-    """The number of stored views per photo: as set, or one per epoch of a pretrained student, up to 24.
+    """The number of stored views per photo: as set, or one per epoch of a pretrained student, up to 24, or up to what
+    makes 60,000 of all photos together, but 4 at least.
 
     It does not depend on the student: all share one store, those of later commands too.
     """
-    return (
-        config.views.count
-        if config.views.count != "auto"
-        else min(_epochs(config, photos, VIEWS_SEEN), MAX_STORED_VIEWS)
-    )
+    if config.views.count != "auto":
+        return config.views.count
+    most = np.clip(round(VIEWS_SEEN / max(photos, 1)), MIN_STORED_VIEWS, MAX_STORED_VIEWS)
+    return int(min(_epochs(config, photos, VIEWS_SEEN), most))
 
 
 def _epochs(config: Config, photos: int, views: int) -> int:
-    if config.student.epochs != "auto":
-        return config.student.epochs
-    return int(np.clip(round(views / max(photos, 1)), 10, 200))
+    student = config.student
+    if student.epochs != "auto":
+        return student.epochs
+    longer = np.sqrt(max(photos, MANY_PHOTOS) / MANY_PHOTOS)
+    epochs = np.clip(round(views * longer / max(photos, 1)), 10, 200)
+    return int(max(1, round(student.patience * epochs)))
 
 
 def _disk(plan: Plan) -> dict[str, float]:

@@ -16,11 +16,13 @@ from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
-from potstill.metrics import softmax
+from potstill.metrics import mean_probability_logits, softmax
 from potstill.models.classifier import build, describe, load, normalize
+from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import read_json
 from potstill.run.folder import Run
-from potstill.run.layout import teacher_folders
+from potstill.run.layout import teacher_networks
+from potstill.teacher.stage import _Member
 
 pytestmark = pytest.mark.usefixtures("short_heads")
 
@@ -59,7 +61,7 @@ def tuned(store: PixelStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_all_weights_and_norms_learn(tuned: Run) -> None:
     before = build(describe(NAME, ["a", "b", "c"], size=64), weights="package").state_dict()
-    for folder in teacher_folders(tuned.teacher, TUNED.model):
+    for folder in teacher_networks(tuned.teacher, TUNED.model)[0]:
         after = load(folder).state_dict()
 
         def moved(ending: str, after: dict[str, Tensor] = after) -> Tensor:
@@ -74,7 +76,7 @@ def test_each_network_labels_the_fold_that_it_has_not_seen(tuned: Run, store: Pi
     known = np.flatnonzero(store.labels(soft.photos) >= 0)
     fold = fold_of(store, soft.photos[known], FOLDS)
     assert set(fold) == {0, 1}
-    networks = [load(folder) for folder in teacher_folders(tuned.teacher, TUNED.model)]
+    networks = [load(folder) for folder in teacher_networks(tuned.teacher, TUNED.model)[0]]
     logits = [_logits(network, store, soft, known, view=1) for network in networks]
     stored = softmax(soft.logits(known, np.ones(len(known), int)).astype(np.float32))
     own = np.where((fold == 0)[:, None], softmax(logits[0]), softmax(logits[1]))
@@ -93,7 +95,7 @@ def test_photos_without_labels_get_the_mean_of_all_networks(tuned: Run, store: P
     soft = SoftLabels.open(tuned)
     unknown = np.flatnonzero(store.labels(soft.photos) < 0)
     assert len(unknown)
-    networks = [load(folder) for folder in teacher_folders(tuned.teacher, TUNED.model)]
+    networks = [load(folder) for folder in teacher_networks(tuned.teacher, TUNED.model)[0]]
     mean = np.mean([softmax(_logits(network, store, soft, unknown, view=0)) for network in networks], axis=0)
     stored = softmax(soft.logits(unknown, np.zeros(len(unknown), int)).astype(np.float32))
     assert np.abs(stored - mean).max() < 0.01
@@ -148,4 +150,41 @@ def test_auto_takes_the_fine_tuned_networks_where_they_are_better(
     run = taught(store, tmp_path / "run", teacher_of("auto", probe_epochs=0, finetune_epochs=3))
     assert read_json(run.teacher / "facts.json")["method"] == "finetune", "a head that learned nothing is beaten"
     assert not (run.teacher / "model.json").exists()
-    assert len(teacher_folders(run.teacher, (NAME,))) == FOLDS
+    assert [len(group) for group in teacher_networks(run.teacher, (NAME,))] == [FOLDS]
+
+
+def test_both_together_are_the_mean_of_the_probe_and_of_the_networks(
+    store: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.teacher.stage.FEW_ERRORS", -1.0)
+    choose = _Member._choose
+
+    def both(self: _Member, probed: Any, tuned: Any) -> tuple[str, np.ndarray]:
+        choose(self, probed, tuned)
+        return "probe+finetune", mean_probability_logits([probed.val_logits, tuned.val_logits])
+
+    monkeypatch.setattr(_Member, "_choose", both)
+    config = teacher_of("auto", folds=2, finetune_epochs=2, probe_epochs=0)
+    run = taught(store, tmp_path / "run", config)
+    label(config, VIEWS, 3, context_of(run))
+    assert [len(group) for group in teacher_networks(run.teacher, (NAME,))] == [1, FOLDS]
+    soft = SoftLabels.open(run)
+    assert soft.features(np.array([0]), np.array([0])).shape[-1] == load(run.teacher).num_last_features, (
+        "students learn the features of the frozen backbone"
+    )
+    (probe,), tuned = teacher_networks(run.teacher, (NAME,))
+    unknown = np.flatnonzero(store.labels(soft.photos) < 0)
+    parts = [softmax(_logits(load(folder), store, soft, unknown, view=2)) for folder in tuned]
+    heads = load_fold_heads(probe)
+    features = _features(load(probe), store, soft, unknown, view=2)
+    with torch.inference_mode():
+        probed = softmax(torch.stack([head(features) for head in heads]).mean(0).numpy())
+    expected = (probed + np.mean(parts, axis=0)) / 2
+    stored = softmax(soft.logits(unknown, np.full(len(unknown), 2)).astype(np.float32))
+    assert np.abs(stored - expected).max() < 0.01
+
+
+def _features(network: Any, store: PixelStore, soft: SoftLabels, photos: np.ndarray, view: int) -> Tensor:
+    pixels = Renderer(store, soft.photos, soft.views, 64)(photos, np.full(len(photos), view))
+    with torch.inference_mode():
+        return network.features(normalize(torch.from_numpy(pixels), network.info))

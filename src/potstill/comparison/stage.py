@@ -33,7 +33,7 @@ from potstill.run.layout import (
     model_folder,
     networks_of,
     student_names,
-    teacher_folders,
+    teacher_networks,
 )
 from potstill.run.results import (
     FORMAT,
@@ -97,11 +97,11 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
 
 def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
     """What the comparison depends on: photos, every model's weights, and how intervals are made."""
-    members = teacher_folders(run.teacher, plan.teacher)
+    networks = [network for group in teacher_networks(run.teacher, plan.teacher) for network in group]
     return {
         "format": FORMAT,
         "photos": run.stage("1_images").digest(),
-        "teacher": [sha256_of(folder / "model.safetensors") for folder in members],
+        "teacher": [sha256_of(folder / "model.safetensors") for folder in networks],
         "students": {
             f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(plan.seeds)]
             for name in names
@@ -153,9 +153,9 @@ class _TestPhotos:
 
     def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
         """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
-        folders = teacher_folders(self.context.run.teacher, models)
-        parts = [self.logits(folder, load_info(folder).trained.precision) for folder in folders]
-        return metrics.mean_probability_logits(parts)
+        groups = teacher_networks(self.context.run.teacher, models)
+        parts = [[self.logits(folder, load_info(folder).trained.precision) for folder in group] for group in groups]
+        return metrics.mean_probability_logits([metrics.mean_probability_logits(group) for group in parts])
 
 
 def _known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
@@ -184,17 +184,17 @@ def _digest(run: Run, name: str, seed: int, arm: str) -> str:
 
 def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherResult:
     members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
-    firsts = [load_info(networks[0]) for networks in members]
-    folders = [network for networks in members for network in networks]
+    infos = [[load_info(network) for group in groups for network in group] for groups in members]
+    folders = [network for groups in members for group in groups for network in group]
     correct, photos = int(np.sum(scores.correct("teacher"))), len(scores.labels)
     low, high = metrics.wilson_interval(correct, photos, plan.config.confidence)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
     costs = [_costs(load(folder), folder) for folder in folders]
     return TeacherResult(
         models=tuple(plan.teacher),
-        sizes=tuple(info.size for info in firsts),
-        method=tuple(info.trained.method for info in firsts),
-        networks=tuple(len(networks) for networks in members),
+        sizes=tuple(networks[0].size for networks in infos),
+        method=tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
+        networks=tuple(len(networks) for networks in infos),
         accuracy=Interval(correct / photos, low, high),
         **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},

@@ -80,7 +80,8 @@ class ViewsConfig:
     from."""
 
     count: Annotated[int | Auto, Range(1)] = "auto"
-    """Stored views per photo. Epoch e uses view e modulo this number. "auto": one per epoch, at most 24."""
+    """Stored views per photo. Epoch e uses view e modulo this number. "auto": one per epoch, at most 24, and fewer
+    with more than 2,500 photos: as many as make 60,000 views in total, but at least 4."""
     min_scale: Annotated[float, Range(0, 1, open_low=True)] = 0.25
     """Smallest area of a random crop, as a share of the photo's area."""
     max_aspect: Annotated[float, Range(1, 4)] = 1.33
@@ -141,7 +142,7 @@ class TeacherConfig:
     weight_decay: Annotated[float, Range(0)] = 0.01
     """Weight decay in fine-tuning."""
     finetune_epochs: Annotated[int | Auto, Range(1)] = "auto"
-    """Epochs of fine-tuning. "auto": enough to see about 20,000 views, but between 8 and 40."""
+    """Epochs of fine-tuning. "auto": enough to see about 12,000 views, but between 8 and 40."""
     finetune_lr: Annotated[float, Range(0, 1, open_low=True)] = 1e-3
     """Peak learning rate of fine-tuning (AdamW, 5 % warmup, cosine decay to 0)."""
     finetune_size: Annotated[int | Auto, Range(1)] = "auto"
@@ -189,7 +190,9 @@ class StudentConfig:
     1 or 0.875, chosen for each model on the validation photos."""
     epochs: Annotated[int | Auto, Range(1)] = "auto"
     """Training epochs. "auto": enough to see about 60,000 views, or 120,000 when training from scratch, but between 10
-    and 200."""
+    and 200; with more than 2,500 photos the number of views grows with the square root of the number of photos."""
+    patience: Annotated[float, Range(0, 100, open_low=True)] = 1.0
+    """Factor on the number of epochs if it is "auto": 3 trains three times as long."""
     batch_size: Annotated[int | Auto, Range(2)] = "auto"
     """Photos per training step, reduced to an eighth of the training photos in small data sets. "auto": 64, or 16 when
     training from scratch with a method other than "dist"."""

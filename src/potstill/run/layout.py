@@ -20,16 +20,17 @@ def fold_folder(member: Path, fold: int) -> Path:
     return member / f"fold-{fold + 1}"
 
 
-def teacher_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
-    """Where every network of a finished teacher is stored: a fine-tuned model has one per fold."""
-    return [folder for member in member_folders(teacher, models) for folder in networks_of(member)]
+def teacher_networks(teacher: Path, models: tuple[str, ...]) -> list[list[Path]]:
+    """Where the networks of a finished teacher are stored, in groups whose mean predictions count alike: of each model
+    the linear probe, those that were fine-tuned, one per fold, or both."""
+    return [group for member in member_folders(teacher, models) for group in networks_of(member)]
 
 
-def networks_of(member: Path) -> list[Path]:
-    """The folder of one of the teacher's models itself, or one per fold where it was fine-tuned."""
-    if (member / "model.json").is_file():
-        return [member]
-    return sorted((path.parent for path in member.glob("fold-*/model.json")), key=lambda path: int(path.name[5:]))
+def networks_of(member: Path) -> list[list[Path]]:
+    """The groups of networks of one of the teacher's models."""
+    probe = [member] if (member / "model.json").is_file() else []
+    tuned = sorted((path.parent for path in member.glob("fold-*/model.json")), key=lambda path: int(path.name[5:]))
+    return [group for group in (probe, tuned) if group]
 
 
 def unlike_path(run: Run) -> Path:

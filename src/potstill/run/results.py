@@ -52,9 +52,9 @@ class TeacherResult(Calibration, Costs):
     sizes: tuple[int, ...]
     """Input side of each model, in pixels."""
     method: tuple[str | None, ...]
-    """How each model was trained: probe, finetune or zero-shot."""
+    """How each model was trained: probe, finetune or probe+finetune, the mean of both."""
     networks: tuple[int, ...]
-    """Networks of each model: one, or one per fold where it was fine-tuned."""
+    """Networks of each model: the probe, one per fold where it was fine-tuned, or all of these."""
     accuracy: Interval
 
 

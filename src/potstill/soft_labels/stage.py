@@ -35,7 +35,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, replacing, sha256_of, write_json
-from potstill.run.layout import member_folders, networks_of, unlike_path
+from potstill.run.layout import teacher_networks, unlike_path
 from potstill.soft_labels.plan import SoftLabelsPlan
 
 _BLOCK = 256
@@ -45,8 +45,8 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     """Label the planned views of the photos to train on, and the plain val photos. Writes `3_soft_labels/`."""
     run = context.run
     stage, folder = run.stage("3_soft_labels"), run.soft_labels
-    members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
-    networks = [network for member in members for network in member]
+    groups = teacher_networks(run.teacher, plan.teacher)
+    networks = [network for group in groups for network in group]
     inputs: dict[str, Any] = {
         "images": run.stage("1_images").digest(),
         "teacher": [sha256_of(network / "model.safetensors") for network in networks],
@@ -62,12 +62,12 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
     labeling = _Labeling(store, photos, drawn, context)
-    outputs = [labeling.outputs_of_all(member, folder / f"teacher-{number}") for number, member in enumerate(members)]
-    val_logits = metrics.mean_probability_logits([each.val_logits for member in outputs for each in member.networks])
+    outputs = [labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)]
+    val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
     _save(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
     meta = {
-        "networks": [len(member) for member in members],
+        "networks": [len(group) for group in groups],
         "label_noise": estimated_label_noise(run),
         **_confidence_stats(folder, labeling, val_logits),
     }
@@ -126,8 +126,8 @@ class _Outputs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
-    """One of the teacher's models: one network, or one per fold."""
+class _Group:
+    """Networks of one model: one, or one per fold."""
 
     networks: tuple[_Outputs, ...]
 
@@ -135,6 +135,11 @@ class _Member:
     def width(self) -> int:
         """Number of features."""
         return self.networks[0].heads.width
+
+    @property
+    def val_logits(self) -> np.ndarray:
+        """(n, C)."""
+        return metrics.mean_probability_logits([network.val_logits for network in self.networks])
 
     def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, V, W) and logits (n, V, C), the mean of the networks that have not learned from a photo."""
@@ -168,8 +173,8 @@ class _Labeling:
         """(N,) -1 for photos without one."""
         return self.store.labels(self.photos)
 
-    def outputs_of_all(self, networks: list[Path], target: Path) -> _Member:
-        """Run the networks of one of the teacher's models over the photos that they may label.
+    def outputs_of_all(self, networks: list[Path], target: Path) -> _Group:
+        """Run a group of networks over the photos that they may label.
 
         Args:
             networks: their folders; of several, each has learned from all train photos but those of its fold.
@@ -180,7 +185,7 @@ class _Labeling:
         for number, folder in enumerate(networks):
             chosen = np.flatnonzero((fold == number) | (fold == -1))
             outputs.append(self._outputs_of(folder, chosen, target.with_name(f"{target.name}-{number}.npy")))
-        return _Member(tuple(outputs))
+        return _Group(tuple(outputs))
 
     def _outputs_of(self, folder: Path, chosen: np.ndarray, target: Path) -> _Outputs:
         """Run a network over all views of the photos at the positions `chosen` (n,) that are not stored yet."""
@@ -237,10 +242,16 @@ class _Labeling:
         writer.close()
 
 
-def _merge(members: list[_Member], folder: Path, photos: int, count: int) -> None:
-    """`logits.npy`, `features.npy` and `statistics.npz` of all members together, block by block."""
-    width = sum(m.width for m in members)
-    classes = members[0].networks[0].val_logits.shape[-1]
+def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
+    """`logits.npy`, `features.npy` and `statistics.npz` of all groups together, block by block.
+
+    Features of networks that were tuned apart differ in their meaning, so they are stored only where there are no
+    others.
+    """
+    single = [len(group.networks) == 1 for group in groups]
+    shown = [alone or not any(single) for alone in single]
+    width = sum(group.width for group, has in zip(groups, shown, strict=True) if has)
+    classes = groups[0].networks[0].val_logits.shape[-1]
     for growing in folder.glob("*.growing"):
         growing.unlink()
     features = RowWriter(folder / "features.npy", (photos, count, width), np.float16)
@@ -248,8 +259,8 @@ def _merge(members: list[_Member], folder: Path, photos: int, count: int) -> Non
     total, square, n = np.zeros(width), np.zeros(width), 0
     for start in range(0, photos, _BLOCK):
         positions = np.arange(start, min(start + _BLOCK, photos))
-        outputs = [m.block(positions) for m in members]
-        values = np.concatenate([f for f, _ in outputs], axis=-1)
+        outputs = [group.block(positions) for group in groups]
+        values = np.concatenate([f for (f, _), has in zip(outputs, shown, strict=True) if has], axis=-1)
         features.write(values)
         logits.write(metrics.mean_probability_logits([z for _, z in outputs]))
         flat = values.reshape(-1, width).astype(np.float64)

@@ -23,7 +23,7 @@ class SoftLabelFacts:
     label_noise: float
     """Estimated share of wrong labels, see `label_noise` in `potstill.data.label_errors`."""
     fine_tuned: bool
-    """Whether networks were fine-tuned per fold: their features have different meanings."""
+    """Whether all networks were fine-tuned per fold, so that the features of two photos differ in their meaning."""
 
     @property
     def temperature(self) -> float:

@@ -143,7 +143,7 @@ class _Training:
         facts = SoftLabelFacts(
             confidence=meta["train_top_probability"],
             label_noise=meta["label_noise"],
-            fine_tuned=max(meta["networks"]) > 1,
+            fine_tuned=min(meta["networks"]) > 1,
         )
         if facts.noisy and "task_weight" in self.student.auto:
             self.context.reporter.info(

@@ -6,7 +6,7 @@ import numpy as np
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
 
-FINETUNE_VIEWS = 20_000
+FINETUNE_VIEWS = 12_000
 """Views that a fine-tuned network with "auto" epochs is trained on."""
 
 MAX_FINETUNE_SIZE = 160

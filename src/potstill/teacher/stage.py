@@ -30,6 +30,7 @@ from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter
+from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
 from potstill.data.unlike import used_rows
@@ -47,6 +48,12 @@ from potstill.teacher.unlike import leave_out_unlike
 
 FEW_ERRORS = 0.03
 """A probe that is wrong on no more of the val photos is not the limit: no student comes near it."""
+
+CLEARLY = 0.97
+"""Share of the probe's val NLL that the first fine-tuned network, alone or together with the probe, must stay below for
+the others to be trained."""
+
+TITLES = {"probe": "linear probe", "finetune": "fine-tuned", "probe+finetune": "both together"}
 
 AGREEMENT_PHOTOS = 256
 """Val photos on which faster arithmetic must agree with float32."""
@@ -136,15 +143,15 @@ class _Member:
             probed = self._probe(measured)
         self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
         tuned = self._fine_tune(probed.val_logits, measured)
-        val_logits = tuned.val_logits if tuned else probed.val_logits
+        method, val_logits = self._choose(probed, tuned)
         accuracy = _require_learned(self.name, val_logits, self.val_labels, self.config)
-        if tuned:
-            self._save_fine_tuned(tuned)
-        else:
+        if "probe" in method:
             self._save_probe(probed, measured)
+        if "finetune" in method and tuned:
+            self._save_out_of_fold(tuned)
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         return {
-            "method": "finetune" if tuned else "probe",
+            "method": method,
             "val_accuracy": accuracy,
             "val_temperature": metrics.fit_temperature(val_logits, self.val_labels),
             "photos_per_second": measured.photos_per_second,
@@ -235,33 +242,41 @@ class _Member:
         return agrees
 
     def _fine_tune(self, probe_logits: np.ndarray, measured: Measured) -> FineTuned | None:
-        """Fine-tuned models; None where the probe is to be used.
-
-        With "auto" the probe is kept where it makes few errors on val, or where the first of the models has a higher
-        val NLL: that one learned from fewer photos than the probe, and is alone, so it has to be clearly better.
-        """
+        """Fine-tuned networks; None where there is no need for them, or the first one shows that they do not help."""
         config, labels = self.config, self.val_labels
-        if config.train == "probe" or (
-            config.train == "auto" and metrics.accuracy(probe_logits, labels) >= 1 - FEW_ERRORS
-        ):
+        few_errors = metrics.accuracy(probe_logits, labels) >= 1 - FEW_ERRORS
+        if config.train == "probe" or (config.train == "auto" and few_errors):
             return None
-        to_beat = np.inf if config.train == "finetune" else metrics.nll_scaled(probe_logits, labels)
+        to_beat = np.inf if config.train == "finetune" else CLEARLY * metrics.nll_scaled(probe_logits, labels)
         tuning = FineTuning(
             self.name, self.plan.finetune_size(self.model.info.size), self.folder, self.plan, self.context, self.store,
             measured, self.log,
         )  # fmt: skip
 
         def worthwhile(val_logits: np.ndarray) -> bool:
-            self._report(f"{self._on_val(val_logits)} (fine-tuned, first fold)")
-            return metrics.nll_scaled(val_logits, labels) < to_beat
+            self._report(f"{self._on_val(val_logits)} (fine-tuned, first network)")
+            both = metrics.mean_probability_logits([probe_logits, val_logits])
+            return min(metrics.nll_scaled(z, labels) for z in (val_logits, both)) < to_beat
 
         tuned = tuning.run(worthwhile)
         if tuned is None:
             self._report("fine-tuning does not help; the linear probe is used")
             tuning.remove()
-        else:
-            self._report(f"{self._on_val(tuned.val_logits)} (fine-tuned)")
         return tuned
+
+    def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray]:
+        """The way of training that val is surest of, and its val logits. The mean of both is a third candidate: probe
+        and fine-tuned networks err on different photos."""
+        if tuned is None:
+            return "probe", probed.val_logits
+        both = metrics.mean_probability_logits([probed.val_logits, tuned.val_logits])
+        ways = {"finetune": tuned.val_logits}
+        if self.config.train == "auto":
+            ways |= {"probe+finetune": both, "probe": probed.val_logits}
+        for way, logits in ways.items():
+            self._report(f"{self._on_val(logits)} ({TITLES[way]})")
+        best = min(ways, key=lambda way: metrics.nll_scaled(ways[way], self.val_labels))
+        return best, ways[best]
 
     def _on_val(self, logits: np.ndarray) -> str:
         labels = self.val_labels
@@ -270,11 +285,16 @@ class _Member:
             f"on {len(labels)} photos"
         )
 
-    def _save_fine_tuned(self, tuned: FineTuned) -> None:
-        """The models are stored already; what they predict out of fold, to find wrong labels."""
-        if tuned.out_of_fold:
-            rows = tuned.out_of_fold["row"]
-            save_out_of_fold(self.folder, rows, tuned.out_of_fold["logits"], self.store.labels(rows))
+    def _save_out_of_fold(self, tuned: FineTuned) -> None:
+        """What is predicted for the train photos out of fold, together with the probe where it takes part, too."""
+        if not tuned.out_of_fold:
+            return
+        rows, logits, path = tuned.out_of_fold["row"], tuned.out_of_fold["logits"], self.folder / OUT_OF_FOLD
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as stored:
+                assert np.array_equal(stored["row"], rows)
+                logits = metrics.mean_probability_logits([stored["logits"], logits])
+        save_out_of_fold(self.folder, rows, logits, self.store.labels(rows))
 
     def _save_probe(self, probed: _Probed, measured: Measured) -> None:
         if self.config.folds > 1:
