@@ -36,8 +36,10 @@ training, and each of them fewer looks."""
 
 MAX_STORED_VIEWS, MIN_STORED_VIEWS = 24, 4
 
-AUTO_LOSS = ("temperature", "distill_weight", "feature_weight", "task_weight")
-"""Settings of the student's loss that may be "auto"."""
+AUTO = ("temperature", "distill_weight", "feature_weight", "task_weight", "last_epochs")
+"""Settings of the student that may be "auto" and depend on the soft labels."""
+
+LAST_EPOCHS = 6
 
 MIN_BATCH = 8
 """A batch has at most an eighth of the training photos, but no fewer than this: small sets would have too few steps."""
@@ -130,7 +132,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
     sizes = _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
-        students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
+        students=tuple(_student(spec, config, photos, folder) for spec in parse_students(config)),
         seeds=config.seeds,
         cache_gb=config.machine.cache_gb,
     )
@@ -219,8 +221,8 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
     return tuple(specs)
 
 
-def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> StudentPlan:
-    student = config.student
+def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder) -> StudentPlan:
+    student, classes = config.student, len(folder.classes)
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
         epochs=num_epochs(spec, config, photos),
@@ -240,6 +242,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         distill_weight=1.0 if student.distill_weight == "auto" else student.distill_weight,
         feature_weight=by_classes if student.feature_weight == "auto" else student.feature_weight,
         task_weight=0.3 if student.task_weight == "auto" else student.task_weight,
+        last_epochs=last_epochs(folder, config),
     )
     return StudentPlan(
         name=spec.name,
@@ -249,13 +252,21 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         weights=spec.weights,
         shared=shared,
         distillation=distillation,
-        auto=frozenset(name for name in AUTO_LOSS if getattr(student, name) == "auto"),
+        auto=frozenset(name for name in AUTO if getattr(student, name) == "auto"),
         lr_factors=student.lr_factors,
         label_smoothing=config.twin.label_smoothing,
         length_shares=config.twin.length_shares,
         search_weights=student.search == "weights",
         pilot_share=student.pilot_share,
     )
+
+
+def last_epochs(folder: Folder, config: Config) -> int:
+    """As set, or `LAST_EPOCHS` where there are photos without labels, among which the labels count for little."""
+    if config.student.last_epochs != "auto":
+        return config.student.last_epochs
+    has_pool = expected_train_photos(folder, config) > expected_labeled_photos(folder, config)
+    return LAST_EPOCHS if has_pool else 0
 
 
 def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:

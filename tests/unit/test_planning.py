@@ -64,7 +64,7 @@ def test_every_stage_gets_what_was_decided() -> None:
 def test_the_number_of_packed_photos_decides_where_it_is_known() -> None:
     folder, config = folder_of(train=10_000), config_of()
     expected, packed = make_plan(folder, config), make_plan(folder, config, train_photos=1200)
-    assert expected.students.students[0].shared.epochs == 10
+    assert expected.students.students[0].shared.epochs == 13
     assert packed.students.students[0].shared.epochs == 50
     assert (packed.train_photos, packed.soft_labels.num_views) == (1200, 24)
 
@@ -89,6 +89,15 @@ def test_where_labels_are_wrong_the_student_learns_from_the_teacher_only() -> No
     )
     (fixed,) = make_plan(folder_of(), config_of(**{"student.task_weight": 0.5})).students.students
     assert {recipe.task_weight for recipe in fixed.distilled(noisy)} == {0.5}, "what the user set is kept"
+
+
+def test_a_last_stage_on_labels_follows_where_there_are_photos_without() -> None:
+    (alone,) = make_plan(folder_of(), config_of()).students.students
+    assert {recipe.last_epochs for recipe in alone.distilled(facts_of())} == {0}
+    (pool,) = make_plan(folder_of(), config_of(**{"images.per_class": 5})).students.students
+    assert {recipe.last_epochs for recipe in pool.distilled(facts_of())} == {6}
+    assert {recipe.last_epochs for recipe in pool.alone(facts_of())} == {0}, "the twin learns from labels all the time"
+    assert {recipe.last_epochs for recipe in pool.distilled(facts_of(label_noise=0.1))} == {0}
 
 
 def test_features_of_networks_that_were_tuned_apart_are_not_learned() -> None:

@@ -42,10 +42,13 @@ def test_batches_are_smaller_from_scratch_and_of_few_photos(
     [
         ({"student.weights": "auto"}, 1200, 50, 24),
         ({"student.weights": "none"}, 1200, 100, 24),
-        ({"student.weights": "auto"}, 4000, 15, 15),
-        ({"student.weights": "none"}, 4000, 30, 15),
+        ({"student.weights": "auto"}, 4000, 19, 15),
+        ({"student.weights": "none"}, 4000, 38, 15),
         ({"student.weights": "none"}, 50, 200, 24),
-        ({"student.weights": "auto"}, 100_000, 10, 10),
+        ({"student.weights": "auto"}, 6800, 15, 9),
+        ({"student.weights": "auto"}, 100_000, 10, 4),
+        ({"student.weights": "auto", "student.patience": 3.0}, 4000, 57, 15),
+        ({"student.weights": "none", "student.epochs": 6, "student.patience": 3.0}, 1200, 6, 6),
         ({"student.weights": "none", "student.epochs": 6}, 1200, 6, 6),
     ],
 )

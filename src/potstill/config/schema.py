@@ -193,6 +193,10 @@ class StudentConfig:
     and 200; with more than 2,500 photos the number of views grows with the square root of the number of photos."""
     patience: Annotated[float, Range(0, 100, open_low=True)] = 1.0
     """Factor on the number of epochs if it is "auto": 3 trains three times as long."""
+    last_epochs: Annotated[int | Auto, Range(0)] = "auto"
+    """Epochs of a last stage of the distilled student on the labeled photos only, without mix-up, at a tenth of the
+    learning rate (after SSLD, Cui et al. 2021). It is undone if the validation loss is not lower for it. "auto": 6 if
+    there are photos without labels and the labels are not noisy, otherwise 0."""
     batch_size: Annotated[int | Auto, Range(2)] = "auto"
     """Photos per training step, reduced to an eighth of the training photos in small data sets. "auto": 64, or 16 when
     training from scratch with a method other than "dist"."""

@@ -62,7 +62,7 @@ def check_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
 
 def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The share of wrong labels: how often the label is another class among the third of the photos that the teacher is
-    surest of.
+    most certain of.
 
     There, nearly all disagreement is the labels' fault. On photos that are hard to tell apart a teacher errs too, so
     the disagreement over all photos says nothing about labels.
@@ -73,10 +73,10 @@ def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         0 with fewer than `MIN_PHOTOS` of these photos, among which a few errors would look like many.
     """
-    surest = np.argsort(-probabilities.max(axis=1), kind="stable")[: len(labels) // 3]
-    if len(surest) < MIN_PHOTOS:
+    certain = np.argsort(-probabilities.max(axis=1), kind="stable")[: len(labels) // 3]
+    if len(certain) < MIN_PHOTOS:
         return 0.0
-    return float(np.mean(probabilities[surest].argmax(axis=1) != labels[surest]))
+    return float(np.mean(probabilities[certain].argmax(axis=1) != labels[certain]))
 
 
 def estimated_label_noise(run: Run) -> float:

@@ -44,6 +44,10 @@ CROPS = (1.0, 0.875)
 """Shares of the center square's side to choose from: all of it, and what ImageNet's models are usually shown. Objects
 look larger in training views than in plain photos (Touvron et al. 2019, arXiv:1906.06423, section 3)."""
 
+LAST_LR_FACTOR = 0.1
+"""Learning rate of the last stage, as a share of the student's."""
+LAST_CHECKPOINT = "last.safetensors"
+
 UNSURE_SHARE = 0.05
 """The threshold of "not one of these classes" is the top probability that this share of val photos falls below."""
 
@@ -67,9 +71,10 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) ->
     started = time.monotonic()
     training = _Training.start(job, run, device)
     training.fit(update)
+    training.learn_labels()
     val_logits = training.select_crop(training.val.crops)
     facts = training.save(val_logits)
-    for leftover in ("checkpoint.safetensors", "step.txt"):
+    for leftover in ("checkpoint.safetensors", LAST_CHECKPOINT, "step.txt"):
         (job.folder / leftover).unlink(missing_ok=True)
     Stage(job.folder, job.folder.name).finish(**facts, seconds=round(time.monotonic() - started, 1))
 
@@ -184,6 +189,44 @@ class _Training:
         )
         log.close()
 
+    def learn_labels(self) -> None:
+        """A last stage on the labeled photos only; undone where the val NLL is not lower for it."""
+        recipe, model = self.job.recipe, self.model
+        views = LabeledViews.of(self.job, self.soft, self.store)
+        if not recipe.last_epochs or not len(views):
+            return
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        loss_before = metrics.nll_scaled(self._val_logits(), self.val.labels)
+        pixels, per_epoch = (
+            pixels_of(self.job, self.run, self.store, self.soft),
+            max(1, len(views) // recipe.batch_size),
+        )
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            photo, view, labels = views.of_step(step, recipe.batch_size)
+            return torch.from_numpy(pixels(photo, view)), torch.from_numpy(labels)
+
+        def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+            pixels, labels = (part.to(self.precision.device) for part in data)
+            logits = model(normalize(pixels, model.info)).float()
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        fit(
+            Task(
+                trained=nn.ModuleDict({"model": model}),
+                batch=batch,
+                loss=loss,
+                frozen=[module for module in model.modules() if isinstance(module, nn.BatchNorm2d)],
+            ),
+            Schedule(
+                steps=recipe.last_epochs * per_epoch, lr=LAST_LR_FACTOR * recipe.lr, weight_decay=recipe.weight_decay
+            ),
+            self.precision,
+            checkpoint=self.job.folder / LAST_CHECKPOINT,
+        )
+        if metrics.nll_scaled(self._val_logits(), self.val.labels) >= loss_before:
+            model.load_state_dict(before)
+
     def select_crop(self, crops: tuple[float, ...]) -> np.ndarray:
         """Give the model the crop with the lowest val NLL after temperature scaling, the first of equals.
 
@@ -227,6 +270,36 @@ class _Training:
         return np.concatenate([outputs(self.model, block, self.precision)[1] for block in blocks])
 
 
+@dataclass(frozen=True, slots=True)
+class LabeledViews:
+    """The stored views of labeled photos that are not blended with another photo."""
+
+    photo: np.ndarray
+    """(M,) positions."""
+    view: np.ndarray
+    """(M,) the view of each."""
+    label: np.ndarray
+    """(M,)."""
+    photos: int
+    """How many photos they are of; an epoch has one view of each."""
+    seed: int
+
+    @classmethod
+    def of(cls, job: Job, soft: SoftLabels, store: PixelStore) -> "LabeledViews":
+        labels = store.labels(soft.photos)
+        learned = (shown_views(job, soft, labels)[:, 0] >= 0) & (labels >= 0)
+        photo, view = np.nonzero(learned[:, None] & (soft.views["partner"] < 0))
+        return cls(photo, view, labels[photo], len(np.unique(photo)), job.seed)
+
+    def __len__(self) -> int:
+        return self.photos
+
+    def of_step(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Photos, views and labels (B,) of a step."""
+        drawn = np.random.default_rng([self.seed, 7, step]).integers(len(self.photo), size=min(batch_size, self.photos))
+        return self.photo[drawn], self.view[drawn], self.label[drawn]
+
+
 def copy_job(first: Job, job: Job) -> None:
     """Write what training the job would write: `first` is finished, and is the same training."""
     for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
@@ -239,22 +312,35 @@ def copy_job(first: Job, job: Job) -> None:
     Stage(job.folder, job.folder.name).finish(**facts)
 
 
+Pixels = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Photos (B,) by position and the view of each (B,) → (B, S, S, 3) uint8."""
+
+
+def pixels_of(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Pixels:
+    """The stored views at the student's size: rendered before, or now."""
+    size = describe(job.model, run.classes(), size=job.size).size
+    rendered = views_path(run, size)
+    return RowReader(rendered, leading=2) if rendered.is_file() else Renderer(store, soft.photos, soft.views, size)
+
+
+def shown_views(job: Job, soft: SoftLabels, labels: np.ndarray) -> np.ndarray:
+    """(N, V) which view of each photo is shown in each epoch, in turn; -1 for photos that it does not learn from."""
+    if job.learns_from_all:
+        return np.broadcast_to(np.arange(soft.views.shape[1]), soft.views.shape)
+    chosen = draw_photos(labels, job.labeled_share, job.unlabeled_share, job.seed)
+    return views_within(soft.views, soft.photos, chosen)
+
+
 def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable[[int], Batch]:
     """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it."""
     recipe = job.recipe
     count = soft.views.shape[1]
     labels = store.labels(soft.photos)
-    # Which view of each photo is shown in each epoch, in turn; -1 for photos that it does not learn from.
-    shown = np.broadcast_to(np.arange(count), soft.views.shape)
-    if not job.learns_from_all:
-        chosen = draw_photos(labels, job.labeled_share, job.unlabeled_share, job.seed)
-        shown = views_within(soft.views, soft.photos, chosen)
+    shown = shown_views(job, soft, labels)
     # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
     mine = np.flatnonzero((shown[:, 0] >= 0) & ((recipe.arm == "distilled") | (labels >= 0)))
     per_epoch = max(1, len(mine) // recipe.batch_size)
-    size = describe(job.model, run.classes(), size=job.size).size
-    rendered = views_path(run, size)
-    pixels = RowReader(rendered, leading=2) if rendered.is_file() else Renderer(store, soft.photos, soft.views, size)
+    pixels = pixels_of(job, run, store, soft)
     classes = soft.logits.shape[-1]
     mean, std = soft.feature_mean, soft.feature_std
 

@@ -73,6 +73,8 @@ class StudentPlan:
             rule = replace(rule, feature_weight=0.0)
         if "task_weight" in self.auto and facts.noisy:
             rule = replace(rule, task_weight=0.0)
+        if "last_epochs" in self.auto and facts.noisy:
+            rule = replace(rule, last_epochs=0)
         candidates = [replace(rule, lr=rule.lr * factor) for factor in self.lr_factors]
         if self.search_weights and "temperature" in self.auto:
             candidates.append(replace(rule, temperature=2 * rule.temperature))

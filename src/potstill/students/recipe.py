@@ -27,6 +27,8 @@ class Recipe:
     feature_weight: float = 0.0
     task_weight: float = 1.0
     label_smoothing: float = 0.0
+    last_epochs: int = 0
+    """Epochs of a last stage on the labeled photos only."""
     crop_pct: float | Auto = "auto"
     """Of the trained model; "auto": one of `CROPS`, by val."""
     compile: bool = False
