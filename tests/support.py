@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "teacher.probe_views": 1,
     "teacher.probe_epochs": 20,
     "teacher.folds": 2,
+    "teacher.train": "probe",
     "views.count": 2,
     "student.models": ["mobilenetv1_025@32"],
     "student.weights": "none",

@@ -42,6 +42,7 @@ QUICK: dict[str, Any] = {
     "teacher.probe_views": 1,
     "teacher.probe_epochs": 20,
     "teacher.folds": 3,
+    "teacher.train": "probe",
     "student.epochs": 3,
     "student.pilot_share": 0.0,
     "twin.length_shares": [1.0],

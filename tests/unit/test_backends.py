@@ -29,7 +29,14 @@ pytestmark = pytest.mark.usefixtures("short_heads")
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000
 TEACHER = TeacherConfig(
-    model=("efficientnet_lite0",), weights="package", size=64, probe_views=1, probe_epochs=5, folds=0, min_gain=0
+    train="probe",
+    model=("efficientnet_lite0",),
+    weights="package",
+    size=64,
+    probe_views=1,
+    probe_epochs=5,
+    folds=0,
+    min_gain=0,
 )
 
 

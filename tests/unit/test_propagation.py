@@ -93,6 +93,7 @@ def teach(run: Run, *, mix: float = 0.5, **settings) -> list[str]:
     """Train a teacher on the photos and have it label four views; returns what was said."""
     views = ViewsConfig(mix=mix)
     teacher = TeacherConfig(
+        train="probe",
         model=(TINY["teacher.model"][0],),
         weights="package",
         size=64,

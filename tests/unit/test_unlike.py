@@ -83,6 +83,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, packer: Any) -> PixelStore:
 def teach(run: Run, **settings: Any) -> list[str]:
     """Stages 2 and 3; returns what was said."""
     teacher = TeacherConfig(
+        train="probe",
         **{
             "model": (TINY["teacher.model"][0],),
             "weights": "package",
@@ -91,7 +92,7 @@ def teach(run: Run, **settings: Any) -> list[str]:
             "folds": 2,
             "min_gain": 0,
             **settings,
-        }
+        },
     )
     said: list[str] = []
     context = context_of(run)

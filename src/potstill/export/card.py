@@ -113,7 +113,7 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 - Photos: collected by whoever made the run; {facts.test_photos:,} of them for the test. Potstill does not know their
   license. Whoever publishes this model has to say it here.
 - Starting weights of the student: {trained_from}.
-- The teacher's weights and their license are in the run's `2_teacher/model.json`.
+- The teacher's weights and their license are in the run's `2_teacher/`, in model.json.
 
 ## Limits
 
