@@ -39,8 +39,6 @@ MAX_STORED_VIEWS, MIN_STORED_VIEWS = 24, 4
 AUTO = ("temperature", "distill_weight", "feature_weight", "task_weight", "last_epochs")
 """Settings of the student that may be "auto" and depend on the soft labels."""
 
-LAST_EPOCHS = 6
-
 MIN_BATCH = 8
 """A batch has at most an eighth of the training photos, but no fewer than this: small sets would have too few steps."""
 
@@ -132,7 +130,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
     sizes = _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
-        students=tuple(_student(spec, config, photos, folder) for spec in parse_students(config)),
+        students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
         seeds=config.seeds,
         cache_gb=config.machine.cache_gb,
     )
@@ -221,8 +219,8 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
     return tuple(specs)
 
 
-def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder) -> StudentPlan:
-    student, classes = config.student, len(folder.classes)
+def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> StudentPlan:
+    student = config.student
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
         epochs=num_epochs(spec, config, photos),
@@ -242,7 +240,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder) -> 
         distill_weight=1.0 if student.distill_weight == "auto" else student.distill_weight,
         feature_weight=by_classes if student.feature_weight == "auto" else student.feature_weight,
         task_weight=0.3 if student.task_weight == "auto" else student.task_weight,
-        last_epochs=last_epochs(folder, config),
+        last_epochs=0 if student.last_epochs == "auto" else student.last_epochs,
     )
     return StudentPlan(
         name=spec.name,
@@ -259,14 +257,6 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder) -> 
         search_weights=student.search == "weights",
         pilot_share=student.pilot_share,
     )
-
-
-def last_epochs(folder: Folder, config: Config) -> int:
-    """As set, or `LAST_EPOCHS` where there are photos without labels, among which the labels count for little."""
-    if config.student.last_epochs != "auto":
-        return config.student.last_epochs
-    has_pool = expected_train_photos(folder, config) > expected_labeled_photos(folder, config)
-    return LAST_EPOCHS if has_pool else 0
 
 
 def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:

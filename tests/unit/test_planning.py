@@ -75,8 +75,12 @@ def test_features_weigh_less_where_there_are_many_classes(classes: int, weight: 
     assert plan.students.students[0].distillation.feature_weight == weight
 
 
-def facts_of(confidence: float = 0.9, label_noise: float = 0.0, fine_tuned: bool = False) -> SoftLabelFacts:
-    return SoftLabelFacts(confidence=confidence, label_noise=label_noise, fine_tuned=fine_tuned)
+def facts_of(
+    confidence: float = 0.9, label_noise: float = 0.0, fine_tuned: bool = False, has_unlabeled: bool = False
+) -> SoftLabelFacts:
+    return SoftLabelFacts(
+        confidence=confidence, label_noise=label_noise, fine_tuned=fine_tuned, has_unlabeled=has_unlabeled
+    )
 
 
 def test_where_labels_are_wrong_the_student_learns_from_the_teacher_only() -> None:
@@ -92,12 +96,14 @@ def test_where_labels_are_wrong_the_student_learns_from_the_teacher_only() -> No
 
 
 def test_a_last_stage_on_labels_follows_where_there_are_photos_without() -> None:
-    (alone,) = make_plan(folder_of(), config_of()).students.students
-    assert {recipe.last_epochs for recipe in alone.distilled(facts_of())} == {0}
-    (pool,) = make_plan(folder_of(), config_of(**{"images.per_class": 5})).students.students
-    assert {recipe.last_epochs for recipe in pool.distilled(facts_of())} == {6}
-    assert {recipe.last_epochs for recipe in pool.alone(facts_of())} == {0}, "the twin learns from labels all the time"
-    assert {recipe.last_epochs for recipe in pool.distilled(facts_of(label_noise=0.1))} == {0}
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    pool, noisy = facts_of(has_unlabeled=True), facts_of(has_unlabeled=True, label_noise=0.1)
+    assert {recipe.last_epochs for recipe in student.distilled(facts_of())} == {0}
+    assert {recipe.last_epochs for recipe in student.distilled(pool)} == {6}
+    assert {recipe.last_epochs for recipe in student.alone(pool)} == {0}, "the twin learns from labels all the time"
+    assert {recipe.last_epochs for recipe in student.distilled(noisy)} == {0}
+    (fixed,) = make_plan(folder_of(), config_of(**{"student.last_epochs": 2})).students.students
+    assert {recipe.last_epochs for recipe in fixed.distilled(noisy)} == {2}
 
 
 def test_features_of_networks_that_were_tuned_apart_are_not_learned() -> None:

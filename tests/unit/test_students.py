@@ -62,7 +62,7 @@ def test_from_scratch_takes_twice_as_long_on_the_same_views(
 
 
 TWIN = Recipe(epochs=1, batch_size=8, lr=1e-3, weight_decay=0.0, ema=0.0, dtype="float32", soft_labels="")
-FACTS = SoftLabelFacts(confidence=0.9, label_noise=0.0, fine_tuned=False)
+FACTS = SoftLabelFacts(confidence=0.9, label_noise=0.0, fine_tuned=False, has_unlabeled=False)
 STUDENT = replace(TWIN, distill_weight=1.0, feature_weight=1.0)
 
 

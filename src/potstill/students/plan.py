@@ -10,6 +10,9 @@ from potstill.students.recipe import Recipe
 NOISY = 0.07
 """Share of wrong labels from which the student no longer learns from them, only from the teacher."""
 
+LAST_EPOCHS = 6
+"""Of the last stage on labeled photos, where there are others."""
+
 STRONG_SMOOTHING = 0.2
 """Label smoothing that the twin may choose as well where labels are noisy."""
 
@@ -24,6 +27,9 @@ class SoftLabelFacts:
     """Estimated share of wrong labels, see `label_noise` in `potstill.data.label_errors`."""
     fine_tuned: bool
     """Whether all networks were fine-tuned per fold, so that the features of two photos differ in their meaning."""
+
+    has_unlabeled: bool
+    """Whether there are photos without labels among them, where the labels count for little."""
 
     @property
     def temperature(self) -> float:
@@ -73,8 +79,8 @@ class StudentPlan:
             rule = replace(rule, feature_weight=0.0)
         if "task_weight" in self.auto and facts.noisy:
             rule = replace(rule, task_weight=0.0)
-        if "last_epochs" in self.auto and facts.noisy:
-            rule = replace(rule, last_epochs=0)
+        if "last_epochs" in self.auto and facts.has_unlabeled and not facts.noisy:
+            rule = replace(rule, last_epochs=LAST_EPOCHS)
         candidates = [replace(rule, lr=rule.lr * factor) for factor in self.lr_factors]
         if self.search_weights and "temperature" in self.auto:
             candidates.append(replace(rule, temperature=2 * rule.temperature))
@@ -110,7 +116,7 @@ class StudentPlan:
     @property
     def num_pilots(self) -> int:
         """Candidates of student and twin that are trained for a share of the epochs."""
-        facts = SoftLabelFacts(confidence=0.0, label_noise=0.0, fine_tuned=False)
+        facts = SoftLabelFacts(confidence=0.0, label_noise=0.0, fine_tuned=False, has_unlabeled=False)
         counts = len(self.distilled(facts)), len(self.alone(facts))
         return sum(count for count in counts if count > 1) if self.pilot_share else 0
 

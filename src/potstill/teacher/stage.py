@@ -38,7 +38,7 @@ from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, read_json, write_json, write_text
-from potstill.run.layout import member_folders, unlike_path
+from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
 from potstill.teacher.finetune import FineTuned, FineTuning
 from potstill.teacher.heads import apply_head, put_head
@@ -76,7 +76,7 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
     folders = member_folders(run.teacher, config.model)
     for name, size, folder in zip(config.model, plan.sizes, folders, strict=True):
         folder.mkdir(exist_ok=True)
-        if not (folder / "facts.json").is_file():
+        if not (folder / "facts.json").is_file() or not networks_of(folder):
             member = _Member.start(name, size, folder, plan, context)
             write_json(folder / "facts.json", member.train())
         facts[name] = read_json(folder / "facts.json")
