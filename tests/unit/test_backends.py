@@ -54,6 +54,7 @@ def test_the_graph_says_what_torch_says_for_any_number_of_photos(tmp_path: Path,
     form = graph_model(model, tmp_path, 1)
     assert form is not None
     assert form.num_features == model.num_features
+    assert form.num_last_features == model.num_last_features
     for count in (1, 2, 5):
         for exact, graph in zip(
             outputs(model, pixels[:count], GRAPH), outputs(form, pixels[:count], GRAPH), strict=True

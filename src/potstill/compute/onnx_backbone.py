@@ -44,6 +44,7 @@ class _GraphModel(Classifier):
 
         nn.Module.__init__(self)
         self.info, self._head, self._width = model.info, model.head, model.num_features
+        self._last_width = model.num_last_features
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # Spinning threads would take the processor from whoever renders the next photos.
@@ -57,6 +58,10 @@ class _GraphModel(Classifier):
     @property
     def num_features(self) -> int:
         return self._width
+
+    @property
+    def num_last_features(self) -> int:
+        return self._last_width
 
     def features(self, pixels: Tensor) -> Tensor:
         values: np.ndarray = self._session.run(None, {"pixels": pixels.float().contiguous().numpy()})[0]
