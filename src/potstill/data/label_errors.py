@@ -81,12 +81,12 @@ def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def estimated_label_noise(run: Run) -> float:
     """`label_noise` of a run's train photos; 0 where its teacher has no out-of-fold outputs."""
-    if not list(run.teacher.glob(f"**/{FILE}")):
+    paths = sorted(run.teacher.glob(f"**/{FILE}"))
+    if not paths:
         return 0.0
-    members = [_member(path) for path in sorted(run.teacher.glob(f"**/{FILE}"))]
-    with np.load(next(run.teacher.glob(f"**/{FILE}")), allow_pickle=False) as stored:
+    with np.load(paths[0], allow_pickle=False) as stored:
         labels = stored["labels"]
-    return label_noise(np.mean([each for _, each in members], axis=0), labels)
+    return label_noise(np.mean([_member(path)[1] for path in paths], axis=0), labels)
 
 
 def suspects(run: Path, labels: Mapping[str, str]) -> list[Suspect]:

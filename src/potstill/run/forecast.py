@@ -3,11 +3,10 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from potstill.errors import DataError
 from potstill.metrics import Interval
-from potstill.run.files import read_json, write_json
+from potstill.run.files import write_json
 from potstill.run.folder import Run
-from potstill.run.results import as_type
+from potstill.run.results import read_formatted
 
 FORMAT = 1
 """Of forecast.json."""
@@ -95,12 +94,6 @@ def read_forecast(run: Run) -> Forecast | None:
     path = forecast_path(run)
     if not path.is_file():
         return None
-    values = read_json(path)
-    found = values.pop("format", 0) if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise DataError(
-            f"{path} was written by another version of Potstill (format {found}, this version reads {FORMAT}), or is "
-            "damaged. Delete it and run `potstill forecast` again; what it trained is kept."
-        )
-    forecast = as_type(Forecast, values, path)
+    advice = "Delete it and run `potstill forecast` again; what it trained is kept."
+    forecast = read_formatted(Forecast, path, FORMAT, advice)
     return forecast if forecast.soft_labels == run.stage("3_soft_labels").digest() else None

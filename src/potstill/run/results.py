@@ -253,14 +253,8 @@ def read_comparison(path: Path) -> Comparison:
     Raises:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
-    values = read_json(path)
-    found = values.pop("format", 0) if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise DataError(
-            f"{path} was written by another version of Potstill (format {found}, this version reads {FORMAT}), or is "
-            "damaged. Delete its folder and run `potstill distill` again; the trained models are kept."
-        )
-    return as_type(Comparison, values, path)
+    advice = "Delete its folder and run `potstill distill` again; the trained models are kept."
+    return read_formatted(Comparison, path, FORMAT, advice)
 
 
 def write_controls(path: Path, controls: Controls) -> None:
@@ -274,14 +268,26 @@ def read_controls(path: Path) -> Controls:
     Raises:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
+    advice = "Delete it and run `potstill controls` again; trained models are kept."
+    return read_formatted(Controls, path, CONTROLS_FORMAT, advice)
+
+
+def read_formatted(kind: type[T], path: Path, expected: int, advice: str) -> T:
+    """The dataclass that was stored with a format number.
+
+    Args:
+        advice: what to do where it cannot be read.
+    Raises:
+        DataError: it was written by another version of Potstill, or it is damaged.
+    """
     values = read_json(path)
     found = values.pop("format", 0) if isinstance(values, dict) else None
-    if found != CONTROLS_FORMAT:
+    if found != expected:
         raise DataError(
-            f"{path} was written by another version of Potstill (format {found}, this version reads "
-            f"{CONTROLS_FORMAT}), or is damaged. Delete it and run `potstill controls` again; trained models are kept."
+            f"{path} was written by another version of Potstill (format {found}, this version reads {expected}), or is "
+            f"damaged. {advice}"
         )
-    return as_type(Controls, values, path)
+    return as_type(kind, values, path)
 
 
 def read_training(folder: Path) -> TrainingFacts:

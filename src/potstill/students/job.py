@@ -192,15 +192,15 @@ class _Training:
     def learn_labels(self) -> None:
         """A last stage on the labeled photos only; undone where the val NLL is not lower for it."""
         recipe, model = self.job.recipe, self.model
+        if not recipe.last_epochs:
+            return
         views = LabeledViews.of(self.job, self.soft, self.store)
-        if not recipe.last_epochs or not len(views):
+        if not len(views):
             return
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         loss_before = metrics.nll_scaled(self._val_logits(), self.val.labels)
-        pixels, per_epoch = (
-            pixels_of(self.job, self.run, self.store, self.soft),
-            max(1, len(views) // recipe.batch_size),
-        )
+        pixels = pixels_of(self.job, self.run, self.store, self.soft)
+        per_epoch = max(1, len(views) // recipe.batch_size)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             photo, view, labels = views.of_step(step, recipe.batch_size)

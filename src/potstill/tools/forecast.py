@@ -28,10 +28,10 @@ from potstill.run.folder import Run, Stage
 from potstill.run.forecast import Curve, FittedPoint, Forecast, Gain, Point, forecast_path, write_forecast
 from potstill.run.layout import ARMS, comparison_path, model_folder
 from potstill.run.results import Comparison, read_comparison, read_training
+from potstill.students.job import shown_views
 from potstill.students.recipe import Job
 from potstill.students.runner import JobRunner
 from potstill.students.stage import render_views
-from potstill.students.subset import draw_photos, views_within
 from potstill.tools import power_law
 
 SHARES = (0.125, 0.25, 0.5)
@@ -102,10 +102,7 @@ class ForecastPlan:
 
     def _shown(self, job: Job) -> np.ndarray:
         """(N,) bool: whether a job learns from the photo."""
-        if job.learns_from_all:
-            return np.ones(len(self.labels), bool)
-        chosen = draw_photos(self.labels, job.labeled_share, job.unlabeled_share, job.seed)
-        return views_within(self.soft.views, self.soft.photos, chosen)[:, 0] >= 0
+        return shown_views(job, self.soft, self.labels)[:, 0] >= 0
 
     def cost(self, jobs_at_a_time: int) -> str:
         """What it takes, in words."""
