@@ -9,7 +9,7 @@ PARALLEL = -n $(WORKERS) --dist loadgroup
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-fast browser check format clean
+.PHONY: demo test test-fast browser torture check format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,12 @@ test-fast: $(STAMP)
 # Pages in a real Chromium: needs Debian's package chromium, and npm for the web export.
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+# Kills, damaged files and the like, until MINUTES are up; `make torture SEED=7` draws other cases.
+MINUTES ?= 20
+SEED ?= 0
+torture: $(STAMP)
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) --page docs/reference/torture.md $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

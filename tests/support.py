@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.models.classifier import describe
 from potstill.monitoring.progress import Reporter
-from potstill.run.files import sha256_of
+from potstill.run.files import read_json, read_toml_text, sha256_of, with_checksum, write_json
 from potstill.run.folder import Run
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.soft_labels.stage import store_soft_labels
@@ -129,6 +129,21 @@ def run_on(store: PixelStore, folder: Path) -> Run:
 def weight_hashes(run: Path) -> dict[str, str]:
     """sha256 of every trained model below a run folder, by its path there."""
     return {str(p.parent.relative_to(run)): sha256_of(p) for p in sorted(run.rglob("model.safetensors"))}
+
+
+def unseal(run: Path) -> None:
+    """Forget the hashes of a run's files, so that a test can put others in their place."""
+    for done in run.rglob("done.json"):
+        values = read_json(done)
+        values.pop("files", None)
+        write_json(done, values)
+
+
+def edit_settings(run: Path, change: Callable[[str], str]) -> None:
+    """Change config.toml as if the run had been made with other settings."""
+    path = run / "config.toml"
+    lines = read_toml_text(path).splitlines()[:-2]  # without the checksum and the empty line above it
+    path.write_text(with_checksum(change("\n".join(lines) + "\n")), "utf-8")
 
 
 def context_of(run: Run, **machine: Any) -> Context:

@@ -7,6 +7,7 @@
     ├── ModelError         no such model, or a stored model that does not match its description
     ├── TeacherError       the teacher did not learn: it is no better than always predicting one class
     ├── StaleError         a finished stage was made from other inputs or settings
+    ├── DamageError        a file of a run is not as it was written
     ├── SpaceError         the disk is too small for what would be written
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
     └── ExportError        an exporter is missing, or its file is outside the tolerance
@@ -44,6 +45,10 @@ class TeacherError(PotstillError):
 
 class StaleError(PotstillError):
     """A finished stage was made from other inputs or settings."""
+
+
+class DamageError(PotstillError):
+    """A file of a run is not as it was written."""
 
 
 class SpaceError(PotstillError):

@@ -21,6 +21,7 @@ from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
+from potstill.errors import PotstillError
 from potstill.estimate import estimate
 from potstill.images.folder import read_folder
 from potstill.images.stage import collect_images
@@ -28,8 +29,9 @@ from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
 from potstill.report.stage import write_report
-from potstill.run.files import check_space, write_json, write_text
+from potstill.run.files import check_space, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import FORMAT, Run, new_run_name
+from potstill.run.integrity import require_whole
 from potstill.run.layout import comparison_path, student_names
 from potstill.run.results import Comparison, read_comparison
 from potstill.soft_labels.stage import store_soft_labels
@@ -141,6 +143,7 @@ def distill(
 def _stages(plan: Plan, context: Context) -> None:
     """All stages of the pipeline, in order."""
     run = context.run
+    require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     if not run.stage("1_images").is_done:
         for line in [*plan.lines(), *estimate(plan, context.machine).lines()]:
@@ -194,15 +197,16 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
 
 def _is_run_of(path: Path, config_text: str) -> bool:
     config = path / "config.toml"
-    return config.is_file() and config.read_text("utf-8") == config_text and Run(path).format == FORMAT
+    return config.is_file() and config.read_bytes() == config_text.encode() and Run(path).format == FORMAT
 
 
 def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> None:
     """run.json, config.toml, the log's head, and .gitignore."""
-    new = run.create()
+    command = shlex.join(["potstill", *sys.argv[1:]])
+    new = run.create(command)
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
-    reporter.write_log("Command: " + shlex.join(["potstill", *sys.argv[1:]]))
+    reporter.write_log(f"Command: {command}")
     reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
     if new and (other := _same_soft_labels(run.path)):
         reporter.info(
@@ -217,8 +221,8 @@ def _same_soft_labels(path: Path) -> Path | None:
         if other.parent.parent == path:
             continue
         try:
-            settings = tomllib.loads((other.parent.parent / "config.toml").read_text("utf-8"))
-        except (OSError, tomllib.TOMLDecodeError):
+            settings = tomllib.loads(read_toml_text(other.parent.parent / "config.toml"))
+        except (OSError, PotstillError, tomllib.TOMLDecodeError):
             continue
         if all(settings.get(key) == wanted.get(key) for key in ("data", "images", "views", "teacher")):
             return other.parent.parent
@@ -228,4 +232,4 @@ def _same_soft_labels(path: Path) -> Path | None:
 def _config_text(data: Path, config: Config) -> str:
     # A run is the same run on fewer cores: how the machine is used is not part of what identifies it.
     plain = replace(config, machine=type(config.machine)())
-    return f"data = {str(data.resolve())!r}\n\n{to_toml(plain)}"
+    return with_checksum(f"data = {str(data.resolve())!r}\n\n{to_toml(plain)}")

@@ -1,6 +1,5 @@
 """Controls: the twin with all labels, and the student that is taught by its own twin."""
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support import TINY, context_of, weight_hashes
+from tests.support import TINY, context_of, edit_settings, weight_hashes
 
 import potstill
 from potstill import metrics
@@ -22,6 +21,7 @@ from potstill.data.views import Renderer
 from potstill.errors import DataError, StaleError
 from potstill.models.classifier import load
 from potstill.monitoring.progress import Reporter
+from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 from potstill.run.layout import control_folder, controls_path, model_folder
 from potstill.run.results import Controls, read_controls
@@ -167,10 +167,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_weights(
 
 
 def test_where_a_class_is_not_known_only_the_self_taught_student_is_trained(few_copy: Run, tmp_path: Path) -> None:
-    config = few_copy.path / "config.toml"
-    moved = config.read_text("utf-8").splitlines()
-    moved[0] = f"data = '{tmp_path / 'moved'}'"
-    config.write_text("\n".join(moved), "utf-8")
+    edit_settings(few_copy.path, lambda text: "\n".join([f"data = '{tmp_path / 'moved'}'", *text.splitlines()[1:]]))
     store = PixelStore(few_copy.images)
     pool, truth = store.rows("unlabeled"), truth_of(few_copy)
     lines = (few_copy.images / "images.csv").read_text("utf-8").splitlines()[1:]
@@ -201,8 +198,8 @@ def test_runs_without_need_of_controls_are_refused(tiny_run: "potstill.Result", 
     with pytest.raises(DataError, match=f"no student 'resnet'. It has: {NAME}"):
         run_controls(context_of(few_copy), student="resnet")
     job = model_folder(few_copy, NAME, 0, "distilled") / "job.json"
-    values = json.loads(job.read_text("utf-8"))
+    values = read_json(job)
     values["recipe"] |= {"distill_weight": 0.0, "feature_weight": 0.0}
-    job.write_text(json.dumps(values), "utf-8")
+    write_json(job, values)
     with pytest.raises(DataError, match="trained without the teacher"):
         run_controls(context_of(few_copy))

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support import TINY, draw_photo
+from tests.support import TINY, draw_photo, unseal
 
 import potstill
 from potstill import metrics
 from potstill.deploy.predictor import Prediction, load_predictor
 from potstill.monitoring.progress import Reporter
+from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 from potstill.run.results import Comparison
 from potstill.students.job import UNSURE_SHARE
@@ -23,9 +24,9 @@ CONFIDENCE = 0.8
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
-    values = json.loads(path.read_text("utf-8"))
+    values = read_json(path)
     change(values)
-    path.write_text(json.dumps(values), "utf-8")
+    write_json(path, values)
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def planted(run_copy: Run, photos: Path) -> tuple[Comparison, dict[str, np.ndarr
     for key, right in (("teacher", 2.0), ("mobilenetv1_025-32px/distilled", 1.2), ("mobilenetv1_025-32px/alone", 0.8)):
         answers[key] = generator.normal(0, 1, answers[key].shape) + right * np.eye(3)[answers["labels"]]
     np.savez(path, **answers)
+    unseal(run_copy.path)
     settings = {**TINY, "comparison.confidence": CONFIDENCE}
     result = potstill.distill(photos, settings=settings, run=run_copy.path, reporter=Reporter(quiet=True))
     return result.comparison, answers, run_copy

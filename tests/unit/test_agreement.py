@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.reports import edit
-from tests.support import TINY
+from tests.support import TINY, unseal
 
 import potstill
 from potstill.comparison import agreement
@@ -88,6 +88,7 @@ def test_a_comparison_of_an_earlier_format_is_made_again_from_its_predictions(
     edit(run_copy.comparison / "comparison.json", lambda values: values.update(format=1))
     edit(run_copy.comparison / "done.json", lambda values: values["inputs"].pop("format"))
     (run_copy.comparison / "train_views.npz").unlink()
+    unseal(run_copy.path)
     again = potstill.distill(photos, settings=TINY, run=run_copy.path, reporter=Reporter(quiet=True))
     assert again.comparison.students[0].distilled.agreement == tiny_run.comparison.students[0].distilled.agreement
     assert read_json(run_copy.comparison / "comparison.json")["format"] != 1

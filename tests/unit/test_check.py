@@ -18,9 +18,10 @@ from potstill.check.run import apply, check
 from potstill.cli import run as command
 from potstill.data.label_errors import check_labels, label_noise, suspects
 from potstill.data.pixels import PixelStore
-from potstill.errors import DataError
+from potstill.errors import DamageError, DataError
 from potstill.images.reasons import meaning
 from potstill.monitoring.progress import Reporter
+from potstill.run.files import read_json
 from potstill.run.folder import Run
 
 QUIET = Reporter(quiet=True)
@@ -205,7 +206,7 @@ def test_the_command_writes_page_and_json(tmp_path: Path, capsys: pytest.Capture
     assert command(["check", str(root), "--json", "--strict"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert printed["counts"] == {"not_image": 1}
-    assert json.loads((root / "check.json").read_text()) == printed
+    assert read_json(root / "check.json") == printed
     page = (root / "check.html").read_text()
     assert "train/cat/bad.jpg" in page
     assert command(["count", str(root), "--json"]) == 0
@@ -273,7 +274,7 @@ def test_a_run_without_out_of_fold_outputs_is_refused(run_copy: Run, tmp_path: P
     with pytest.raises(DataError, match="trained on other photos or classes"):
         suspects(run_copy.path, dict.fromkeys(hashes, "whale"))
     (run_copy.teacher / "out_of_fold.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DamageError, match="is damaged"):
         suspects(run_copy.path, dict.fromkeys(hashes, "disc"))
     (run_copy.teacher / "out_of_fold.npz").unlink()
     with pytest.raises(DataError, match="likely wrong labels cannot be found"):
@@ -281,7 +282,7 @@ def test_a_run_without_out_of_fold_outputs_is_refused(run_copy: Run, tmp_path: P
 
 
 def test_several_teachers_are_averaged(tmp_path: Path) -> None:
-    Run(tmp_path).create()
+    Run(tmp_path).create("potstill distill photos")
     (tmp_path / "config.toml").touch()
     (tmp_path / "1_images").mkdir()
     (tmp_path / "1_images/classes.txt").write_text("cat\ndog\n")

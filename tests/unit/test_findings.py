@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.reports import edit, export_json, grow, reject, slim_copy
+from tests.support import edit_settings
 
 import potstill
 from potstill.report.diagnosis import what_is_missing
@@ -74,8 +75,7 @@ def both(*changes: Callable[[Run], None]) -> Callable[[Run], None]:
 
 
 def bits(run: Run) -> None:
-    path = run.path / "config.toml"
-    path.write_text(re.sub(r"duplicate_bits = \d+", "duplicate_bits = -1", path.read_text()))
+    edit_settings(run.path, lambda text: re.sub(r"duplicate_bits = \d+", "duplicate_bits = -1", text))
 
 
 def counts(**values: int) -> Callable[[Run], None]:

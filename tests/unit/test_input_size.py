@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.reports import edit, grow, slim_copy
+from tests.support import edit_settings
 
 import potstill
 from potstill.cli import app, runs  # noqa: F401  registers distill
@@ -69,8 +70,7 @@ def test_the_next_size_is_a_command_that_parses(run: Run) -> None:
 
 
 def test_weights_of_a_file_are_named_again(run: Run) -> None:
-    config = run.path / "config.toml"
-    config.write_text(config.read_text("utf-8").replace("mobilenetv1_025@32", "mobilenetv1_025@40=w.safetensors"))
+    edit_settings(run.path, lambda text: text.replace("mobilenetv1_025@32", "mobilenetv1_025@40=w.safetensors"))
     change(run, {"model": "mobilenetv1_025", "size": 40, "pretrained": True, "pretrained_size": 224})
     assert input_size_notes(RunFiles(run))[0].endswith("--students mobilenetv1_025@64=w.safetensors")
 

@@ -11,6 +11,7 @@ import pytest
 from potstill.errors import PotstillError, SpaceError, StaleError
 from potstill.run.files import check_space, read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, differences, new_run_name
+from potstill.run.integrity import file_facts
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -48,7 +49,8 @@ def test_a_finished_stage_is_skipped_and_an_interrupted_one_goes_on(tmp_path: Pa
     assert not (stage.path / ".x.part").exists()
     stage.finish(photos=3)
     assert not stage.begin({"a": [1, 2]})
-    assert stage.facts() == {"inputs": {"a": [1, 2]}, "photos": 3}
+    assert stage.facts() == {"inputs": {"a": [1, 2]}, "photos": 3, "files": file_facts(stage.path)}
+    assert list(stage.facts()["files"]) == ["work"]
 
 
 def test_an_interrupted_stage_with_other_inputs_starts_clean(tmp_path: Path) -> None:
@@ -132,12 +134,12 @@ def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: obj
     with pytest.raises(StaleError, match=r"was made by another version of Potstill \(run format \d+; this version"):
         Run.open(tmp_path)
     with pytest.raises(StaleError, match="make a new run"):
-        Run(tmp_path).create()
+        Run(tmp_path).create("potstill distill photos")
 
 
 def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    assert run.create()
+    assert run.create("potstill distill photos")
     write_text(run.path / "config.toml", "seeds = 1\n")
-    assert not run.create(), "it is there already"
+    assert not run.create("potstill distill photos"), "it is there already"
     assert Run.open(run.path).path == run.path

@@ -17,8 +17,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `run` says what is kept
 )
 
-_FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""A full or read-only disk, or missing rights: no bugs of ours."""
+_FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""A full, read-only or failing disk, or missing rights: no bugs of ours."""
 
 
 def run(tokens: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from potstill import metrics
 from potstill.compute.inference import BATCH, outputs
 from potstill.compute.precision import Precision
 from potstill.context import Context
+from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
@@ -121,5 +122,5 @@ def _store(path: Path, views: TrainViews, logits: Logits) -> None:
 
 
 def _val_logits(folder: Path) -> np.ndarray:
-    with np.load(folder / "val_predictions.npz", allow_pickle=False) as stored:
+    with open_arrays(folder / "val_predictions.npz") as stored:
         return np.asarray(stored["logits"])

@@ -20,6 +20,7 @@ from potstill.compute.device import environment
 from potstill.compute.inference import plain_outputs
 from potstill.compute.precision import Precision
 from potstill.context import Context
+from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
 from potstill.models.classifier import Classifier, describe, load, load_info, read_description
@@ -173,7 +174,7 @@ def _known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, n
     same = {key for key, digests in inputs["students"].items() if before["students"].get(key) == digests}
     if before.get("teacher") == inputs["teacher"]:
         same.add("teacher")
-    with np.load(folder / name, allow_pickle=False) as stored:
+    with open_arrays(folder / name) as stored:
         return {key: stored[key] for key in same if key in stored}
 
 

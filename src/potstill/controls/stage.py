@@ -23,13 +23,15 @@ from potstill.config.load import read_toml
 from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.controls.labels import TrueLabels, hidden_labels, read_labels, true_labels
+from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.models.classifier import load, load_info
-from potstill.run.files import replacing
+from potstill.run.files import read_toml_text, replacing
 from potstill.run.folder import Run, Stage
+from potstill.run.integrity import require_whole
 from potstill.run.layout import comparison_path, control_folder, controls_path, model_folder, views_path
 from potstill.run.results import (
     ControlResult,
@@ -59,6 +61,7 @@ def run_controls(context: Context, *, labels: Path | None = None, student: str |
     """
     run = context.run
     with run.only_here():
+        require_whole(run.path, large=True)
         context.reporter.log_to(run.path / "log.txt")
         work = _Controls.of(context, read_toml(run.path / "config.toml"), student)
         truth = work.true_labels(labels)
@@ -117,7 +120,7 @@ class _Controls:
     def true_labels(self, path: Path | None) -> TrueLabels:
         """Of all photos, as far as the photo folder and the table name them."""
         run, report = self.context.run, self.context.reporter.info
-        data = Path(tomllib.loads((run.path / "config.toml").read_text("utf-8"))["data"])
+        data = Path(tomllib.loads(read_toml_text(run.path / "config.toml"))["data"])
         hidden = hidden_labels(data, self.config.images) if self.config.images.per_class else {}
         given = read_labels(path, run.classes()) if path else {}
         truth = true_labels(run, self.store, hidden, given)
@@ -202,7 +205,7 @@ class _Controls:
         return controls
 
     def _result(self, control: str) -> ControlResult:
-        with np.load(self.context.run.comparison / "predictions.npz", allow_pickle=False) as stored:
+        with open_arrays(self.context.run.comparison / "predictions.npz") as stored:
             labels, rows = stored["labels"], stored["rows"]
             twin, distilled = (stored[f"{self.name}/{arm}"].argmax(-1) == labels for arm in ("alone", "distilled"))
         logits = np.stack([self._test_logits(seed, control, rows) for seed in range(self.seeds)])

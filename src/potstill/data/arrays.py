@@ -1,45 +1,66 @@
 """Arrays on disk that are written row by row, survive being killed, and are read without filling the memory."""
 
+import contextlib
 import os
 import shutil
 import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from potstill.errors import StaleError
+from potstill.errors import DamageError, StaleError
+
+_SUM = np.dtype("<u4")
 
 
 class RowWriter:
     """Writes `path` (.npy) one row of the first axis after the other.
 
-    Until `close` the rows stand in `NAME.growing` beside it, and the number of whole rows in its length: an
-    interrupted writer resumes after the last whole row.
+    Until `close` the rows stand in `NAME.growing` beside it, and the CRC-32 of each in `NAME.growing.sums`: an
+    interrupted writer resumes after the last row that is as it was written.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
         self.growing = path.with_name(path.name + ".growing")
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._file: BinaryIO = self.growing.open("r+b" if self.growing.exists() else "w+b")
+        self._sums_path = path.with_name(path.name + ".growing.sums")
+        self._file, self._sums = _open_to_update(self.growing), _open_to_update(self._sums_path)
         weakref.finalize(self, self._file.close)
-        self.done = min(self.growing.stat().st_size // max(self._row_bytes, 1), shape[0])
-        """Whole rows written so far."""
-        self._file.truncate(self.done * self._row_bytes)
-        self._file.seek(self.done * self._row_bytes)
+        weakref.finalize(self, self._sums.close)
+        self.done = self._whole_rows()
+        """Rows written so far."""
+        for file, row_bytes in ((self._file, self._row_bytes), (self._sums, _SUM.itemsize)):
+            file.truncate(self.done * row_bytes)
+            file.seek(self.done * row_bytes)
+
+    def _whole_rows(self) -> int:
+        """Leading rows that are as they were written."""
+        for number in range(self.shape[0]):
+            row, stored = self._file.read(self._row_bytes), self._sums.read(_SUM.itemsize)
+            if len(row) < self._row_bytes or np.array(zlib.crc32(row), _SUM).tobytes() != stored:
+                return number
+        return self.shape[0]
 
     def write(self, rows: np.ndarray) -> None:
         """Append (n, …) rows."""
         assert rows.shape[1:] == self.shape[1:], (rows.shape, self.shape)
-        self._file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
+        data = [row.tobytes() for row in np.ascontiguousarray(rows, self.dtype)]
+        self._file.write(b"".join(data))
         self._file.flush()
+        self._sums.write(np.array([zlib.crc32(row) for row in data], _SUM).tobytes())
+        self._sums.flush()
         self.done += len(rows)
 
     def close(self) -> None:
         """Put the header in front and give the file its name. All rows must be there."""
         assert self.done == self.shape[0], (self.done, self.shape)
         self._file.close()
+        self._sums.close()
         temporary = self.path.with_name(self.path.name + ".part")
         with temporary.open("wb") as target, self.growing.open("rb") as source:
             header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
@@ -49,6 +70,30 @@ class RowWriter:
             os.fsync(target.fileno())
         temporary.replace(self.path)
         self.growing.unlink()
+        self._sums_path.unlink()
+
+
+def _open_to_update(path: Path) -> BinaryIO:
+    return path.open("r+b" if path.exists() else "w+b")
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz file by name, each read when it is asked for. Raises DamageError where it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            yield stored
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DamageError(f"{path} is damaged ({error}). Remove its folder and run again.") from None
 
 
 class RowReader:

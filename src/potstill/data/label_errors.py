@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from potstill.data.arrays import open_arrays
 from potstill.errors import DataError
 from potstill.run.folder import Run
 
@@ -84,7 +85,7 @@ def estimated_label_noise(run: Run) -> float:
     paths = sorted(run.teacher.glob(f"**/{FILE}"))
     if not paths:
         return 0.0
-    with np.load(paths[0], allow_pickle=False) as stored:
+    with open_arrays(paths[0]) as stored:
         labels = stored["labels"]
     return label_noise(np.mean([_member(path)[1] for path in paths], axis=0), labels)
 
@@ -138,7 +139,7 @@ def _out_of_fold(run: Run) -> tuple[list[str], list[str], np.ndarray]:
 
 def _member(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows (N,) and probabilities (N, C) of one teacher."""
-    with np.load(path, allow_pickle=False) as stored:
+    with open_arrays(path) as stored:
         rows, logits = stored["row"], stored["logits"].astype(np.float64)
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return rows, shifted / shifted.sum(axis=-1, keepdims=True)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from potstill.data.splits import SPLITS, Split
-from potstill.errors import StaleError
+from potstill.errors import DamageError, StaleError
 
 PHOTO = np.dtype(
     [
@@ -79,9 +79,12 @@ class PixelStore:
         record = self.index[row]
         # Read by position, not by memory map: pages of a map would count as this process's memory.
         data = os.pread(self._file.fileno(), int(record["bytes"]), int(record["offset"]))
-        if record["jpeg"]:
-            return Image.open(io.BytesIO(data)).convert("RGB")
-        return Image.frombuffer("RGB", (int(record["width"]), int(record["height"])), data, "raw", "RGB", 0, 1)
+        try:
+            if record["jpeg"]:
+                return Image.open(io.BytesIO(data)).convert("RGB")
+            return Image.frombuffer("RGB", (int(record["width"]), int(record["height"])), data, "raw", "RGB", 0, 1)
+        except (OSError, ValueError) as error:
+            raise DamageError(f"{self.folder}/pixels.bin is damaged at photo {row}: {error}. Run again.") from None
 
 
 def encode(image: Image.Image, *, jpeg: bool) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.data.arrays import RowReader
+from potstill.data.arrays import RowReader, open_arrays
 from potstill.data.views import VIEW
 from potstill.errors import StaleError
 from potstill.run.files import read_json
@@ -35,7 +35,8 @@ class SoftLabels:
         made_from = Stage(folder, folder.name).facts()["inputs"]
         if made_from["images"] != run.stage("1_images").digest():
             raise StaleError(f"{folder} was made from other photos than 1_images holds. Run with --redo.")
-        statistics = np.load(folder / "statistics.npz", allow_pickle=False)
+        with open_arrays(folder / "statistics.npz") as statistics:
+            mean, std = statistics["mean"], statistics["std"]
         views = np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False)
         if views.dtype != VIEW:
             raise StaleError(f"{folder}/views.npy was written by another version. Run with --redo.")
@@ -44,7 +45,7 @@ class SoftLabels:
             views,
             RowReader(folder / "logits.npy", leading=2),
             RowReader(folder / "features.npy", leading=2),
-            statistics["mean"],
-            statistics["std"],
+            mean,
+            std,
             read_json(folder / "meta.json"),
         )

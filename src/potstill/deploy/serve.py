@@ -14,6 +14,7 @@ from potstill.deploy.predictor import Predictor, chosen_student, load_predictor
 from potstill.errors import PotstillError
 from potstill.images.decode import BadPhotoError, decode_file
 from potstill.run.folder import Run
+from potstill.run.integrity import require_whole
 
 MAX_MEGABYTES = 20
 MAX_PIXELS = 30_000_000
@@ -164,6 +165,7 @@ def serve(
         The gradio page and its address.
     """
     run, gradio = Run.open(run_folder), _gradio()  # a wrong folder is noticed before the slow import
+    require_whole(run.path)
     try:
         port = _free_port(host, port)  # before the models are loaded, which takes a while
         page = build_page(run, student)

@@ -27,6 +27,7 @@ from potstill.export.tolerance import Tolerance
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.run.integrity import require_whole
 
 
 def export(
@@ -61,6 +62,7 @@ def export(
     if unknown:
         raise ExportError(f"There is no precision {unknown[0]!r}. There are: {', '.join(PRECISIONS)}.")
     with run.only_here():
+        require_whole(run.path, large=True)
         name = student or chosen_student(run)
         reference = Reference.of(run, name, best_seed(run, name, "distilled", seed))
         _begin(reference, tolerance)

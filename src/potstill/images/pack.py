@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from potstill.data.pixels import encode
 from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
@@ -21,7 +22,7 @@ from potstill.processes.pools import process_pool
 from potstill.run.files import write_bytes
 
 JOURNAL = "pack.jsonl"
-"""One line per file that has been decoded; removed once the stage is finished."""
+"""One line per file that has been decoded, each behind its CRC-32; removed once the stage is finished."""
 _CHUNK = 8
 """Photos decoded per task: handing over each alone costs a third of the time that decoding a small one takes."""
 _CHUNKS_AHEAD = 8
@@ -54,6 +55,8 @@ class Packed:
     hash: int = 0
     mirrored: int = 0
     thumb: str = ""
+    crc: int = 0
+    """CRC-32 of the bytes in `pixels.bin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +90,16 @@ class _Store:
     """`pixels.bin` and its journal, both only appended to. Use as a context manager."""
 
     def __init__(self, target: Path) -> None:
-        self.entries = _read_journal(target / JOURNAL)
-        """Of every file so far, in order."""
-        self._end = max((e.offset + e.bytes for e in self.entries), default=0)
-        self._waiting: list[Packed] = []
         pixels = target / "pixels.bin"
         self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
+        self.entries = list(_as_written(_read_journal(target / JOURNAL), self._pixels))
+        """Of every file so far, in order."""
+        write_bytes(target / JOURNAL, b"".join(map(_line, self.entries)))
+        self._end = max((e.offset + e.bytes for e in self.entries), default=0)
+        self._waiting: list[Packed] = []
         self._pixels.truncate(self._end)  # pixels that the journal does not know
         self._pixels.seek(self._end)
-        self._journal = (target / JOURNAL).open("a")
+        self._journal = (target / JOURNAL).open("ab")
 
     def __enter__(self) -> Self:
         return self
@@ -119,20 +123,32 @@ class _Store:
         """Pixels first: the journal only lists what is on the disk."""
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
-        # Not asdict: it copies the values, which takes longer than writing them.
-        lines = ({name: getattr(e, name) for name in Packed.__slots__} for e in self._waiting)
-        self._journal.writelines(json.dumps(line) + "\n" for line in lines)
+        self._journal.writelines(map(_line, self._waiting))
         self._journal.flush()
         self._waiting.clear()
 
 
-def _read_journal(path: Path) -> list[Packed]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    whole = lines[:-1]  # what follows the last line break was cut off
-    write_bytes(path, b"".join(line + b"\n" for line in whole))
-    return [Packed(**json.loads(line)) for line in whole]
+def _line(entry: Packed) -> bytes:
+    # Not asdict: it copies the values, which takes longer than writing them.
+    text = json.dumps({name: getattr(entry, name) for name in Packed.__slots__}).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _read_journal(path: Path) -> Iterator[Packed]:
+    """The entries up to the first line that is not as it was written."""
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        crc, _, text = line.partition(b" ")
+        if crc != b"%08x" % zlib.crc32(text):
+            return
+        yield Packed(**json.loads(text))
+
+
+def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]:
+    """The entries up to the first one whose pixels are not as they were written."""
+    for entry in entries:
+        if zlib.crc32(os.pread(pixels.fileno(), entry.bytes, entry.offset)) != entry.crc:
+            return
+        yield entry
 
 
 def _decoded(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
@@ -177,6 +193,7 @@ def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[P
             stored_width=photo.image.width,
             stored_height=photo.image.height,
             bytes=len(data),
+            crc=zlib.crc32(data),
             jpeg=pack_format.jpeg,
             hash=prints.hash,
             mirrored=prints.mirrored,

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from potstill import metrics
+from potstill.data.arrays import open_arrays
 from potstill.data.label_errors import Suspect, suspects
 from potstill.data.pixels import PixelStore
 from potstill.data.unlike import Unlike, read_unlike
 from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
-from potstill.run.files import read_json
+from potstill.run.files import read_json, read_toml_text
 from potstill.run.folder import STAGES, Run
 from potstill.run.forecast import Forecast, read_forecast
 from potstill.run.layout import ARMS, comparison_path, controls_path, model_folder
@@ -63,7 +64,7 @@ class RunFiles:
 
     @cached_property
     def config_text(self) -> str:
-        return (self.run.path / "config.toml").read_text("utf-8")
+        return read_toml_text(self.run.path / "config.toml")
 
     @property
     def environment(self) -> Environment:
@@ -120,11 +121,9 @@ class RunFiles:
 
     @cached_property
     def command(self) -> str | None:
-        """The command that made the run, from the log."""
-        log = self.run.path / "log.txt"
-        lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-        found = [line.split("Command: ", 1)[1] for line in lines if "Command: " in line]
-        return found[-1] if found else None
+        """The command that made the run."""
+        found = read_json(self.run.path / "run.json").get("command")
+        return None if found is None else str(found)
 
     @cached_property
     def image_facts(self) -> dict[str, Any]:
@@ -212,7 +211,7 @@ class Predictions:
         return found if found.ndim == 3 else found[None]
 
     def _stored(self, key: str) -> np.ndarray:
-        with np.load(self._files.run.comparison / "predictions.npz", allow_pickle=False) as stored:
+        with open_arrays(self._files.run.comparison / "predictions.npz") as stored:
             return np.asarray(stored[key])
 
     def teacher(self) -> tuple[np.ndarray, np.ndarray]:

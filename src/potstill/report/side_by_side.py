@@ -13,6 +13,7 @@ from potstill.metrics import Interval, percent
 from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
+from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS
 from potstill.run.results import Agreement, Comparison, Costs
 
@@ -93,6 +94,8 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
     if len(runs) < 2:
         raise DataError("There is nothing to compare: name two runs or more.")
     files = [RunFiles(Run.open(path)) for path in runs]
+    for file in files:
+        require_whole(file.run.path)
     names = [Path(path).resolve().name for path in runs]
     for other, name in zip(files[1:], names[1:], strict=True):
         _require_fair(files[0], names[0], other, name)

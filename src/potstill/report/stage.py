@@ -6,6 +6,7 @@ from potstill.report.page import render
 from potstill.report.read import RunFiles
 from potstill.run.files import write_text
 from potstill.run.folder import Run
+from potstill.run.integrity import require_whole
 
 
 def write_report(run: Run) -> Path:
@@ -14,6 +15,7 @@ def write_report(run: Run) -> Path:
     Raises:
         PotstillError: the comparison is not finished.
     """
+    require_whole(run.path)
     stage = run.stage("7_report")
     inputs = {"comparison": run.stage("5_comparison").digest()}
     page = render(RunFiles(run))

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import PotstillError, SpaceError
+from potstill.errors import DamageError, PotstillError, SpaceError
 
 
 @contextlib.contextmanager
@@ -41,19 +41,57 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+CHECKSUM = "checksum"
+"""The last key of every JSON object that `write_json` writes: without it, one changed digit would be believed."""
+
+
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` for JSON, indented, keys in the given order."""
+    """`write_bytes` for JSON, indented, keys in the given order; an object gets its checksum as the last key."""
+    if isinstance(value, Mapping):
+        value = {**value, CHECKSUM: _checksum(value)}
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises PotstillError where it is missing or damaged."""
+    """The value in a JSON file, without its checksum. Raises DamageError where it is damaged, PotstillError where it is
+    missing."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise PotstillError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PotstillError(f"{path} is damaged: {error}. Remove its folder and run again.") from None
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        raise DamageError(f"{path} is damaged: {error}. Remove its folder and run again.") from None
+    if isinstance(value, dict) and value.pop(CHECKSUM, expected := _checksum(value)) != expected:
+        raise DamageError(f"{path} is damaged: its values do not match its checksum. Remove its folder and run again.")
+    return value
+
+
+_LAST_LINE = "# checksum of the lines above: "
+
+
+def with_checksum(text: str) -> str:
+    """A TOML text with the checksum of its lines as a comment behind them."""
+    return f"{text}\n{_LAST_LINE}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
+
+
+def read_toml_text(path: Path) -> str:
+    """The text that `with_checksum` made. Raises DamageError where it is damaged, PotstillError where it is missing."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise PotstillError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise DamageError(f"{path} is damaged: {error}. `potstill distill` with --run writes it again.") from None
+    if with_checksum(text.rpartition(f"\n{_LAST_LINE}")[0]) != text:
+        raise DamageError(
+            f"{path} is damaged: its lines do not match its checksum. `potstill distill` with --run writes it again."
+        )
+    return text
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    plain = {name: item for name, item in value.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:

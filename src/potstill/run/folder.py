@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from potstill.errors import PotstillError, StaleError
 from potstill.run.files import read_json, write_json, write_text
+from potstill.run.integrity import file_facts
 
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
@@ -32,7 +33,7 @@ STAGES: dict[str, str] = {
     "7_report": "the page to read: index.html",
 }
 
-FORMAT = 2
+FORMAT = 3
 """Of run folders, in run.json. Folders of format 1 have no such file."""
 
 Inputs = Mapping[str, Any]
@@ -74,13 +75,16 @@ class Run:
                 f"{FORMAT}).\n  Use that version to read it, or make a new run from the same photos."
             )
 
-    def create(self) -> bool:
-        """Make the folder, or check the format of one that is there. Returns whether it is new."""
-        if (self.path / "config.toml").is_file():
+    def create(self, command: str) -> bool:
+        """Make the folder, or check the format of one that is there. Returns whether it is new.
+
+        Args:
+            command: what was typed; run.json keeps it.
+        """
+        if not (new := not (self.path / "config.toml").is_file()):
             self.require_format()
-            return False
-        write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill")})
-        return True
+        write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
+        return new
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
@@ -221,9 +225,10 @@ class Stage:
         return True
 
     def finish(self, **facts: Any) -> None:
-        """Mark the stage as finished. `facts` (counts, seconds, hashes) are kept beside the inputs."""
+        """Mark the stage as finished. `facts` (counts, seconds) are kept beside the inputs, and so are the sizes and
+        hashes of its files."""
         inputs = read_json(self.path / "inputs.json")
-        write_json(self.path / "done.json", {"inputs": inputs, **facts})
+        write_json(self.path / "done.json", {"inputs": inputs, **facts, "files": file_facts(self.path)})
         (self.path / "inputs.json").unlink()
 
     def record(self, inputs: Inputs, **facts: Any) -> None:

@@ -46,7 +46,7 @@ look larger in training views than in plain photos (Touvron et al. 2019, arXiv:1
 
 LAST_LR_FACTOR = 0.1
 """Learning rate of the last stage, as a share of the student's."""
-LAST_CHECKPOINT = "last.safetensors"
+LAST_CHECKPOINT = "last-checkpoint.safetensors"
 
 UNSURE_SHARE = 0.05
 """The threshold of "not one of these classes" is the top probability that this share of val photos falls below."""
@@ -308,7 +308,7 @@ def copy_job(first: Job, job: Job) -> None:
     described["trained"]["arm"] = job.arm
     write_json(job.folder / "model.json", described)
     facts = Stage(first.folder, first.folder.name).facts()
-    facts.pop("inputs")
+    del facts["inputs"], facts["files"]
     Stage(job.folder, job.folder.name).finish(**facts)
 
 

@@ -20,7 +20,7 @@ from potstill.compute.measured import Measured
 from potstill.compute.selection import fastest_precision, fastest_threads
 from potstill.compute.timing import Workload
 from potstill.context import Context
-from potstill.data.arrays import RowWriter
+from potstill.data.arrays import RowWriter, open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
@@ -218,7 +218,7 @@ class _Training:
 
 def _val_losses(folder: Path) -> np.ndarray:
     """(n,) −log-probability of each val photo's label, after temperature scaling."""
-    with np.load(folder / "val_predictions.npz", allow_pickle=False) as stored:
+    with open_arrays(folder / "val_predictions.npz") as stored:
         logits, labels = stored["logits"], stored["labels"]
     return metrics.nll_of_each(logits / metrics.fit_temperature(logits, labels), labels)
 

@@ -20,6 +20,7 @@ from potstill.compute.backends import inference_model
 from potstill.compute.inference import plain_outputs
 from potstill.compute.measured import Measured
 from potstill.context import Context
+from potstill.data.arrays import open_arrays
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views, mixed_labels
@@ -75,7 +76,7 @@ class FineTuning:
             folder = fold_folder(self.folder, fold)
             if not (folder / "model.json").is_file():
                 self._train_fold(fold, learned, held)
-            with np.load(folder / _PREDICTIONS, allow_pickle=False) as stored:
+            with open_arrays(folder / _PREDICTIONS) as stored:
                 val.append(stored["val"])
                 rows.append(held)
                 logits.append(stored["held"])

@@ -29,7 +29,7 @@ from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.context import Context
-from potstill.data.arrays import RowReader, RowWriter
+from potstill.data.arrays import RowReader, RowWriter, open_arrays
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
@@ -291,7 +291,7 @@ class _Member:
             return
         rows, logits, path = tuned.out_of_fold["row"], tuned.out_of_fold["logits"], self.folder / OUT_OF_FOLD
         if path.is_file():
-            with np.load(path, allow_pickle=False) as stored:
+            with open_arrays(path) as stored:
                 assert np.array_equal(stored["row"], rows)
                 logits = metrics.mean_probability_logits([stored["logits"], logits])
         save_out_of_fold(self.folder, rows, logits, self.store.labels(rows))

@@ -17,6 +17,7 @@ from rich.table import Table
 from potstill import metrics
 from potstill.compute.measured import Measured
 from potstill.context import Context
+from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import ConfigError, DataError, did_you_mean
@@ -26,6 +27,7 @@ from potstill.monitoring.progress import duration
 from potstill.monitoring.tables import text_table
 from potstill.run.folder import Run, Stage
 from potstill.run.forecast import Curve, FittedPoint, Forecast, Gain, Point, forecast_path, write_forecast
+from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS, comparison_path, model_folder
 from potstill.run.results import Comparison, read_comparison, read_training
 from potstill.students.job import shown_views
@@ -62,7 +64,7 @@ class Group:
         """(S, n) bool: whether each val photo is misclassified."""
         found = []
         for job in self.jobs:
-            with np.load(job.folder / "val_predictions.npz", allow_pickle=False) as stored:
+            with open_arrays(job.folder / "val_predictions.npz") as stored:
                 found.append(stored["logits"].argmax(-1) != stored["labels"])
         return np.stack(found)
 
@@ -199,7 +201,10 @@ def make_forecast(plan: ForecastPlan, context: Context, photos: int | None = Non
 
     Args:
         photos: a number of further photos to forecast, beside half as many and as many as there are.
+    Raises:
+        DamageError: a file of the run is not as it was written.
     """
+    require_whole(plan.run.path, large=True)
     _train(plan, context)
     curves = []
     for _, groups in groupby(plan.groups, key=lambda group: (group.kind, group.arm)):

@@ -8,20 +8,21 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
-from potstill.errors import PotstillError
+from potstill.errors import DamageError, PotstillError
 from potstill.run.files import replacing
 
 Batch = TypeVar("Batch")
@@ -210,16 +211,23 @@ def _save(path: Path, trained: nn.ModuleDict, average: _Average, optimizer: torc
     tensors["random"] = torch.get_rng_state()
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(flat, temporary, metadata={"state": json.dumps({"step": step})})
+        save_file(flat, temporary, metadata={"state": json.dumps({"step": step, "checksum": _checksum(flat)})})
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all values: a safetensors file does not notice a changed byte."""
+    crc = 0
+    for name in sorted(tensors):
+        values = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(values.data, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def _restore(path: Path, trained: nn.ModuleDict, average: _Average, optimizer: torch.optim.Optimizer) -> int:
     """Take up an interrupted training. Returns the number of finished steps."""
     if not path.is_file():
         return 0
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-        step = int(json.loads(file.metadata()["state"])["step"])
+    tensors, step = _read_checkpoint(path)
     trained.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     for name, tensor in average.kept.items():
         tensor.copy_(tensors[f"average.{name}"])
@@ -230,6 +238,20 @@ def _restore(path: Path, trained: nn.ModuleDict, average: _Average, optimizer: t
             optimizer.state[parameter] = {n: _laid_out_as(parameter, t) if n != "step" else t for n, t in state.items()}
     torch.set_rng_state(tensors["random"])
     return step
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors and the number of finished steps. Raises DamageError."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+            state = json.loads(file.metadata()["state"])
+        whole, step = state["checksum"] == _checksum(tensors), int(state["step"])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise DamageError(f"{path} is damaged. Remove it and run again: this training then starts anew.")
+    return tensors, step
 
 
 def _laid_out_as(parameter: nn.Parameter, values: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""Are the files of finished stages still as they were written? Their sizes and hashes stand in each `done.json`.
+
+Disks, copies and people damage files. Without this, one changed byte in a stored array would become another number in
+a report.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import DamageError
+from potstill.run.files import read_json, sha256_of
+
+LARGE = ("pixels.bin", "features.npy", "logits.npy", "val_logits.npy", "views.npy")
+"""Arrays that only training reads. Reading commands check their sizes, not their hashes, and do without them: people
+remove them, and the weights, from runs that they keep or pass on."""
+
+_TRANSIENT = ("done.json", "inputs.json", "worker.json", "job.json", "step.txt", "output.txt")
+_TRANSIENT_SUFFIXES = (".part", ".growing", ".sums", ".checkpoint")
+_REPLACED = ("ATTRIBUTION.csv", "ATTRIBUTION.txt")
+"""Copied from the photo folder on every run."""
+
+
+def file_facts(folder: Path) -> dict[str, list[Any]]:
+    """[bytes, sha256] of every file that a finished stage keeps, by its path in the folder."""
+    return {name: [(folder / name).stat().st_size, sha256_of(folder / name)] for name in sorted(_kept(folder))}
+
+
+def require_whole(run: Path, *, large: bool = False) -> None:
+    """Check every finished stage and training below a run folder.
+
+    Args:
+        large: check the hashes of large arrays, too, which takes about a second per GB. Their sizes are always checked.
+    Raises:
+        DamageError: a file is missing, or is not as it was written.
+    """
+    for problem in damages(run, large=large):
+        raise DamageError(problem)
+
+
+def damages(run: Path, *, large: bool = True) -> Iterator[str]:
+    """One sentence for each damaged file of the finished stages below a folder; arguments as for `require_whole`."""
+    for done in sorted(run.rglob("done.json")):
+        try:
+            stored = read_json(done).get("files", {})
+        except (DamageError, AttributeError) as error:
+            yield str(error) if isinstance(error, DamageError) else f"{done} is damaged: it holds no JSON object."
+            continue
+        yield from _damages(done.parent, stored, large)
+
+
+def _damages(folder: Path, stored: Mapping[str, list[Any]], large: bool) -> Iterator[str]:
+    advice = f"Remove {folder} and run again: only what is missing is made."
+    for name, (size, sha256) in stored.items():
+        path = folder / name
+        large_file = path.name in LARGE
+        if not path.is_file():
+            if not large and (large_file or path.suffix == ".safetensors"):
+                continue
+            yield f"{path} is missing. {advice}"
+        elif path.stat().st_size != size:
+            yield f"{path} is damaged: it has {path.stat().st_size:,} bytes instead of {size:,}. {advice}"
+        elif (large or not large_file) and sha256_of(path) != sha256:
+            yield f"{path} is damaged: its bytes are not those that were written. {advice}"
+
+
+def _kept(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.name
+        passing = name in _TRANSIENT or name in _REPLACED or path.suffix in _TRANSIENT_SUFFIXES
+        passing = passing or name.startswith(".") or name.endswith("checkpoint.safetensors")
+        if path.is_file() and not passing:
+            yield path.relative_to(folder).as_posix()

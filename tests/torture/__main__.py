@@ -1,0 +1,115 @@
+"""The torture campaign: `make torture`, or `python -m tests.torture --minutes 20 --seed 0 [--only damage …]`.
+
+Cases of all parts take turns until the time is up. Each is the same for the same seed and number. What was found is
+kept in the journal, so that a killed or repeated command goes on with the next case; the page is made from it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.torture.cases import WRONG, Campaign, Case, Outcome
+from tests.torture.damage import damage_cases
+from tests.torture.disks import disk_cases
+from tests.torture.kills import kill_cases
+from tests.torture.page import write_page
+from tests.torture.photos import photo_cases
+
+CAMPAIGNS: dict[str, Campaign] = {
+    "damage": damage_cases,
+    "disks": disk_cases,
+    "kills": kill_cases,
+    "photos": photo_cases,
+}
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the journal."""
+
+    part: str
+    number: int
+    name: str
+    detail: str
+    verdict: str
+    said: str
+    seconds: float
+
+
+def torture(parts: list[str], seed: int, minutes: float, home: Path, most: int | None = None) -> list[Result]:
+    """Run cases of the parts in turn, from where the journal ends.
+
+    Args:
+        most: cases of each part, earlier ones included.
+    Returns:
+        All results, earlier ones included.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    journal = home / "journal.jsonl"
+    lines = journal.read_text("utf-8").splitlines() if journal.is_file() else []
+    results = [Result(**json.loads(line)) for line in lines]
+    done = Counter(result.part for result in results)
+    running = {part: _from(CAMPAIGNS[part](seed, home / part), done[part]) for part in parts}
+    end = time.monotonic() + 60 * minutes
+    with journal.open("a", encoding="utf-8") as file:
+        while time.monotonic() < end and any(most is None or done[part] < most for part in parts):
+            for part, cases in running.items():
+                result = _result(part, done[part], next(cases))
+                done[part] += 1
+                results.append(result)
+                file.write(json.dumps(asdict(result)) + "\n")
+                file.flush()
+                if result.verdict == WRONG:
+                    print(f"WRONG: {part} {result.number}, {result.name}, {result.detail}\n{result.said}", flush=True)
+    return results
+
+
+def _from(cases: Iterator[Case], start: int) -> Iterator[Case]:
+    for _ in range(start):
+        next(cases)
+    return cases
+
+
+def _result(part: str, number: int, case: Case) -> Result:
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    try:
+        outcome = case.run(folder)
+    except Exception as error:
+        outcome = Outcome(WRONG, f"{type(error).__name__}: {error}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = round(time.monotonic() - started, 2)
+    return Result(part, number, case.name, case.detail, outcome.verdict, outcome.detail, seconds)
+
+
+def main() -> int:
+    """Returns 1 where a case went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(CAMPAIGNS), default=list(CAMPAIGNS), metavar="PART")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/torture")
+    parser.add_argument("--page", type=Path, help="where to write the results as a page of the docs")
+    options = parser.parse_args()
+    os.environ.setdefault("COLUMNS", "200")
+    results = torture(options.only, options.seed, options.minutes, options.runs / f"seed-{options.seed}")
+    for part, count in sorted(Counter((r.part, r.verdict) for r in results).items()):
+        print(f"{part[0]:10} {part[1]:8} {count:,}")
+    if options.page:
+        write_page(options.page, results, options.seed)
+    return int(any(result.verdict == WRONG for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

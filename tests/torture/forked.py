@@ -1,0 +1,122 @@
+"""The command line in a process that can be killed. One server imports torch once; each command is a fork of it."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import environment
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What happens to one of the files that a command opens for writing."""
+
+    turn: int
+    """Counted from 1."""
+    number: int
+    """An errno."""
+    below: str = ""
+    """Only files below this folder count."""
+
+    def install(self) -> None:
+        """In this process, once."""
+        count = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            if event != "open" or not isinstance(arguments[0], str) or not arguments[0].startswith(self.below):
+                return
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                count += 1
+                if count == self.turn:
+                    raise OSError(self.number, os.strerror(self.number), arguments[0])
+
+        sys.addaudithook(hook)
+
+
+@functools.cache
+def server() -> "Server":
+    """One for the whole campaign."""
+    return Server()
+
+
+class Server:
+    """Forks commands."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "tests.torture.forked"]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(), text=True)
+
+    def start(self, arguments: list[str | Path], output: Path, failure: Failure | None = None) -> "Command":
+        """Start `potstill …` in a process group of its own; what it prints goes to `output`."""
+        self._ask([list(map(str, arguments)), str(output), failure and asdict(failure)])
+        return Command(self, int(self._answer()), output)
+
+    def wait(self) -> int:
+        """The exit code of the command that runs, or minus the signal that ended it."""
+        self._ask("wait")
+        return int(self._answer())
+
+    def _ask(self, order: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that runs; its process is the leader of its group."""
+
+    server: Server
+    pid: int
+    output: Path
+
+    def wait(self) -> int:
+        return self.server.wait()
+
+
+def serve() -> None:
+    """Obey orders on stdin: `[[argument, …], FILE, FAILURE]` starts a command and prints its process number; `"wait"`
+    waits for it and prints its exit code."""
+    import potstill.pipeline  # noqa: F401  the long import, before the first fork
+    from potstill.cli import run
+    from potstill.compute import timing
+    from potstill.images import pack
+    from potstill.training import loop
+
+    timing.PROBE_SECONDS = 0.01
+    loop.CHECKPOINT_SECONDS = 0.0
+    pack._JOURNAL_EVERY = 8
+    child = 0
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order == "wait":
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            continue
+        arguments, output, failure = order
+        child = os.fork()
+        if child == 0:
+            os.setpgrp()
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            if failure:
+                Failure(**failure).install()
+            code = run(arguments)
+            sys.stdout.flush()
+            os._exit(code)
+        print(child, flush=True)
+
+
+if __name__ == "__main__":
+    serve()
