@@ -13,6 +13,7 @@ from pathlib import Path
 
 from potstill.data.splits import LABELED, SPLITS, Split
 from potstill.errors import DataError
+from potstill.images.ignored import Unused
 
 _FORBIDDEN = '/\\:*?"<>|'
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -39,6 +40,13 @@ class Folder:
     classes: tuple[str, ...]
     files: tuple[PhotoFile, ...]
     flat: bool
+    """Whether no file has a split of its own; all are drawn by the photos' hashes then."""
+    layout: str = ""
+    """How the folder was understood, in a sentence for people; "" where there is nothing to tell."""
+    unused: tuple[Unused, ...] = ()
+    """What is in the folder and is not used."""
+    notes: tuple[str, ...] = ()
+    """What people should know about how the folder was read, one sentence each."""
 
 
 def read_folder(root: Path, *, classes: Sequence[str] = ()) -> Folder:
