@@ -31,7 +31,7 @@ def hidden_labels(data: Path, images: ImagesConfig) -> dict[str, int]:
     """The classes of all photos that lie in a class folder, by path in the photo folder; none where that is gone."""
     if not data.is_dir():
         return {}
-    folder = read_folder(data, classes=images.classes)
+    folder = read_folder(data, classes=images.classes, classes_from=images.classes_from)
     return {plain_name(file.path.relative_to(data)): file.label for file in folder.files if file.label >= 0}
 
 

@@ -1,4 +1,5 @@
-"""Reads the layout of a photo folder: `{train,test,val,unlabeled}/CLASS/*`, or `CLASS/*`, which Potstill splits.
+"""Reads a photo folder: `{train,test,val,unlabeled}/CLASS/*`, or `CLASS/*`, which Potstill splits, and what people
+have instead (`layout.py`).
 
 Only names are read here; no file is opened. Every mistake that names can show is reported at once, before any long
 work.
@@ -11,9 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.data.splits import LABELED, SPLITS, Split
+from potstill.config.schema import ClassesFrom
+from potstill.data.splits import SPLITS, Split
 from potstill.errors import DataError
+from potstill.images.file_names import offer
 from potstill.images.ignored import Unused
+from potstill.images.layout import Layout, recognize
+from potstill.images.tree import Tree, read_tree
+from potstill.images.unused import unused_files
 
 _FORBIDDEN = '/\\:*?"<>|'
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -49,82 +55,116 @@ class Folder:
     """What people should know about how the folder was read, one sentence each."""
 
 
-def read_folder(root: Path, *, classes: Sequence[str] = ()) -> Folder:
+def read_folder(root: Path, *, classes: Sequence[str] = (), classes_from: ClassesFrom = "folders") -> Folder:
     """List the photos below `root`.
 
     Args:
-        root: `root/{train,test}/CLASS/*` (also `val`, and `unlabeled/*` without classes), or `root/CLASS/*`.
+        root: see docs/how-to/photo-folders.md: `root/{train,val,test}/CLASS/*` in any spelling, with photos of unknown
+            class in `root/unlabeled/*`, or `root/CLASS/*`, perhaps in other folders.
         classes: take only these; all when empty.
+        classes_from: what the classes are, see the setting `images.classes_from`.
     Raises:
-        DataError: no such folder, fewer than two classes, an empty class, a class that train does not have,
-            a class name that cannot be a folder on every system.
+        DataError: no such folder, one that can be read in several ways, fewer than two classes, an empty class, a class
+            that train does not have, a class name that cannot be a folder on every system.
     """
     root = Path(root)
+    tree = _tree(root)
+    layout = recognize(tree, classes_from)
+    names, twice = _selected_classes(tree, layout, classes)
+    if not classes:
+        _require_known_classes(layout, names)
+    files = [file for split in layout.classes for file in _labeled_files(layout, split, names)]
+    files += [PhotoFile(path, "unlabeled", -1) for path in sorted(layout.unlabeled)]
+    left_out = {
+        found.path: "classes that are not among those to use"
+        for found_by_name in layout.classes.values()
+        for name, found in found_by_name.items()
+        if name not in names
+    }
+    return Folder(
+        root=root,
+        classes=tuple(names),
+        files=tuple(files),
+        flat=None in layout.classes,
+        layout=layout.text,
+        unused=unused_files(tree, {file.path for file in files}, {**left_out, **layout.not_used}),
+        notes=(*layout.notes, *twice),
+    )
+
+
+def survey(root: Path, *, classes_from: ClassesFrom = "folders") -> tuple[Layout, tuple[Unused, ...]]:
+    """What is in a folder that may be unfinished: its layout, classes without photos too, and what is not used.
+
+    Raises:
+        DataError: no such folder, or one that can be read in several ways.
+    """
+    tree = _tree(Path(root))
+    layout = recognize(tree, classes_from)
+    used = {path for by_name in layout.classes.values() for found in by_name.values() for path in found.photos}
+    return layout, unused_files(tree, used | set(layout.unlabeled), layout.not_used)
+
+
+def _tree(root: Path) -> Tree:
     if not root.is_dir():
         raise DataError(_no_such_folder(root))
-    flat = _is_flat(root)
-    names = _selected_classes(root if flat else root / "train", classes, flat=flat)
-    splits: Sequence[Split | None] = (None,) if flat else LABELED
-    if not flat and not classes:
-        _require_known_classes(root, names)
-    files = [file for split in splits for file in _labeled_files(root, split, names)]
-    if not flat:
-        files += [PhotoFile(path, "unlabeled", -1) for path in _photos(root / "unlabeled")]
-    return Folder(root, tuple(names), tuple(files), flat)
+    return read_tree(root)
 
 
-def _is_flat(root: Path) -> bool:
-    """Whether the class folders lie in `root` itself. Raises DataError for test or val without train."""
-    flat = not (root / "train").is_dir()
-    if flat and any((root / split).is_dir() for split in ("test", "val")):
-        raise DataError(
-            f"{root} has a test or val folder but no train folder.\n"
-            f"  Put the training photos in {root}/train/CLASS/, or remove the other folder and let Potstill split."
-        )
-    return flat
+def _selected_classes(tree: Tree, layout: Layout, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The class names, or those wanted of them, sorted, and a note about names that were given twice.
 
-
-def _selected_classes(base: Path, wanted: Sequence[str], *, flat: bool) -> list[str]:
-    """The class folders in `base`, or those wanted of them, sorted. Raises DataError below two and for bad names."""
-    names = _class_names(base, flat=flat)
+    Raises:
+        DataError: below two classes, and for bad names.
+    """
+    split: Split | None = None if None in layout.classes else "train"
+    base, names = layout.places[split], sorted(layout.classes[split])
     if missing := [name for name in wanted if name not in names]:
         raise DataError(
             f"{base} has no class {_quoted(missing)}. It has: {', '.join(names) or 'none'}."
             + _did_you_mean(missing[0], names)
         )
+    twice = sorted({name for name in wanted if list(wanted).count(name) > 1})
     if wanted:
-        names = sorted(wanted)
+        names = sorted(set(wanted))
     if len(names) < 2:
-        root = base if flat else base.parent
-        raise DataError(
-            f"{base} has {len(names)} class{'es' if len(names) != 1 else f' ({names[0]})'}; a classifier needs at "
-            f"least 2.\n  Make one folder per class: `potstill init cat dog --into {root}`."
-        )
-    for name in names:
-        check_class_name(name)
-    return names
+        raise DataError(_too_few_classes(tree, base, names))
+    check_class_names(names)
+    return names, [f"{_quoted(twice)} was named twice; it is one class."] if twice else []
 
 
-def _require_known_classes(root: Path, names: Sequence[str]) -> None:
+def _too_few_classes(tree: Tree, base: Path, names: Sequence[str]) -> str:
+    text = (
+        f"{base} has {len(names)} class{'es' if len(names) != 1 else f' ({names[0]})'}; a classifier needs at least 2."
+    )
+    return (
+        text
+        + offer(list(tree.all_photos()))
+        + f"\n  Make one folder per class: `potstill init cat dog --into {tree.path}`."
+    )
+
+
+def _require_known_classes(layout: Layout, names: Sequence[str]) -> None:
     """Raise DataError where test or val has a class that train does not have."""
     for split in ("test", "val"):
-        base = root / split
-        if unknown := [name for name in _class_names(base) if name not in names]:
+        found = layout.classes.get(split, {})
+        if unknown := sorted(name for name in found if found[name].photos and name not in names):
+            check_class_names(unknown)
+            base, train = layout.places[split], layout.places["train"]
             raise DataError(
-                f"{base} has the class {_quoted(unknown)}, but {root}/train does not, so no model can learn it."
+                f"{base} has the class {_quoted(unknown)}, but {train} does not, so no model can learn it."
                 + _did_you_mean(unknown[0], names)
-                + f"\n  Add photos to {root}/train/{unknown[0]}/, or remove {base / unknown[0]}/."
+                + f"\n  Add photos to {train}/{unknown[0]}/, or remove {found[unknown[0]].path}/."
             )
 
 
-def _labeled_files(root: Path, split: Split | None, names: Sequence[str]) -> Iterator[PhotoFile]:
+def _labeled_files(layout: Layout, split: Split | None, names: Sequence[str]) -> Iterator[PhotoFile]:
     """The photos of one split, class by class. Raises DataError for a class without photos to train on."""
-    base = root if split is None else root / split
     for label, name in enumerate(names):
-        found = [PhotoFile(path, split, label) for path in _photos(base / name)]
-        if not found and split in (None, "train"):
-            raise DataError(f"The class folder {base / name} is empty. Add photos, or remove the folder.")
-        yield from found
+        found = layout.classes[split].get(name)
+        if split in (None, "train") and (found is None or not found.photos):
+            where = found.path if found else layout.places[split] / name
+            raise DataError(f"The class folder {where} is empty. Add photos, or remove the folder.")
+        yield from (PhotoFile(path, split, label) for path in sorted(found.photos if found else ()))
 
 
 def check_class_name(name: str) -> None:
@@ -167,30 +207,6 @@ def plain_name(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
-def _class_names(base: Path, *, flat: bool = False) -> list[str]:
-    if not base.is_dir():
-        return []
-    skip = {"unlabeled"} if flat else set()
-    names = sorted(
-        entry.name
-        for entry in base.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in skip
-    )
-    check_class_names(names)
-    return names
-
-
-def _photos(folder: Path) -> Iterator[Path]:
-    """Every visible file below, sorted, whatever its name: what is not a photo is rejected later, with a reason."""
-    if not folder.is_dir():
-        return
-    yield from sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
 def _no_such_folder(root: Path) -> str:
     text = f"There is no folder {root}."
     if root.exists():
@@ -229,17 +245,19 @@ def make_folders(root: Path, classes: Sequence[str]) -> list[Path]:
     return paths
 
 
-def list_photos(root: Path) -> Iterator[tuple[Split | None, str, Path | None]]:
+def list_photos(
+    root: Path, *, classes_from: ClassesFrom = "folders"
+) -> Iterator[tuple[Split | None, str, Path | None]]:
     """(split, class, file) of everything that `read_folder` would list, also in unfinished folders.
 
     An empty class folder gives one triple without a file; unlabeled photos have the class "".
     """
-    flat = not any((root / split).is_dir() for split in LABELED)
-    for split in (None,) if flat else LABELED:
-        base = root if split is None else root / split
-        for name in _class_names(base, flat=flat):
+    layout = recognize(_tree(Path(root)), classes_from)
+    for split, by_name in layout.classes.items():
+        for name in sorted(by_name):
+            check_class_name(name)
             yield split, name, None
-            for path in _photos(base / name):
+            for path in sorted(by_name[name].photos):
                 yield split, name, path
-    for path in _photos(root / "unlabeled"):
+    for path in sorted(layout.unlabeled):
         yield "unlabeled", "", path
