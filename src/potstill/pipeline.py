@@ -23,7 +23,7 @@ from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
 from potstill.errors import PotstillError
 from potstill.estimate import estimate
-from potstill.images.folder import read_folder
+from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
@@ -124,7 +124,7 @@ def distill(
     data = Path(data)
     reporter = reporter or Reporter()
     check_tracker(track)
-    folder = read_folder(data, classes=config.images.classes)
+    folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config)
@@ -175,7 +175,7 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
 
 def dry_run(data: Path, config: Config) -> list[str]:
     """What the run would do and take, without starting it: the lines of its plan and its estimate."""
-    folder = read_folder(data, classes=config.images.classes)
+    folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     plan = make_plan(folder, with_students(config, folder))
     return [*plan.lines(), *estimate(plan, machine).lines()]

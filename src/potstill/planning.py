@@ -182,7 +182,8 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
 
 def _train_files(folder: Folder, config: Config) -> float:
     by_split = Counter(file.split for file in folder.files)
-    learning = by_split[None] * (1 - config.images.test_share) + by_split["train"]
+    learning = by_split[None] * (1 - config.images.test_share)
+    learning += by_split["train"] * (1 if by_split["test"] else 1 - config.images.test_share)
     return learning if by_split["val"] else learning * (1 - config.images.val_share)
 
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "get/names.py: form": "of a word, as in WordNet",
     "get/names.py: forms": "of a word, as in WordNet",
     "get/tars.py: tell": "the method of a file",
+    "images/split_names.py: unlabelled": "a name that people give to folders",
 }
 """Where a word means another thing, as "module: word", and what it means there."""
 

@@ -51,10 +51,10 @@ class ImagesConfig:
     classes: tuple[str, ...] = ()
     """Use only these classes. Empty: all class folders."""
     classes_from: ClassesFrom = "folders"
-    """What the classes are. "folders": the folders in the photo folder, or in its train folder; the innermost ones where
-    they are grouped; folders that could be read in both ways are refused. "top": always the outer folders, with all that
-    is in them. "deepest": always the innermost folders that hold photos. "names": the beginning of each file's name, up
-    to the first digit (cat.1.jpg, great_dane_12.jpg), or its first word."""
+    """What the classes are. "folders": the folders in the photo folder, or in its train folder; where they are grouped,
+    the innermost ones; folders that could be read in both ways are refused. "top": always the outer folders, with all
+    that is in them. "deepest": always the innermost folders that hold photos. "names": the beginning of each file's
+    name, up to the first digit (cat.1.jpg, great_dane_12.jpg), or its first word."""
     val_share: Annotated[float, Range(0, 0.5, open_low=True)] = 0.15
     """Share of the training photos set aside for validation if the folder has no val/."""
     test_share: Annotated[float, Range(0, 0.9, open_low=True)] = 0.25

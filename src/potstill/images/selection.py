@@ -4,18 +4,34 @@ Copies are left out as `potstill check` would move them to quarantine, by the sa
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from potstill.config.schema import ImagesConfig
-from potstill.data.splits import in_share
+from potstill.data.splits import LABELED, Split, in_share, unit_hash
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.duplicates import THUMB, Fingerprint
-from potstill.images.folder import Folder
+from potstill.images.folder import Folder, read_folder
 from potstill.images.pack import Packed
 from potstill.images.reasons import action
+
+
+def read_for_training(root: Path, config: ImagesConfig) -> Folder:
+    """`read_folder` with the settings of a run, and the check that its classes have enough files.
+
+    Raises:
+        DataError: as `read_folder` does, and for a class that has too few files for all splits.
+    """
+    folder = read_folder(root, classes=config.classes, classes_from=config.classes_from)
+    counts = Counter((file.split or "train", file.label) for file in folder.files)
+    for label, name in enumerate(folder.classes):
+        if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=False):
+            raise DataError(text + _what_to_do(folder, name))
+    return folder
 
 
 def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
@@ -27,22 +43,59 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
         kept, rejected: the photos to train and test on, and all others with code and reason.
     """
     rejected = [entry for entry in entries if entry.code]
-    has_val = any(file.split == "val" for file in folder.files)
-    good = [replace(e, split=_split_of(e, has_val, config)) for e in entries if not e.code]
+    drawn = drawn_splits(folder)
+    good = [replace(e, split=_split_of(e, drawn, config)) for e in entries if not e.code]
     order = {"test": 0, "val": 1, "train": 2, "unlabeled": 3}
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, copies = _without_copies(good, folder, config.duplicate_bits)
+    good = _with_every_class(good, drawn, config)
+    good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, over = _limited(good, config)
     return good, rejected + copies + over
 
 
-def _split_of(entry: Packed, has_val: bool, config: ImagesConfig) -> str:
+def drawn_splits(folder: Folder) -> tuple[Split, ...]:
+    """The splits for which the folder has no photos, so that they are drawn from those of train."""
+    given = {file.split for file in folder.files}
+    drawable: tuple[Split, ...] = ("test", "val")
+    return tuple(split for split in drawable if split not in given)
+
+
+def _split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig) -> str:
     seed = config.split_seed
-    if entry.split is None and in_share(entry.sha256, config.test_share, seed=seed, purpose="test"):
+    from_train = "test" in drawn and entry.split == "train"
+    if (entry.split is None or from_train) and in_share(entry.sha256, config.test_share, seed=seed, purpose="test"):
         return "test"
-    if entry.split in (None, "train") and not has_val:
+    if entry.split in (None, "train") and "val" in drawn:
         return "val" if in_share(entry.sha256, config.val_share, seed=seed, purpose="val") else "train"
     return entry.split or "train"
+
+
+def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: ImagesConfig) -> list[Packed]:
+    """Give every class a photo in every split that is drawn, and leave it one in train, where it has that many.
+
+    By chance a class of few photos can have none in a share of them. Then the photo that is next in the order of the
+    draw is moved. Where every split has a photo, the draws stay as they are.
+    """
+
+    def place(photo: Packed, split: str) -> float:
+        return unit_hash(photo.sha256, seed=config.split_seed, purpose=split)
+
+    moved = list(photos)
+    splits = ("train", *drawn)
+    for label in sorted({photo.label for photo in photos if photo.label >= 0}):
+        for split in splits:
+            inside = {name: [i for i, p in enumerate(moved) if p.label == label and p.split == name] for name in splits}
+            most = max(splits, key=lambda name: len(inside[name]))
+            if inside[split] or len(inside[most]) < 2:
+                continue
+            # Into a drawn split comes the photo that it would draw next; back into train the one that was drawn last.
+            if split == "train":
+                chosen = max(inside[most], key=lambda i: place(moved[i], most))
+            else:
+                chosen = min(inside[most], key=lambda i: place(moved[i], split))
+            moved[chosen] = replace(moved[chosen], split=split)
+    return moved
 
 
 def _without_copies(photos: list[Packed], folder: Folder, leak_bits: int) -> tuple[list[Packed], list[Packed]]:
@@ -94,13 +147,35 @@ def _limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], 
 
 def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packed]) -> None:
     """Raise DataError for a class with too few usable photos in train, val or test."""
-    for split, needed in (("train", 2), ("val", 1), ("test", 1)):
-        for label, name in enumerate(folder.classes):
-            count = sum(photo.split == split and photo.label == label for photo in kept)
-            if count < needed:
-                lost = [p for p in rejected if p.label == label]
-                example = f" {len(lost)} files were rejected, such as {lost[0].path}: {lost[0].reason}." if lost else ""
-                raise DataError(
-                    f"The class {name!r} has {count} usable photos for {split}; at least {needed} are needed.{example}"
-                    f"\n  Add photos of {name!r} to {folder.root}, or leave the class out with --images.classes."
-                )
+    counts = Counter((photo.split, photo.label) for photo in kept)
+    for label, name in enumerate(folder.classes):
+        if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
+            lost = [photo for photo in rejected if photo.label == label]
+            example = f" {len(lost)} files were rejected, such as {lost[0].path}: {lost[0].reason}." if lost else ""
+            raise DataError(text + example + _what_to_do(folder, name))
+
+
+def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: bool) -> str:
+    """What a class has too few photos for; "" where it has enough.
+
+    Args:
+        drawn: whether `counts` are those after photos of train were drawn for other splits.
+    """
+    from_train = drawn_splits(folder)
+    total = sum(counts[split] for split in ("train", *from_train))
+    splits = ("train", *from_train)
+    if from_train and total < len(splits):
+        return (
+            f"The class {name!r} has {total} usable photos for {' and '.join(splits)} together; at least {len(splits)} "
+            "are needed, one for each. 20 and more per class make the numbers meaningful."
+        )
+    for split in LABELED:
+        if not counts[split] and (drawn or split not in from_train):
+            return f"The class {name!r} has 0 usable photos for {split}; at least 1 is needed."
+    return ""
+
+
+def _what_to_do(folder: Folder, name: str) -> str:
+    given = [split for split in ("test", "val") if split not in drawn_splits(folder)]
+    away = f", move the {given[-1]} folder away (--images.{given[-1]}-share is drawn then)" if given else ""
+    return f"\n  Add photos of {name!r} to {folder.root}{away}, or leave the class out with --images.classes."
