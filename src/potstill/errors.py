@@ -5,7 +5,7 @@
     ├── DataError          the folder of photos cannot be used as it is
     ├── WeightsError       weights are missing, unreachable, of the wrong shape or damaged
     ├── ModelError         no such model, or a stored model that does not match its description
-    ├── TeacherError       the teacher did not learn: it is no better than always predicting one class
+    ├── TeacherError       the teacher did not learn: it knows no more of the classes than their shares
     ├── StaleError         a finished stage was made from other inputs or settings
     ├── DamageError        a file of a run is not as it was written
     ├── SpaceError         the disk is too small for what would be written

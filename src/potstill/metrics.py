@@ -29,6 +29,12 @@ def accuracy(logits: Array, labels: Array) -> float:
     return float(np.mean(logits.argmax(-1) == labels))
 
 
+def balanced_accuracy(logits: Array, labels: Array) -> float:
+    """Mean over the classes that occur of the share of their photos whose largest logit is the label's."""
+    right = logits.argmax(-1) == labels
+    return float(np.mean([np.mean(right[labels == label]) for label in np.unique(labels)]))
+
+
 def nll(logits: Array, labels: Array) -> float:
     """Mean negative log-likelihood of the label, in nats."""
     return float(np.mean(nll_of_each(logits, labels)))

@@ -25,6 +25,7 @@ from potstill.errors import PotstillError
 from potstill.estimate import estimate
 from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
+from potstill.images.summary import folder_lines
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
@@ -146,7 +147,8 @@ def _stages(plan: Plan, context: Context) -> None:
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     if not run.stage("1_images").is_done:
-        for line in [*plan.lines(), *estimate(plan, context.machine).lines()]:
+        photos = folder_lines(plan.images.folder, plan.images.config)
+        for line in [*photos, *plan.lines(), *estimate(plan, context.machine).lines()]:
             context.reporter.info(line)
         check_space(run.path, sum(plan.disk.values()), "This run")
     with run.timed("1_images"):
@@ -178,7 +180,7 @@ def dry_run(data: Path, config: Config) -> list[str]:
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     plan = make_plan(folder, with_students(config, folder))
-    return [*plan.lines(), *estimate(plan, machine).lines()]
+    return [*folder_lines(folder, config.images), *plan.lines(), *estimate(plan, machine).lines()]
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:

@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "deploy": {"errors", "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
     "report": {"errors", "run", "monitoring", "metrics", "data", "export"},
-    "check": {"errors", "run", "monitoring", "processes", "data", "images"},
+    "check": {"errors", "config", "run", "monitoring", "processes", "data", "images"},
     "get": {"errors", "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
     "estimate": FOUNDATION | {"planning", "teacher", "students"},

@@ -1,14 +1,16 @@
 """`potstill count`: how many files there are per split and class; none is opened."""
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill.check.quarantine import Quarantine
+from potstill.config.schema import ClassesFrom
 from potstill.data.splits import SPLITS
 from potstill.errors import DataError
-from potstill.images.folder import list_photos
+from potstill.images.folder import survey
+from potstill.images.ignored import Unused
+from potstill.images.summary import layout_lines, unused_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +21,11 @@ class Counts:
     by_split: dict[str, dict[str, int]]
     quarantine: dict[str, int]
     """Photos in quarantine by reason."""
+    layout: str = ""
+    """How the folder was understood, for people."""
+    notes: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
+    """What is in the folder and is not used."""
 
     @property
     def classes(self) -> list[str]:
@@ -40,19 +47,40 @@ class Counts:
             "totals": {split: self.total(split) for split in self.by_split},
             "imbalance": {split: self.imbalance(split) for split in self.by_split},
             "quarantine": self.quarantine,
+            "layout": self.layout,
+            "notes": list(self.notes),
+            "unused": [asdict(group) for group in self.unused],
         }
 
+    def lines(self) -> list[str]:
+        """What to say beside the numbers."""
+        return [*layout_lines(self.layout, self.notes), *unused_lines(self.unused)]
 
-def count(root: Path) -> Counts:
-    """Count the photos of a folder, also of an unfinished one. Raises DataError where there is none."""
+
+def count(root: Path, *, classes_from: ClassesFrom = "folders") -> Counts:
+    """Count the photos of a folder, also of an unfinished one.
+
+    Raises:
+        DataError: no such folder, one that can be read in several ways, or one without class folders.
+    """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"There is no folder {root}. `potstill init cat dog --into {root}` creates one.")
-    found: dict[str, Counter[str]] = {}
-    for split, label, path in list_photos(root):
-        counts = found.setdefault(split or "", Counter())
-        counts[label] += path is not None
-    order = [split for split in ("", *SPLITS) if split in found]
+    layout, unused = survey(root, classes_from=classes_from)
+    found = {
+        split or "": {name: len(by_name[name].photos) for name in sorted(by_name)}
+        for split, by_name in layout.classes.items()
+    }
+    if layout.unlabeled:
+        found["unlabeled"] = {"": len(layout.unlabeled)}
+    if not any(found.values()):
+        raise DataError(
+            f"{root} has no class folders, and no photos in them.\n"
+            f"  Make one folder per class: `potstill init cat dog --into {root}`."
+        )
     return Counts(
-        root=root, by_split={split: dict(found[split]) for split in order}, quarantine=Quarantine(root).counts()
+        root=root,
+        by_split={split: found[split] for split in ("", *SPLITS) if split in found},
+        quarantine=Quarantine(root).counts(),
+        layout=layout.text,
+        notes=layout.notes,
+        unused=unused,
     )

@@ -1,5 +1,7 @@
 """What `check` and `count` print: tables, and what happened to the photos."""
 
+from pathlib import Path
+
 from rich.table import Table
 
 from potstill.check.count import Counts
@@ -26,19 +28,19 @@ def large_move(result: CheckResult) -> str:
     return f"This would move {shares} to quarantine. See {result.root / PAGE}. Move them?"
 
 
-def conclusion(result: CheckResult, *, moved: int = 0) -> str:
-    """What happened to the photos, and where to see them."""
-    page = result.root / PAGE
+def conclusion(result: CheckResult, *, moved: int = 0, page: Path | None) -> str:
+    """What happened to the photos, and where to see them. `page` is None where none was written."""
+    see = f" See {page}" if page else ""
     if not result.findings:
         return "No problems found."
     if moved:
         return (
-            f"Moved {_photos(moved)} to {result.root / '.quarantine'}. See {page}\n"
+            f"Moved {_photos(moved)} to {result.root / '.quarantine'}.{see}\n"
             f"To restore them: potstill check {result.root} --restore all (or one reason)"
         )
     if result.to_move:
-        return f"{_photos(len(result.to_move))} would be moved to quarantine. See {page}"
-    return f"No photo needs to be moved. See {page}"
+        return f"{_photos(len(result.to_move))} would be moved to quarantine.{see}"
+    return f"No photo needs to be moved.{see}"
 
 
 def _photos(count: int) -> str:

@@ -8,7 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from potstill.cli import app
+from potstill.config.schema import ClassesFrom
 from potstill.get.sources.registry import source_help
+
+ClassesFromFlag = Annotated[ClassesFrom, Parameter(name="--images.classes-from")]
+"""The setting's own flag, so that a message can name one for all commands."""
 
 
 @app.command
@@ -134,6 +138,7 @@ def check(
     json: bool = False,
     min_side: int = 32,
     near_bits: int = 6,
+    classes_from: ClassesFromFlag = "folders",
 ) -> int:
     """Find broken photos, duplicates, and training photos that are also in test, and move them to quarantine.
 
@@ -148,7 +153,7 @@ def check(
     purge
         Permanently delete photos in quarantine: those with this reason, or "all". Asks first.
     dry_run
-        Only list the findings.
+        Only list the findings. With --json nothing is written at all.
     yes
         Move or delete without asking.
     strict
@@ -159,6 +164,8 @@ def check(
         Reject photos whose shorter side has fewer pixels than this.
     near_bits
         Most bits in which the 64-bit perceptual hashes of duplicates may differ. Thumbnails are compared to confirm.
+    classes_from
+        What the classes are, as in `potstill distill`.
     """
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
@@ -179,24 +186,30 @@ def check(
             return 2
         reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
         return 0
-    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run)
-    write_page(result)
+    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, classes_from=classes_from)
+    page, moves = None, not dry_run
+    if not (dry_run and json):
+        try:
+            page = write_page(result)
+        except OSError as error:  # photos on a disk that may only be read
+            reporter.info(f"Nothing can be written to {data} ({error.strerror}): no page, and no photo is moved.")
+            moves = False
     reporter.info(f"Checked {result.photos:,} photos.")
     if result.findings:
         print_table(finding_table(result), sys.stderr)
     moved = 0
-    if not dry_run:
+    if moves:
         agreed = yes or (bool(result.too_much) and _agreed(large_move(result), yes=False))
         moved = apply(result, yes=agreed)
     if json:
         print(jsonlib.dumps(result.as_json(), ensure_ascii=False))
-    reporter.info(conclusion(result, moved=moved))
+    reporter.info(conclusion(result, moved=moved, page=page))
     return 1 if strict and result.to_move else 0
 
 
 @app.command
-def count(data: Path, *, json: bool = False) -> None:
-    """Count the photos per split and class, and those in quarantine.
+def count(data: Path, *, json: bool = False, classes_from: ClassesFromFlag = "folders") -> None:
+    """Count the photos per split and class, and those in quarantine, and say how the folder was understood.
 
     Parameters
     ----------
@@ -204,16 +217,19 @@ def count(data: Path, *, json: bool = False) -> None:
         The photo folder.
     json
         Print the counts as JSON.
+    classes_from
+        What the classes are, as in `potstill distill`.
     """
     from potstill.check.count import count
     from potstill.check.summary import count_table
     from potstill.monitoring.tables import print_table
 
-    counts = count(data)
+    counts = count(data, classes_from=classes_from)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:
         print_table(count_table(counts))
+        print("\n".join(counts.lines()))
 
 
 @app.command

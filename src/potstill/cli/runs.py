@@ -40,6 +40,7 @@ def distill(
     ----------
     data
         The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split.
+        Other names and nestings are understood where they are clear; what was understood is printed.
     students
         Student models, separated by commas. Short for --student.models.
     teacher

@@ -169,8 +169,9 @@ class TeacherConfig:
     """Number of folds for out-of-fold soft labels: each fold is labeled by a head trained on the other folds. 0 or 1:
     one head labels all photos, and is overconfident on the photos it was trained on."""
     min_gain: Annotated[float, Range(0, 1)] = 0.1
-    """Stop the run if the teacher's validation accuracy does not close at least this share of the gap between always
-    predicting the most common class and 100 %."""
+    """Stop the run if the teacher closes less than this share of the gap between knowing nothing and knowing all, both
+    in the mean accuracy of the classes on the validation photos (from guessing to 100 %) and in the NLL (from that of
+    the classes' shares to 0). 0: never stop."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "teacher.")

@@ -15,12 +15,14 @@ from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS
 from potstill.images.decode import Resize
-from potstill.images.folder import Folder
+from potstill.images.folder import Folder, plain_name
 from potstill.images.pack import JOURNAL, Packed, PackFormat, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
 from potstill.images.selection import require_every_class, select
-from potstill.images.tables import write_tables
-from potstill.run.files import check_space, write_bytes
+from potstill.images.tables import packed_hashes, write_tables
+from potstill.monitoring.progress import Reporter
+from potstill.run.files import check_space, sha256_of, write_bytes
+from potstill.run.folder import Stage
 
 
 def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
@@ -37,7 +39,11 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
     stage = run.stage("1_images")
     if stage.is_done:  # photos that are packed larger than needed serve as well
         short_side = max(short_side, int(stage.facts()["inputs"].get("short_side", 0)))
-    inputs = {"photos": _listing(folder), "short_side": short_side, "settings": _settings(config)}
+    inputs = {
+        "photos": _listing(folder, stage, context.reporter),
+        "short_side": short_side,
+        "settings": _settings(config),
+    }
     todo = stage.begin(inputs)
     _copy_attribution(folder.root, run.images)
     if not todo:
@@ -69,14 +75,39 @@ def _settings(config: ImagesConfig) -> dict[str, Any]:
     return {k: v for k, v in asdict(config).items() if k not in ("margin", "max_gb")}
 
 
-def _listing(folder: Folder) -> dict[str, Any]:
-    """What the folder holds, by name, size and time: enough to notice a change without reading every photo."""
+def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]:
+    """What the folder holds, by name, size and time: enough to notice a change without reading every photo.
+
+    Copying or touching photos changes their times only. So where a finished stage has another listing, the contents
+    decide.
+    """
     digest = hashlib.sha256()
     for file in folder.files:
         status = file.path.stat()
         name = os.fsencode(file.path.relative_to(folder.root))
         digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
+    found = {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
+    if stage.is_done:
+        before: dict[str, Any] = stage.facts()["inputs"]["photos"]
+        same_names = {**before, "listing_sha256": found["listing_sha256"]} == found
+        if before != found and same_names and _same_contents(folder, stage.path, reporter):
+            return before
+    return found
+
+
+def _same_contents(folder: Folder, packed: Path, reporter: Reporter) -> bool:
+    """Whether the files are byte for byte those that were packed or rejected."""
+    known = packed_hashes(packed)
+    names = [plain_name(file.path.relative_to(folder.root)) for file in folder.files]
+    if set(names) != known.keys():
+        return False
+    with reporter.bar("Comparing photos whose times have changed", len(names), unit="photos") as update:
+        for number, (name, file) in enumerate(zip(names, folder.files, strict=True), 1):
+            # Without a hash, the file could not be read then: it may be another one now.
+            if not known[name] or known[name] != sha256_of(file.path):
+                return False
+            update(number)
+    return True
 
 
 def _rejections(rejected: list[Packed]) -> str:

@@ -39,9 +39,18 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
         for row, p in enumerate(kept)
     ]
     write_text(target / "images.csv", _csv(columns, rows))
-    left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason] for p in rejected]
-    write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason"], left_out))
+    left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason, p.sha256] for p in rejected]
+    write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason", "sha256"], left_out))
     write_text(target / "classes.txt", "".join(f"{name}\n" for name in folder.classes))
+
+
+def packed_hashes(target: Path) -> dict[str, str]:
+    """By path the sha256 of every file that was packed or rejected, as far as it could be read then."""
+    found: dict[str, str] = {}
+    for name in ("images.csv", "rejected.csv"):
+        with (target / name).open(encoding="utf-8", newline="") as file:
+            found |= {row["path"]: row.get("sha256") or "" for row in csv.DictReader(file)}
+    return found
 
 
 def _known(photo: Packed) -> Split:

@@ -43,6 +43,14 @@ class HeadData:
         """(m,) those of all views, counted photo by photo, that take part."""
         return np.flatnonzero(self.allowed)
 
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """(C,) share of each class in the targets that take part; above 0 for classes without any."""
+        flat = self.targets.reshape(-1, self.targets.shape[-1])
+        sums = self.allowed.ravel().astype(flat.dtype) @ flat
+        sums = np.maximum(sums, 0.5)
+        return sums / sums.sum()
+
     def batch(self, step: int, mean: np.ndarray, std: np.ndarray) -> tuple[Tensor, Tensor]:
         """The standardized features (B, D) and targets (B, C) of a step."""
         draw = np.random.default_rng([1, step])
@@ -65,7 +73,7 @@ def fit_head(
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head, last = _new_head(data.features.shape[-1], data.targets.shape[-1], config)
+        head, last = _new_head(data.features.shape[-1], data.shares, config)
         steps = _steps(data, config, max_steps)
         task = Task(
             trained=nn.ModuleDict({"head": head}),
@@ -87,12 +95,18 @@ def fit_head(
     return _with_standardization(head, mean, std), facts
 
 
-def _new_head(inputs: int, classes: int, config: TeacherConfig) -> tuple[nn.Sequential, nn.Linear]:
-    """A fresh head, and its last layer."""
+def _new_head(inputs: int, shares: np.ndarray, config: TeacherConfig) -> tuple[nn.Sequential, nn.Linear]:
+    """A fresh head, and its last layer.
+
+    It starts by predicting the shares of the classes. From equal ones, a head for very unequal classes spends its steps
+    on learning them, with weights that the rare classes then lack.
+    """
     width = config.head_width
-    last = nn.Linear(width or inputs, classes)
+    last = nn.Linear(width or inputs, len(shares))
     nn.init.normal_(last.weight, std=HEAD_STD)
-    nn.init.zeros_(last.bias)
+    logs = np.log(shares)
+    with torch.no_grad():
+        last.bias.copy_(torch.from_numpy(logs - logs.mean()))
     layers = [nn.Linear(inputs, width), nn.ReLU()] if width else []
     return nn.Sequential(*layers, nn.Dropout(config.dropout), last), last
 

@@ -64,7 +64,7 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
 
     Raises:
         WeightsError: starting weights are not available.
-        TeacherError: a teacher is not clearly better than always predicting the most common class.
+        TeacherError: a teacher knows hardly more of the classes than how frequent they are.
     """
     run, config = context.run, plan.config
     stage = run.stage("2_teacher")
@@ -314,15 +314,26 @@ class _Member:
 
 
 def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
-    """The val accuracy; TeacherError when it is hardly above always predicting the most common class."""
+    """The val accuracy; TeacherError when the outputs say hardly more of the classes than their shares do.
+
+    Plain accuracy would not do: among very unequal classes, always predicting the largest has nearly all of it. The
+    mean accuracy of the classes counts each alike, and the NLL sees a good ranking where no rare class is predicted.
+    """
     accuracy = metrics.accuracy(logits, labels)
-    majority = float(np.bincount(labels).max() / len(labels))
-    if accuracy < majority + config.min_gain * (1 - majority):
+    counts = np.bincount(labels)
+    shares = counts[counts > 0] / len(labels)
+    balanced = metrics.balanced_accuracy(logits, labels)
+    guess = 1 / len(shares)
+    nll, blind = metrics.nll_scaled(logits, labels), float(-(shares * np.log(shares)).sum())
+    by_accuracy = (balanced - guess) / max(1 - guess, 1e-9)
+    by_nll = 1 - nll / max(blind, 1e-9)
+    if config.min_gain and max(by_accuracy, by_nll) < config.min_gain:
         raise TeacherError(
-            f"The teacher {name} has an accuracy of {accuracy:.1%} on {len(labels)} val photos; always predicting the "
-            f"most common class has {majority:.1%}. It has learned nothing that could be distilled.\n"
+            f"The teacher {name} has a mean accuracy of {balanced:.1%} over {len(shares)} classes on {len(labels)} val "
+            f"photos, where guessing has {guess:.1%}, and an NLL of {nll:.3f}, where the shares of the classes alone "
+            f"have {blind:.3f}. It has learned nothing that could be distilled.\n"
             "  Are the photos in the right class folders (potstill check)? Do the weights belong to the model "
             "(--teacher.weights)?\n"
-            "  teacher.min_gain sets this limit."
+            f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
         )
     return accuracy

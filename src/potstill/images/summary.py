@@ -1,0 +1,72 @@
+"""How a folder of photos was understood, in plain words: printed by `count` and `distill`."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from potstill.config.schema import ImagesConfig
+from potstill.data.splits import SPLITS
+from potstill.images.class_folders import shown
+from potstill.images.folder import Folder
+from potstill.images.ignored import OTHER, Unused
+from potstill.images.selection import drawn_splits
+
+FEW = 20
+"""Photos per class below which a word is said."""
+
+
+def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
+    """Layout, classes, photos per split, and what is not used."""
+    counts = Counter(file.split for file in folder.files)
+    drawn = drawn_splits(folder)
+    parts = [f"{counts[split]:,} {split}" for split in SPLITS if counts[split]]
+    if counts[None]:
+        parts.insert(0, f"{counts[None]:,}")
+    shares = {"test": f"{config.test_share:.0%} for test", "val": f"{config.val_share:.0%} for val"}
+    rest = " of the others" if len(drawn) == 2 else ""
+    if drawn:
+        flags = " and ".join(f"--images.{split}-share" for split in drawn)
+        parts.append(f"{' and '.join(shares[split] for split in drawn)}{rest} drawn from those to train on ({flags})")
+    lines = [
+        *layout_lines(folder.layout, folder.notes),
+        f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
+        f"Photos by split: {', '.join(parts)}",
+    ]
+    return lines + few_lines(folder, config) + unused_lines(folder.unused)
+
+
+def layout_lines(text: str, notes: Sequence[str]) -> list[str]:
+    """How the folder was read, and how to have it read in another way."""
+    how = " (to change it: --images.classes-from, or rename folders)"
+    return ([f"Folder: {text}{how}"] if text else []) + [f"Note: {note}" for note in notes]
+
+
+def unused_lines(unused: Sequence[Unused]) -> list[str]:
+    """What is in the folder and is not used; no line where all of it is."""
+    if not unused:
+        return []
+    return ["Not used: " + "; ".join(_group(group) for group in unused)]
+
+
+def _group(group: Unused) -> str:
+    count = f"{group.files:,} file{'' if group.files == 1 else 's'}"
+    if group.why == OTHER:
+        return f"{group.files:,} other file{'' if group.files == 1 else 's'} ({group.name})"
+    return f"{group.name} ({count}: {group.why})" if group.files else f"{group.name} ({group.why})"
+
+
+def few_lines(folder: Folder, config: ImagesConfig) -> list[str]:
+    """A word about the class with the fewest photos, where these are very few."""
+    drawn = drawn_splits(folder)
+    counts = Counter(file.label for file in folder.files if file.split in (None, "train"))
+    label = min(range(len(folder.classes)), key=lambda label: counts[label])
+    total = counts[label]
+    if not drawn or total >= FEW:
+        return []
+    test = max(1, round(total * config.test_share)) if "test" in drawn else 0
+    val = max(1, round((total - test) * config.val_share)) if "val" in drawn else 0
+    taken = " and ".join(f"{number} for {split}" for split, number in (("test", test), ("val", val)) if number)
+    share = "val" if val else "test"
+    return [
+        f"Few photos: {folder.classes[label]!r} has {total}, of which about {taken}. {len(drawn) + 1} are needed, "
+        f"{FEW} and more make the numbers meaningful; --images.{share}-share 0.3 sets more of them aside."
+    ]
