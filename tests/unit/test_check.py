@@ -362,3 +362,31 @@ def test_label_rule_finds_planted_errors_and_few_others() -> None:
     assert (likely != labels[found]).all()
     own = probabilities[found, labels[found]]
     assert (np.diff(own) >= 0).all()
+
+
+def test_a_folder_that_may_only_be_read_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = folder(tmp_path / "data", 6)
+    (root / "train/cat/bad.jpg").write_bytes(b"")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("potstill.run.files.tempfile.mkstemp", refuse)
+    assert command(["check", str(root), "--json"]) == 0
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["counts"]["empty"] == 1
+    assert "Nothing can be written to" in printed.err
+    assert "no photo is moved" in printed.err
+    assert "check.html" not in printed.err
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_a_dry_run_as_json_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = folder(tmp_path / "data", 6)
+    before = sorted(root.rglob("*"))
+    assert command(["check", str(root), "--dry-run", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["photos"] == 18
+    assert sorted(root.rglob("*")) == before

@@ -1,13 +1,16 @@
 """The split of a flat folder depends on each photo alone."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import CLASSES, draw_photo, make_photos
 
 from potstill.data.splits import in_share, unit_hash
+from potstill.errors import StaleError
 from potstill.get.sources.local import _folder_candidates
 
 keys = st.text("0123456789abcdef", min_size=8, max_size=64)
@@ -79,3 +82,33 @@ def test_photos_of_ones_own_keep_the_keys_that_decide_their_split(tmp_path: Path
     (tmp_path / "dog" / "b.jpg").write_bytes(b"")
     found = {candidate.group: candidate.key for candidate in _folder_candidates(tmp_path)}
     assert found["bring:cat/a.jpg"] == f"bring-{int(unit_hash('cat/a.jpg', seed=0, purpose='key') * 2**53):014x}"
+
+
+def _stage_files(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "1_images").iterdir()}
+
+
+def test_touched_photos_do_not_make_a_finished_stage_stale_but_changed_ones_do(tmp_path: Path, packer) -> None:
+    data = make_photos(tmp_path / "flat", {"": 6})
+    (data / CLASSES[0] / "broken.png").write_bytes(b"no photo")
+    packer(data, tmp_path / "run", size=32)
+    before = _stage_files(tmp_path / "run")
+    for photo in data.rglob("*.png"):
+        os.utime(photo, (1, 1))
+    packer(data, tmp_path / "run", size=32)
+    assert _stage_files(tmp_path / "run") == before
+    photo = next((data / CLASSES[1]).iterdir())
+    content = bytearray(photo.read_bytes())
+    content[-20] ^= 1
+    photo.write_bytes(bytes(content))
+    with pytest.raises(StaleError, match="listing_sha256"):
+        packer(data, tmp_path / "run", size=32)
+
+
+def test_a_rejected_file_that_was_replaced_makes_the_stage_stale(tmp_path: Path, packer) -> None:
+    data = make_photos(tmp_path / "flat", {"": 6})
+    (data / CLASSES[0] / "broken.png").write_bytes(b"no photo")
+    packer(data, tmp_path / "run", size=32)
+    draw_photo(CLASSES[0], 999).save(data / CLASSES[0] / "broken.png")
+    with pytest.raises(StaleError):
+        packer(data, tmp_path / "run", size=32)

@@ -96,10 +96,13 @@ def survey(root: Path, *, classes_from: ClassesFrom = "folders") -> tuple[Layout
     """What is in a folder that may be unfinished: its layout, classes without photos too, and what is not used.
 
     Raises:
-        DataError: no such folder, or one that can be read in several ways.
+        DataError: no such folder, one that can be read in several ways, or a class name that cannot be a folder on
+            every system.
     """
     tree = _tree(Path(root))
     layout = recognize(tree, classes_from)
+    for by_name in layout.classes.values():
+        check_class_names(sorted(by_name))
     used = {path for by_name in layout.classes.values() for found in by_name.values() for path in found.photos}
     return layout, unused_files(tree, used | set(layout.unlabeled), layout.not_used)
 
