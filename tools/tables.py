@@ -48,6 +48,38 @@ def results(name: str) -> list[str]:
     return lines
 
 
+SETS = {
+    "solar": "Solar cells, functional or defective: 50 labeled photos of each, 1,500 without labels (`potstill demo`)",
+    "animals-pool": "Cats, dogs and birds: every training photo labeled, and 5,517 others without labels",
+}
+"""What the runs in docs/results are."""
+
+
+def summary(names: str) -> list[str]:
+    """One row for each student of the runs named, joined by +."""
+    lines = [
+        "| photos | small model | teacher | without distillation | with | difference (95 % interval) | errors |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    notes = []
+    for name in names.split("+"):
+        comparison = read_comparison(ROOT / "docs" / "results" / f"{name}.json")
+        for student in comparison.students:
+            gain, fewer = student.difference, student.relative_error_reduction
+            lines.append(
+                _row(
+                    SETS[name],
+                    f"{student.model}, {student.size} px, {student.bytes / 1e6:.1f} MB",
+                    *(f"{100 * arm.accuracy.value:.1f} %" for arm in (comparison.teacher, student.alone)),
+                    f"**{100 * student.distilled.accuracy.value:.1f} %**",
+                    f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})",
+                    f"{-100 * fewer:+.0f} %".replace("-", "−") if fewer is not None else "–",
+                )
+            )
+        notes.append(f"{comparison.test_photos:,} test photos and {comparison.seeds} seeds")
+    return [*lines, "", f"Accuracy on test photos that no training saw: {'; '.join(notes)}."]
+
+
 def _model(name: str, result: TeacherResult | ArmResult, costs: Costs) -> str:
     a = result.accuracy
     return _row(
@@ -190,6 +222,7 @@ def stages(name: str) -> list[str]:
 
 KINDS: dict[str, Callable[[str], list[str]]] = {
     "results": results,
+    "summary": summary,
     "formats": formats,
     "runtimes": runtimes,
     "speed": speed,
@@ -224,7 +257,7 @@ def filled(text: str) -> str:
         kind, what = match[1], match[2]
         return "\n".join([f"<!-- {kind}: {what} -->", *KINDS[kind](what), "<!-- end -->"])
 
-    return re.sub(rf"<!-- ({'|'.join(KINDS)}): ([\w./-]+) -->\n.*?<!-- end -->", block, text, flags=re.S)
+    return re.sub(rf"<!-- ({'|'.join(KINDS)}): ([\w./+-]+) -->\n.*?<!-- end -->", block, text, flags=re.S)
 
 
 def main() -> int:

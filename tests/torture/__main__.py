@@ -22,12 +22,14 @@ from tests.torture.disks import disk_cases
 from tests.torture.kills import kill_cases
 from tests.torture.page import write_page
 from tests.torture.photos import photo_cases
+from tests.torture.settings import settings_cases
 
 CAMPAIGNS: dict[str, Campaign] = {
     "damage": damage_cases,
     "disks": disk_cases,
     "kills": kill_cases,
     "photos": photo_cases,
+    "settings": settings_cases,
 }
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.torture.__main__ import CAMPAIGNS, torture
 
-CASES = {"damage": 12, "disks": 4, "kills": 2, "photos": 60}
+CASES = {"damage": 12, "disks": 4, "kills": 2, "photos": 60, "settings": 200}
 
 
 @pytest.mark.slow
