@@ -6,17 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from potstill.cli import app
+from potstill.cli import command
+from potstill.cli.values import WHOLE
 
 
-@app.command
+@command("potstill export runs/RUN --to onnx", "potstill export runs/RUN --to onnx,web --precision int8")
 def export(
     run: Path,
     *,
-    to: Annotated[list[str], Parameter(consume_multiple=True)],
-    precision: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    to: Annotated[list[str], Parameter(consume_multiple=1)],
+    precision: Annotated[list[str] | None, Parameter(consume_multiple=1)] = None,
     student: str | None = None,
-    seed: int | None = None,
+    seed: Annotated[int | None, WHOLE] = None,
     max_loss: float = 1.0,
     min_agreement: float = 99.0,
     min_rounded_agreement: float = 95.0,
@@ -83,7 +84,7 @@ def export(
         print(f"Page: {folder}\nTry it: {Path(sys.executable).name} -m http.server --bind 127.0.0.1 -d {folder}")
 
 
-@app.command
+@command("potstill push runs/RUN OWNER/NAME --private")
 def push(run: Path, repository: str, *, student: str | None = None, private: bool = False) -> None:
     """Upload a student with its exported files and model card to a model hub.
 
