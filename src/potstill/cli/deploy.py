@@ -48,6 +48,7 @@ def export(
     isolated
         Install missing conversion tools into a separate virtual environment.
     """
+    from potstill.errors import ConfigError
     from potstill.export import Tolerance
     from potstill.export import export as export_files
     from potstill.export.formats.base import PRECISIONS
@@ -64,6 +65,10 @@ def export(
         min_rounded_agreement=min_rounded_agreement / 100,
     )
     formats = [name for name in _split(to) if name != "web"]
+    if not formats and (precision or isolated):
+        raise ConfigError(
+            f"--to web takes no {'--precision' if precision else '--isolated'}: the page has files of its own."
+        )
     if formats:
         results = export_files(
             opened,

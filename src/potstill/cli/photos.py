@@ -172,9 +172,16 @@ def check(
     from potstill.check.quarantine import Quarantine
     from potstill.check.run import apply, check
     from potstill.check.summary import conclusion, finding_table, large_move
+    from potstill.errors import ConfigError
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
 
+    if restore is not None or purge is not None:
+        others = {"--purge": bool(restore and purge), "--run": run is not None}
+        others |= {"--dry-run": dry_run, "--strict": strict, "--json": json}
+        given = [flag for flag, is_given in others.items() if is_given]
+        if given:
+            raise ConfigError(f"--{'restore' if restore is not None else 'purge'} does not work with {given[0]}.")
     reporter = Reporter()
     quarantine = Quarantine(data)
     if restore is not None:

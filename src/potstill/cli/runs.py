@@ -233,11 +233,14 @@ def predict(
     photos: Annotated[list[Path], Parameter(consume_multiple=1)],
     *,
     student: str | None = None,
-    arm: str = "distilled",
+    arm: Literal["distilled", "alone", "teacher"] = "distilled",
     seed: Annotated[int | None, WHOLE] = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Classify photos: print the label and probability of each.
+
+    An ONNX file of the student (`potstill export RUN --to onnx`) is used where there is one: it gives the same answers
+    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds are run by torch.
 
     Parameters
     ----------
@@ -256,8 +259,10 @@ def predict(
     """
     from potstill.deploy.predictor import load_predictor
     from potstill.errors import DataError
+    from potstill.export.load import find_exported
 
-    predictor = load_predictor(run, student=student, arm=arm, seed=seed)
+    exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
+    predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
     failed = 0
     for photo in photos:
         try:
