@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from tests.support import environment
 
+import potstill
 from potstill.cli import run as command
 from potstill.deploy.predictor import load_predictor
 from potstill.errors import ModelError
+from potstill.export import export
 from potstill.export.load import find_exported
 from potstill.export.results import read_results
+from potstill.export.tolerance import Tolerance
+from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
 CODE = """
@@ -23,6 +27,15 @@ code = run(sys.argv[1:])
 print("torch" in sys.modules, file=sys.stderr)
 sys.exit(code)
 """
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tiny run with an ONNX file. Read only."""
+    run = Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("with-onnx") / "run")))
+    lenient = Tolerance(max_loss=0.05, min_agreement=0.9)  # one photo of the few is 4 points
+    export(run, ["onnx"], ["float32"], tolerance=lenient, reporter=Reporter(quiet=True))
+    return run
 
 
 @pytest.fixture(scope="module")

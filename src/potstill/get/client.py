@@ -56,7 +56,7 @@ class FetchError(Exception):
         return f"{self.code}: {self.reason}"
 
     @property
-    def no_answer(self) -> bool:
+    def is_silent(self) -> bool:
         """Whether no server said anything: there may be no network."""
         return self.code in ("connection", "timeout") and self.status is None
 
@@ -137,7 +137,7 @@ class Client:
                 fetched = await self._tried(full, max_bytes=_JSON_BYTES, seconds=self.limits.photo_seconds, photo=False)
                 value = json.loads(fetched.body)
             except FetchError as error:
-                kind = UnreachableError if error.no_answer else SourceError
+                kind = UnreachableError if error.is_silent else SourceError
                 raise kind(f"{_server(url)} did not answer {full}\n  {error.code}: {error.reason}") from None
             except (ValueError, RecursionError) as error:
                 raise SourceError(f"{_server(url)} answered {full} with something other than JSON: {error}") from None

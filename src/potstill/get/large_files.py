@@ -50,7 +50,7 @@ async def fetch_file(client: Client, url: str, path: Path, reporter: Reporter, *
             found = await partial.finish(promised)
         except FetchError as error:
             reason = f"{error.code}: {error.reason}"
-            kind = UnreachableError if error.no_answer else SourceError
+            kind = UnreachableError if error.is_silent else SourceError
             if not error.again and error.code != "checksum":
                 break
         else:
