@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,8 @@ def test_a_file_of_anything_else_is_not_used(spoiled: str, exported: Run, tmp_pa
     elif spoiled == "results":
         (run.export / "export.json").unlink()
     elif spoiled == "status":
-        text = (run.export / "export.json").read_text("utf-8")
-        (run.export / "export.json").write_text(text.replace('"ok"', '"failed"'), "utf-8")
+        failed = chosen.with_file(replace(chosen.files[0], status="failed"))
+        replace(results, students={found.manifest.student: failed}).write(run)
     else:
         seed = 1 - chosen.seed
     assert find_exported(run.path, seed=seed) is None
