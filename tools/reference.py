@@ -15,27 +15,13 @@ from typing import Any, Literal, get_args, get_origin
 from cyclopts.argument import Argument
 from docstring_parser import parse
 
-from potstill.cli import app, deploy, photos, runs  # noqa: F401  each registers its commands
+from potstill.cli import COMMANDS, app, deploy, photos, runs  # noqa: F401  each registers its commands
+from potstill.cli.settings import SHORT
 from potstill.config.load import Setting, settings
 from potstill.config.schema import Config
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MADE = "<!-- Generated from the source by `python tools/reference.py`; do not edit. -->"
-ORDER = (
-    "demo",
-    "get",
-    "init",
-    "check",
-    "count",
-    "distill",
-    "curve",
-    "forecast",
-    "predict",
-    "report",
-    "compare",
-    "serve",
-    "export",
-)
 
 
 def settings_page() -> str:
@@ -78,8 +64,7 @@ def settings_page() -> str:
 
 def commands_page() -> str:
     """Every command with its arguments."""
-    names = [name for name in app if not name.startswith("-")]
-    names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    names = [name for members in COMMANDS.values() for name in members]
     lines = ["# Commands", "", MADE, "", "| command | description |", "|---|---|"]
     lines += [f"| [`potstill {n}`](#potstill-{n}) | {_cell(_docs(n).short_description or '')} |" for n in names]
     lines += [
@@ -113,7 +98,11 @@ def _command(name: str) -> Iterator[str]:
         variable = f" Or the environment variable {a.parameter.env_var[0]}." if a.parameter.env_var else ""
         yield f"| `{_shown(a)}` | {_default(a)} | {_cell(_text(a, texts) + variable)} |"
     if len(own) < len(every):
-        yield from ("", f"And every [setting](settings.md) as a flag, such as `{every[-1].name}`.")
+        short = ", ".join(f"`{' '.join(flags)}` ({name})" for name, flags in SHORT.items())
+        yield from (
+            "",
+            f"And every [setting](settings.md) as a flag, such as `{every[-1].name}`. Short names: {short}.",
+        )
 
 
 def _docs(name: str) -> Any:

@@ -10,6 +10,7 @@
     ├── DamageError        a file of a run is not as it was written
     ├── SpaceError         the disk is too small for what would be written
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
+    │   └── UnreachableError   it did not answer at all
     └── ExportError        an exporter is missing, or its file is outside the tolerance
 
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
@@ -57,6 +58,10 @@ class SpaceError(PotstillError):
 
 class SourceError(PotstillError):
     """A photo source cannot be reached, refuses, or does not know the class."""
+
+
+class UnreachableError(SourceError):
+    """A photo source did not answer at all: no network, or a server that is down."""
 
 
 class ExportError(PotstillError):

@@ -3,6 +3,7 @@
 Stage 6, the export, is a command of its own: `potstill export`.
 """
 
+import inspect
 import shlex
 import sys
 import time
@@ -16,16 +17,18 @@ from typing import Any
 from potstill.comparison.stage import compare
 from potstill.compute.device import decide, environment
 from potstill.compute.quick_resize import quick_bicubic
-from potstill.config.load import from_mapping, to_toml
+from potstill.config.load import from_mapping, settings, to_toml
 from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
-from potstill.errors import PotstillError
+from potstill.errors import ConfigError, PotstillError, did_you_mean
 from potstill.estimate import estimate
 from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
 from potstill.images.summary import folder_lines
+from potstill.models.classifier import describe
+from potstill.models.weights import require_weights
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
@@ -102,6 +105,7 @@ def distill(
     redo: bool = False,
     track: str | None = None,
     reporter: Reporter | None = None,
+    **unknown: Any,
 ) -> Result:
     """Train a teacher, students and their twins on a folder of photos, and compare them on its test photos.
 
@@ -117,7 +121,9 @@ def distill(
         reporter: where progress is printed.
     Raises:
         PotstillError: something that a user can fix; where possible before any long work.
+        ConfigError: an unknown keyword argument, with the one that was probably meant.
     """
+    _refuse(unknown)
     short = {"student.models": students, "images.classes": classes, "seeds": seeds}
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
@@ -130,6 +136,7 @@ def distill(
     config = with_students(config, folder)
     plan = make_plan(folder, config)
     target = Run(Path(run) if run is not None else find_run(data, config), redo)
+    _require_weights(plan, target)
     with target.only_here():
         reporter.log_to(target.path / "log.txt")
         started = time.monotonic()
@@ -139,6 +146,30 @@ def distill(
         target.write_readme()
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
+
+
+def _require_weights(plan: Plan, run: Run) -> None:
+    """Raise WeightsError for weights that the run will need and that are not there, before anything is made."""
+    teacher = plan.teacher.config
+    needed = [] if run.stage("2_teacher").is_done else [(name, teacher.weights) for name in teacher.model]
+    if not run.stage("4_students").is_done:
+        needed += [(student.model, student.weights) for student in plan.students.students]
+    for name, weights in needed:
+        info = describe(name, ())
+        require_weights(info.architecture, info.arguments, weights)
+
+
+def _refuse(unknown: Mapping[str, Any]) -> None:
+    """Raise ConfigError for keyword arguments that `distill` does not have."""
+    if not unknown:
+        return
+    name = next(iter(unknown))
+    own = [p.name for p in inspect.signature(distill).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    dotted = [setting.name for setting in settings() if setting.name.rpartition(".")[2] == name]
+    near = did_you_mean(name, own) if not dotted else ""
+    if dotted:
+        near = f" Did you mean {' or '.join(f'settings={{{setting!r}: …}}' for setting in dotted)}?"
+    raise ConfigError(f"distill() has no argument {name!r}.{near or ' It has: ' + ', '.join(own) + '.'}")
 
 
 def _stages(plan: Plan, context: Context) -> None:

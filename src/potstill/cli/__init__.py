@@ -3,22 +3,64 @@
 import errno
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
+from potstill.cli.help import EVERYTHING, HelpFormatter, examples
 from potstill.errors import PotstillError
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "Try it": ("demo",),
+    "Photos": ("get", "init", "check", "count"),
+    "Distill": ("distill", "models", "curve", "forecast", "controls"),
+    "Results": ("open", "predict", "compare", "serve", "report"),
+    "Deploy": ("export", "push"),
+    "This machine": ("doctor",),
+}
+"""Every command, in the order of the work: in `potstill --help` and in the reference."""
+
+_GROUPS = {title: Group(title, sort_key=place) for place, title in enumerate(COMMANDS)}
 
 app = App(
     name="potstill",
-    help="Distill a large image classifier into small ones, and measure what distillation gains.",
+    help="Distill a large image classifier into small ones, and measure what distillation gains.\n\n"
+    "Start with `potstill demo`, or with your own photos: `potstill distill PHOTOS`. "
+    "`potstill COMMAND --help` explains a command.",
     version_flags=["--version"],
+    help_formatter=HelpFormatter(),
+    group_commands=Group("Options", sort_key=len(COMMANDS)),
     suppress_keyboard_interrupt=False,  # `run` says what is kept
 )
 
 _FIXABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """A full, read-only or failing disk, or missing rights: no bugs of ours."""
+
+
+def command(*lines: str, name: str = "", note: str = "") -> Callable[[Any], Any]:
+    """Register a function as a command.
+
+    Args:
+        lines: examples, shown at the end of its help.
+        name: the function's name when empty.
+        note: the last line of its help.
+    """
+
+    def register(function: Any) -> Any:
+        own = name or function.__name__
+        title, members = next(item for item in COMMANDS.items() if own in item[1])
+        return app.command(
+            function,
+            name=own,
+            group=_GROUPS[title],
+            sort_key=members.index(own),
+            default_parameter=Parameter(negative_bool=()),  # a --no-… of every switch would only repeat the default
+            help_epilogue=examples(lines, note),
+        )
+
+    return register
 
 
 def run(tokens: Sequence[str] | None = None) -> int:
@@ -28,6 +70,9 @@ def run(tokens: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     words = list(sys.argv[1:] if tokens is None else tokens)
     same = shlex.join(["potstill", *words])
+    if "--help-all" in words:
+        words = ["--help" if word == "--help-all" else word for word in words]
+        EVERYTHING.set(True)
     try:
         result = app(
             words,
@@ -36,7 +81,9 @@ def run(tokens: Sequence[str] | None = None) -> int:
             result_action="return_value",
         )
     except CycloptsError as error:
-        errors.print(f"{error} See: {_help_of(words)}", markup=False)
+        from potstill.cli.refusals import refusal
+
+        errors.print(f"{refusal(error, words)} See: {_help_of(words)}", markup=False)
         return 2
     except PotstillError as error:
         errors.print(f"{type(error).__name__}: {error}", markup=False)
@@ -50,6 +97,8 @@ def run(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print(f"\nStopped. What was finished is kept. To resume: {same}", markup=False)
         return 130
+    finally:
+        EVERYTHING.set(False)
     return result if isinstance(result, int) else 0
 
 

@@ -6,17 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from potstill.cli import app
+from potstill.cli import command
+from potstill.cli.values import WHOLE
 
 
-@app.command
+@command("potstill export runs/RUN --to onnx", "potstill export runs/RUN --to onnx,web --precision int8")
 def export(
     run: Path,
     *,
-    to: Annotated[list[str], Parameter(consume_multiple=True)],
-    precision: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    to: Annotated[list[str], Parameter(consume_multiple=1)],
+    precision: Annotated[list[str] | None, Parameter(consume_multiple=1)] = None,
     student: str | None = None,
-    seed: int | None = None,
+    seed: Annotated[int | None, WHOLE] = None,
     max_loss: float = 1.0,
     min_agreement: float = 99.0,
     min_rounded_agreement: float = 95.0,
@@ -47,6 +48,7 @@ def export(
     isolated
         Install missing conversion tools into a separate virtual environment.
     """
+    from potstill.errors import ConfigError
     from potstill.export import Tolerance
     from potstill.export import export as export_files
     from potstill.export.formats.base import PRECISIONS
@@ -63,6 +65,10 @@ def export(
         min_rounded_agreement=min_rounded_agreement / 100,
     )
     formats = [name for name in _split(to) if name != "web"]
+    if not formats and (precision or isolated):
+        raise ConfigError(
+            f"--to web takes no {'--precision' if precision else '--isolated'}: the page has files of its own."
+        )
     if formats:
         results = export_files(
             opened,
@@ -83,7 +89,7 @@ def export(
         print(f"Page: {folder}\nTry it: {Path(sys.executable).name} -m http.server --bind 127.0.0.1 -d {folder}")
 
 
-@app.command
+@command("potstill push runs/RUN OWNER/NAME --private")
 def push(run: Path, repository: str, *, student: str | None = None, private: bool = False) -> None:
     """Upload a student with its exported files and model card to a model hub.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from potstill.cli import app
+from potstill.cli import command
+from potstill.cli.values import WHOLE
 from potstill.config.schema import ClassesFrom
 from potstill.get.sources.registry import source_help
 
@@ -15,7 +16,7 @@ ClassesFromFlag = Annotated[ClassesFrom, Parameter(name="--images.classes-from")
 """The setting's own flag, so that a message can name one for all commands."""
 
 
-@app.command
+@command("potstill init cat dog --into photos")
 def init(*classes: str, into: Path) -> None:
     """Create empty folders for your own photos: INTO/train/CLASS and INTO/test/CLASS.
 
@@ -32,20 +33,20 @@ def init(*classes: str, into: Path) -> None:
         print(path)
 
 
-@app.command
+@command("potstill get cat dog --into photos --train 100 --test 50")
 def get(
     *classes: str,
     into: Path,
-    train: int = 500,
-    test: int = 250,
-    unlabeled: int = 0,
+    train: Annotated[int, WHOLE] = 500,
+    test: Annotated[int, WHOLE] = 250,
+    unlabeled: Annotated[int, WHOLE] = 0,
     source: Annotated[str, Parameter(help=source_help())] = "auto",
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",
     license: tuple[str, ...] = (),
     allow_nc: bool = False,
-    seed: int = 0,
-    min_side: int = 64,
-    near_bits: int = 6,
+    seed: Annotated[int, WHOLE] = 0,
+    min_side: Annotated[int, WHOLE] = 64,
+    near_bits: Annotated[int, WHOLE] = 6,
     quick: bool = False,
     dry_run: bool = False,
     strict: bool = False,
@@ -125,7 +126,7 @@ def get(
     return 1 if strict and not result.is_complete else 0
 
 
-@app.command
+@command("potstill check photos --dry-run", "potstill check photos --restore all")
 def check(
     data: Path,
     *,
@@ -136,8 +137,8 @@ def check(
     yes: bool = False,
     strict: bool = False,
     json: bool = False,
-    min_side: int = 32,
-    near_bits: int = 6,
+    min_side: Annotated[int, WHOLE] = 32,
+    near_bits: Annotated[int, WHOLE] = 6,
     classes_from: ClassesFromFlag = "folders",
 ) -> int:
     """Find broken photos, duplicates, and training photos that are also in test, and move them to quarantine.
@@ -171,9 +172,16 @@ def check(
     from potstill.check.quarantine import Quarantine
     from potstill.check.run import apply, check
     from potstill.check.summary import conclusion, finding_table, large_move
+    from potstill.errors import ConfigError
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
 
+    if restore is not None or purge is not None:
+        others = {"--purge": bool(restore and purge), "--run": run is not None}
+        others |= {"--dry-run": dry_run, "--strict": strict, "--json": json}
+        given = [flag for flag, is_given in others.items() if is_given]
+        if given:
+            raise ConfigError(f"--{'restore' if restore is not None else 'purge'} does not work with {given[0]}.")
     reporter = Reporter()
     quarantine = Quarantine(data)
     if restore is not None:
@@ -207,7 +215,7 @@ def check(
     return 1 if strict and result.to_move else 0
 
 
-@app.command
+@command("potstill count photos")
 def count(data: Path, *, json: bool = False, classes_from: ClassesFromFlag = "folders") -> None:
     """Count the photos per split and class, and those in quarantine, and say how the folder was understood.
 
@@ -232,7 +240,7 @@ def count(data: Path, *, json: bool = False, classes_from: ClassesFromFlag = "fo
         print("\n".join(counts.lines()))
 
 
-@app.command
+@command()
 def doctor(
     *,
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",

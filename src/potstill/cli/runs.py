@@ -1,13 +1,19 @@
-"""Commands about runs: distill, curve, controls, forecast, demo, predict, report, compare, serve, models."""
+"""Commands about runs: demo, distill, curve, forecast, controls, open, report, predict, compare, serve, models."""
 
+import getpass
 import json
+import os
+import platform
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from potstill.cli import app
-from potstill.cli.settings import SettingFlags, combined
+from potstill.cli import command
+from potstill.cli.settings import MORE, SettingFlags, combined
+from potstill.cli.values import WHOLE
 from potstill.monitoring.trackers import tracker_names
 
 if TYPE_CHECKING:
@@ -15,23 +21,24 @@ if TYPE_CHECKING:
 else:
     TrackerName = Literal[tracker_names()]
 
+Number = TypeVar("Number", int, float)
 
-@app.command
+
+@command(
+    "potstill distill PHOTOS --dry-run",
+    "potstill distill PHOTOS --students mobilenetv3_small_100,mobilenetv1_025@96",
+    "potstill distill PHOTOS --teacher efficientnet_lite2 --max-size 3MB --seeds 1",
+    note="All settings, by section: `potstill distill --help-all`",
+)
 def distill(
     data: Path,
     *,
-    students: str | None = None,
-    teacher: str | None = None,
-    classes: str | None = None,
-    max_size: str | None = None,
-    max_macs: str | None = None,
-    max_latency: str | None = None,
     recipe: Path | None = None,
     run: Path | None = None,
     quick: bool = False,
-    redo: bool = False,
-    track: TrackerName | None = None,
     dry_run: bool = False,
+    redo: Annotated[bool, Parameter(group=MORE)] = False,
+    track: Annotated[TrackerName | None, Parameter(group=MORE)] = None,
     settings: SettingFlags | None = None,
 ) -> None:
     """Train small image classifiers from a folder of photos by distilling a large one, and compare them.
@@ -41,54 +48,37 @@ def distill(
     data
         The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split.
         Other names and nestings are understood where they are clear; what was understood is printed.
-    students
-        Student models, separated by commas. Short for --student.models.
-    teacher
-        Teacher model, or several separated by commas. Short for --teacher.model.
-    classes
-        Classes to use, separated by commas. Short for --images.classes.
-    max_size
-        Largest file size of a student, such as 3MB. Potstill picks students that fit.
-    max_macs
-        Most multiply-accumulates per photo, such as 50M.
-    max_latency
-        Longest inference time per photo on one CPU thread of this machine, such as 5ms.
     recipe
         A TOML file of settings. Flags win over it.
     run
         The run folder. By default the one under runs/ with the same settings, or a new one.
     quick
         A trial run of about two minutes, to check that everything works. Its numbers mean nothing.
+    dry_run
+        Print the plan of the run, its estimated time and its disk space, and stop.
     redo
         Redo stages that were run with other settings or photos.
     track
         Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
-    dry_run
-        Print the plan of the run, its estimated time and its disk space, and stop.
     """
     from potstill import pipeline
-    from potstill.students.budget import UNITS, parse_amount
 
-    short: dict[str, str | None] = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
-    limits = {"budget.max_megabytes": max_size, "budget.max_mmacs": max_macs, "budget.max_milliseconds": max_latency}
-    given: dict[str, Any] = {name: _list(value) for name, value in short.items() if value}
-    given |= {name: parse_amount(value, UNITS[name], name) for name, value in limits.items() if value}
-    config = combined(settings, given, recipe, pipeline.QUICK if quick else {})
+    config = combined(settings, recipe, pipeline.QUICK if quick else {})
     if dry_run:
         print("\n".join(pipeline.dry_run(data, config)))
         return
     _print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
 
 
-@app.command
+@command(
+    "potstill curve PHOTOS --per-class 20,50,100 --seeds 1",
+    note="All settings, by section: `potstill curve --help-all`",
+)
 def curve(
     data: Path,
     *,
     per_class: str,
     into: Path = Path("runs/curve"),
-    students: str | None = None,
-    teacher: str | None = None,
-    classes: str | None = None,
     recipe: Path | None = None,
     settings: SettingFlags | None = None,
 ) -> None:
@@ -102,12 +92,6 @@ def curve(
         Numbers of labels per class, separated by commas, such as 20,50,100.
     into
         The folder to write the runs and curve.csv to.
-    students
-        Short for --student.models.
-    teacher
-        Short for --teacher.model.
-    classes
-        Short for --images.classes.
     recipe
         A TOML file of settings. Flags win over it.
     """
@@ -115,13 +99,12 @@ def curve(
     from potstill.monitoring.tables import print_table
     from potstill.tools.curve import curve_table, learning_curve
 
-    short = {"student.models": students, "teacher.model": teacher, "images.classes": classes}
-    config = combined(settings, {name: _list(value) for name, value in short.items() if value}, recipe)
-    counts = [int(part) for part in _list(per_class) if part.isdecimal()]
+    config = combined(settings, recipe)
+    counts = _numbers(per_class, int, "--per-class must be whole numbers separated by commas, such as 20,50,100.")
     print_table(curve_table(learning_curve(data, counts, config, into, Reporter())))
 
 
-@app.command
+@command()
 def controls(run: Path, *, labels: Path | None = None, student: str | None = None, redo: bool = False) -> None:
     """Test what made a student better where photos have no labels: the teacher, or just more photos.
 
@@ -156,15 +139,15 @@ def controls(run: Path, *, labels: Path | None = None, student: str | None = Non
     print(f"Report: {write_report(opened)}")
 
 
-@app.command
+@command("potstill forecast runs/RUN --dry-run", "potstill forecast runs/RUN --seeds 1 --photos 2000")
 def forecast(
     run: Path,
     *,
     student: str | None = None,
-    photos: int | None = None,
+    photos: Annotated[int | None, WHOLE] = None,
     shares: str = "0.125,0.25,0.5",
-    seeds: int | None = None,
-    jobs: int | None = None,
+    seeds: Annotated[int | None, WHOLE] = None,
+    jobs: Annotated[int | None, WHOLE] = None,
     dry_run: bool = False,
 ) -> None:
     """Forecast what more photos would bring, from a learning curve of a student and its twin.
@@ -204,7 +187,12 @@ def forecast(
     if photos is not None and photos < 1:
         raise ConfigError("--photos must be 1 or more.")
     machine = decide(from_mapping({"machine.jobs": jobs} if jobs is not None else {}).machine)
-    plan = plan_forecast(open_run(run), student=student, shares=_shares(shares), seeds=seeds)
+    plan = plan_forecast(
+        open_run(run),
+        student=student,
+        shares=_numbers(shares, float, "--shares must be numbers separated by commas, such as 0.125,0.25,0.5."),
+        seeds=seeds,
+    )
     context = Context(plan.run, machine, Reporter(log=plan.run.path / "log.txt"))
     if dry_run:
         print(plan.cost(machine.jobs))
@@ -218,7 +206,7 @@ def forecast(
     print(f"Report: {page}")
 
 
-@app.command
+@command("potstill demo")
 def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     """Run the whole pipeline on a built-in data set of solar cells. Needs no account and no model hub.
 
@@ -239,17 +227,20 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
         print(beside_published(result))
 
 
-@app.command
+@command("potstill predict runs/RUN photo.jpg", "potstill predict runs/RUN *.jpg --json")
 def predict(
     run: Path,
-    photos: Annotated[list[Path], Parameter(consume_multiple=True)],
+    photos: Annotated[list[Path], Parameter(consume_multiple=1)],
     *,
     student: str | None = None,
-    arm: str = "distilled",
-    seed: int | None = None,
+    arm: Literal["distilled", "alone", "teacher"] = "distilled",
+    seed: Annotated[int | None, WHOLE] = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Classify photos: print the label and probability of each.
+
+    An ONNX file of the student (`potstill export RUN --to onnx`) is used where there is one: it gives the same answers
+    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds are run by torch.
 
     Parameters
     ----------
@@ -268,8 +259,10 @@ def predict(
     """
     from potstill.deploy.predictor import load_predictor
     from potstill.errors import DataError
+    from potstill.export.load import find_exported
 
-    predictor = load_predictor(run, student=student, arm=arm, seed=seed)
+    exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
+    predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
     failed = 0
     for photo in photos:
         try:
@@ -288,7 +281,28 @@ def predict(
     return 1 if failed else 0
 
 
-@app.command
+@command("potstill open runs/RUN", name="open")
+def open_report(run: Path, *, no_browser: bool = False) -> None:
+    """Open the report of a finished run in the browser, and print where it is.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    no_browser
+        Only print where the report is.
+    """
+    from potstill.report.stage import write_report
+    from potstill.run.folder import Run
+
+    opened = Run.open(run)
+    page = opened.report / "index.html"
+    if not page.is_file():
+        page = write_report(opened)
+    _show(page, browser=not no_browser)
+
+
+@command()
 def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = False) -> None:
     """Write the HTML report of a finished run to RUN/7_report/index.html.
 
@@ -302,15 +316,10 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
 
-    path = write_report(Run.open(run))
-    print(path)
-    if open_it:
-        import webbrowser
-
-        webbrowser.open(path.resolve().as_uri())
+    _show(write_report(Run.open(run)), browser=open_it)
 
 
-@app.command
+@command("potstill compare runs/A runs/B")
 def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
     """Compare finished runs that have the same classes and test photos.
 
@@ -332,8 +341,10 @@ def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     print("\n".join(found.notes()))
 
 
-@app.command
-def serve(run: Path, *, student: str | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
+@command()
+def serve(
+    run: Path, *, student: str | None = None, host: str = "127.0.0.1", port: Annotated[int, WHOLE] = 7860
+) -> None:
     """Serve a local web page to try the teacher, a student and its twin on your photos. Needs `potstill[serve]`.
 
     Parameters
@@ -356,7 +367,7 @@ def serve(run: Path, *, student: str | None = None, host: str = "127.0.0.1", por
     page.block_thread()
 
 
-@app.command
+@command("potstill models 'mobilenet*'")
 def models(pattern: str | None = None) -> None:
     """List model names: the presets, or all timm models that match a pattern such as 'mobilenet*'.
 
@@ -378,17 +389,33 @@ def models(pattern: str | None = None) -> None:
         print(f"  {name:22} {architecture}, {size} px, {arguments}")
 
 
-def _list(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
+def _show(page: Path, *, browser: bool) -> None:
+    """Print where a page is, and open it where there is a screen."""
+    print(page)
+    if not browser:
+        return
+    if os.environ.get("SSH_CONNECTION") and not os.environ.get("DISPLAY"):
+        here = f"{getpass.getuser()}@{platform.node()}"
+        print(
+            "This is a remote machine. The report is one file: copy it to where your browser is, and open it there:\n"
+            f"  scp {here}:{shlex.quote(str(page.resolve()))} report.html",
+            file=sys.stderr,
+        )
+        return
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        print("There is no browser to open it with. Open this file yourself.", file=sys.stderr)
 
 
-def _shares(text: str) -> list[float]:
+def _numbers(text: str, kind: type[Number], says: str) -> list[Number]:
+    """Numbers separated by commas. `says` is the message where there is anything else."""
     from potstill.errors import ConfigError
 
     try:
-        return [float(part) for part in _list(text)]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--shares {text!r} must be numbers separated by commas, such as 0.125,0.25,0.5.") from None
+        raise ConfigError(f"{says} Got {text!r}.") from None
 
 
 def _print_result(result: Any) -> None:
@@ -401,3 +428,10 @@ def _print_result(result: Any) -> None:
     for line in result.verdicts():
         print(line)
     print(f"Report: {result.report}")
+    run = shlex.quote(str(result.path))
+    print(
+        "\nNext:\n"
+        f"  potstill open {run}                  # the report in your browser\n"
+        f"  potstill predict {run} photo.jpg     # classify a photo\n"
+        f"  potstill export {run} --to onnx      # a file to deploy"
+    )

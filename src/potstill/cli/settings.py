@@ -1,30 +1,120 @@
-"""Settings on the command line: the flags that there are, and how they combine with a recipe."""
+"""Settings on the command line: the flags that there are, and how they combine with a recipe.
 
-from collections.abc import Mapping
+Every setting is one flag of its own. There is no flag for a section: cyclopts would take the value of `--student NAME`
+for the first setting of the section, or, in some versions, for nothing at all.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from potstill.config.load import RENAMED, from_mapping, read_toml, settings
+from potstill.cli.help import OnlyInFull
+from potstill.cli.values import is_whole, whole
+from potstill.config.load import RENAMED, Setting, from_mapping, read_toml, settings
 from potstill.config.schema import Config
+
+SHORT: Mapping[str, tuple[str, ...]] = {
+    "student.models": ("--students", "--student"),
+    "teacher.model": ("--teacher", "--teachers"),
+    "images.classes": ("--classes", "--class"),
+    "seeds": ("--seeds",),
+    "student.epochs": ("--epochs",),
+    "student.lr": ("--lr",),
+    "student.size": ("--size",),
+    "student.weights": ("--weights",),
+    "budget.max_megabytes": ("--max-size",),
+    "budget.max_mmacs": ("--max-macs",),
+    "budget.max_milliseconds": ("--max-latency",),
+}
+"""Settings with short names. The first is the one that help and messages use."""
+
+RARE = frozenset({"budget.max_mmacs", "budget.max_milliseconds"})
+"""Settings with short names that only --help-all shows."""
+
+COMMON = Group("Common settings", sort_key=20)
+MORE = Group("More options", sort_key=21, help_formatter=OnlyInFull())
+FIRST_SECTION = 30
+
+WHOLE = "images.classes"
+"""The setting whose long flag takes one value as it is: a class name may have a comma."""
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting, as help and messages call it."""
+    return SHORT.get(name, (_long(name),))[0]
+
+
+def _long(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """Every name of a setting's flag; words may be joined by underscores, as in recipes.
+
+    Long ones first: cyclopts would take `--student` for the beginning of `--student.models`, and look no further.
+    """
+    return tuple(dict.fromkeys((_long(name), f"--{name}", *SHORT.get(name, ()))))
+
+
+def _flag(setting: Setting, group: Group) -> Any:
+    text = f"{setting.text} Must be {setting.range}." if setting.range else setting.text
+    is_list = get_origin(setting.hint) is tuple
+    if is_list:
+        text += " Separate several by commas."
+    converter = _listed if is_list else whole if is_whole(setting.hint) else None
+    if setting.name.startswith("budget.max"):
+        converter = _amount
+    flag = Parameter(
+        name=names_of(setting.name),
+        help=text,
+        show_default=_shown(setting.default) or False,
+        group=COMMON if setting.name in SHORT.keys() - RARE else group,
+        converter=converter,
+        negative=(),
+    )
+    return Annotated[setting.hint, flag]
+
+
+def _listed(hint: Any, tokens: Sequence[Any]) -> tuple[Any, ...]:
+    """`--students a,b` and `--students a --students b` are the same."""
+    kind = get_args(hint)[0]
+    found: list[Any] = []
+    for token in tokens:
+        whole = token.keyword == _long(WHOLE)
+        parts = [token.value] if whole else [part.strip() for part in token.value.split(",")]
+        if not all(parts):
+            raise ValueError(f"There is an empty name in {token.keyword} {token.value!r}.")
+        found += parts
+    return tuple(kind(part) for part in found)
+
+
+def _amount(hint: Any, tokens: Sequence[Any]) -> float:
+    """`3MB` or `3`."""
+    from potstill.students.budget import UNITS, parse_amount
+
+    token = tokens[0]
+    try:
+        return float(token.value)
+    except ValueError:
+        name = next(name for name in SHORT if token.keyword in names_of(name))
+        return parse_amount(token.value, UNITS[name], token.keyword)
 
 
 def _typed_dict() -> Any:
     """A TypedDict without required keys, which cyclopts fills with the flags that were given and no others."""
-    sections: dict[str, dict[str, Any]] = {"": {}}
-    for setting in settings():
-        section, _, name = setting.name.rpartition(".")
-        text = f"{setting.text} Must be {setting.range}." if setting.range else setting.text
-        flag = Parameter(help=text, show_default=_shown(setting.default) or False)
-        sections.setdefault(section, {})[name] = Annotated[setting.hint, flag]
+    sections = list(dict.fromkeys(setting.name.rpartition(".")[0] for setting in settings()))
+    groups = {
+        section: Group(f"Settings: {section}", sort_key=FIRST_SECTION + place, help_formatter=OnlyInFull())
+        for place, section in enumerate(sections)
+    }
+    in_order = sorted(settings(), key=lambda setting: [*SHORT, setting.name].index(setting.name))
+    flags = {setting.name: _flag(setting, groups[setting.name.rpartition(".")[0]]) for setting in in_order}
     for former in RENAMED:  # parsed, so that `from_mapping` can refuse it with its new name
-        section, _, name = former.rpartition(".")
-        sections[section][name] = Annotated[str, Parameter(show=False)]
-    own = sections.pop("")
+        flags[former] = Annotated[str, Parameter(name=names_of(former), show=False)]
     typed_dict: Any = TypedDict  # made at run time, which type checkers do not follow
-    nested = {section: typed_dict(section, flags, total=False) for section, flags in sections.items()}
-    return typed_dict("SettingFlags", {**own, **nested}, total=False)
+    return typed_dict("SettingFlags", flags, total=False)
 
 
 def _shown(default: Any) -> str:
@@ -33,27 +123,21 @@ def _shown(default: Any) -> str:
 
 if TYPE_CHECKING:
     SettingFlags = dict[str, Any]
-    """The settings that the command line names, nested by section. Those that it does not name are not in it, so that
-    a flag with the default's value is told from no flag."""
+    """The settings that the command line names, by dotted name. Those that it does not name are not in it, so that a
+    flag with the default's value is told from no flag."""
 else:
     SettingFlags = Annotated[_typed_dict(), Parameter(name="*")]
 
 
-def combined(
-    flags: Mapping[str, Any] | None,
-    short: Mapping[str, Any],
-    recipe: Path | None,
-    weakest: Mapping[str, Any] | None = None,
-) -> Config:
+def combined(flags: Mapping[str, Any] | None, recipe: Path | None, weakest: Mapping[str, Any] | None = None) -> Config:
     """The config of a command.
 
     Args:
         flags: the settings that were given as flags; they win over the recipe, even with the default's value.
-        short: settings from short flags such as --classes, which win over everything.
         recipe: a TOML file.
         weakest: settings that anything else overrides, such as those of --quick.
     """
     config = from_mapping(weakest or {})
     if recipe is not None:
         config = read_toml(recipe, base=config)
-    return from_mapping({**(flags or {}), **short}, base=config, source="command line")
+    return from_mapping(flags or {}, base=config, source="command line")

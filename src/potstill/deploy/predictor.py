@@ -1,21 +1,24 @@
-"""Using a trained model: label and probability of a photo."""
+"""Using a trained model: label and probability of a photo.
+
+Importing this does not import torch, which takes seconds and which exported files do not need.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from potstill.deploy.deployable import Deployable
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import BadPhotoError, decode_file, to_rgb
-from potstill.models.classifier import Classifier, load
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, student_names
 from potstill.run.results import read_comparison, read_training
+
+if TYPE_CHECKING:
+    from potstill.models.classifier import Classifier
 
 Photo = str | Path | Image.Image | np.ndarray
 
@@ -44,7 +47,9 @@ class Prediction:
 class Predictor:
     """A trained classifier, ready for photos."""
 
-    def __init__(self, model: Classifier, folder: Path) -> None:
+    def __init__(self, model: "Classifier", folder: Path) -> None:
+        from potstill.deploy.deployable import Deployable
+
         self.model, self.folder, self.info = model, folder, model.info
         self._deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
 
@@ -63,6 +68,8 @@ class Predictor:
         Raises:
             DataError: the file is not a usable photo, or the array has another shape.
         """
+        import torch
+
         with torch.inference_mode():
             values = self._deployable(torch.from_numpy(to_pixels(photo)))[0].numpy()
         return Prediction.of(values, self.classes, self.threshold)
@@ -85,13 +92,21 @@ def load_predictor(
         arm: "distilled", "alone" (the twin) or "teacher".
         seed: None takes the seed with the lowest val NLL.
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or the path names another one than the other arguments.
     """
+    from potstill.models.classifier import load
+
     path = Path(path)
+    given = [f"{name} {value}" for name, value in (("student", student), ("seed", seed)) if value is not None]
     if (path / "model.json").is_file():
+        given += [arm] if arm != "distilled" else []
+        if given:
+            raise ModelError(f"{path} holds one model; {' and '.join(given)} can be chosen from a run folder only.")
         return Predictor(load(path), path)
     run = Run.open(path)
     if arm == "teacher":
+        if given:
+            raise ModelError(f"The teacher has neither students nor seeds; leave out {' and '.join(given)}.")
         folders = sorted(run.teacher.rglob("model.json"))
         if len(folders) != 1:
             raise ModelError(f"{run.teacher} holds {len(folders)} models; name one of their folders.")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from potstill.data.resize import fit
-from potstill.deploy.predictor import Photo, Prediction, to_pixels
+from potstill.deploy.predictor import Photo, Prediction, best_seed, chosen_student, to_pixels
 from potstill.errors import ExportError
 from potstill.export.formats.base import Format, Runner
 from potstill.export.formats.registry import format_of
 from potstill.export.manifest import MANIFEST, Manifest, read_manifest
+from potstill.export.results import read_results
 from potstill.run.files import sha256_of
+from potstill.run.folder import Run
 
 
 def verify(path: Path | str) -> Manifest:
@@ -106,3 +108,32 @@ def load_exported(path: Path | str) -> ExportedPredictor:
     if labels != manifest.labels:
         raise ExportError(f"{path} has the labels {labels} inside, {MANIFEST} says {manifest.labels}.")
     return ExportedPredictor(path, manifest, format, run)
+
+
+def find_exported(path: Path | str, *, student: str | None = None, seed: int | None = None) -> ExportedPredictor | None:
+    """The ONNX file of a run's student, which needs no torch; None where no file of exactly this student will do.
+
+    It was made from the weights that the run holds, in float32, and was inside the tolerance on the test photos.
+
+    Args:
+        path: a run folder.
+        student, seed: as in `potstill.deploy.predictor.load_predictor`.
+    Raises:
+        ModelError: there is no such student or seed.
+    """
+    if not (Path(path) / "6_export").is_dir():
+        return None
+    run = Run.open(path)
+    name = student or chosen_student(run)
+    folder = best_seed(run, name, "distilled", seed)
+    try:
+        results = read_results(run)
+        exported = results.students.get(name) if results else None
+        file = exported.file("onnx", "float32") if exported else None
+        if exported is None or file is None or file.status != "ok" or file.file is None:
+            return None
+        if exported.arm != "distilled" or exported.weights_sha256 != sha256_of(folder / "model.safetensors"):
+            return None
+        return load_exported(run.export / file.file)
+    except ExportError:  # damaged, of another version, or without its runtime: the student itself is still there
+        return None

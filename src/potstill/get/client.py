@@ -20,7 +20,7 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
-from potstill.errors import SourceError
+from potstill.errors import SourceError, UnreachableError
 from potstill.get.addresses import PORTS, AddressRefusedError, GuardedConnector, check_url, next_hop
 from potstill.get.hosts import Host, Hosts
 from potstill.get.limits import Limits
@@ -54,6 +54,11 @@ class FetchError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason}"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no server said anything: there may be no network."""
+        return self.code in ("connection", "timeout") and self.status is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,8 @@ class Client:
                 fetched = await self._tried(full, max_bytes=_JSON_BYTES, seconds=self.limits.photo_seconds, photo=False)
                 value = json.loads(fetched.body)
             except FetchError as error:
-                raise SourceError(f"{_server(url)} did not answer {full}\n  {error.code}: {error.reason}") from None
+                kind = UnreachableError if error.is_silent else SourceError
+                raise kind(f"{_server(url)} did not answer {full}\n  {error.code}: {error.reason}") from None
             except (ValueError, RecursionError) as error:
                 raise SourceError(f"{_server(url)} answered {full} with something other than JSON: {error}") from None
             # MediaWiki reports a busy database in a successful response (Manual:Maxlag parameter).

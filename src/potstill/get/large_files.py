@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from potstill.errors import SourceError
+from potstill.errors import SourceError, UnreachableError
 from potstill.get.client import Client, FetchError
 from potstill.monitoring.progress import Reporter
 from potstill.run import files
@@ -32,13 +32,14 @@ async def fetch_file(client: Client, url: str, path: Path, reporter: Reporter, *
         What is known of the file: url, etag, bytes, md5.
     Raises:
         SourceError: all tries failed, or gave other bytes than promised, or the file is above MAX_BYTES.
+        UnreachableError: no try had any answer.
     """
     facts_path = path.with_name(path.name + ".json")
     if path.is_file() and facts_path.is_file():
         return dict(files.read_json(facts_path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _Partial(path)
-    reason = ""
+    reason, kind = "", SourceError
     for attempt in range(client.limits.tries):
         if attempt:
             await asyncio.sleep(min(client.limits.backoff_seconds * 2**attempt, client.limits.backoff_cap_seconds))
@@ -49,15 +50,14 @@ async def fetch_file(client: Client, url: str, path: Path, reporter: Reporter, *
             found = await partial.finish(promised)
         except FetchError as error:
             reason = f"{error.code}: {error.reason}"
+            kind = UnreachableError if error.is_silent else SourceError
             if not error.again and error.code != "checksum":
                 break
         else:
             facts = {"url": url, "etag": etag, "bytes": path.stat().st_size, "md5": found}
             files.write_json(facts_path, facts)
             return facts
-    raise SourceError(
-        f"{url} cannot be downloaded: {reason}\n  The part received so far is kept; run the same command again."
-    )
+    raise kind(f"{url} cannot be downloaded: {reason}\n  The part received so far is kept; run the same command again.")
 
 
 class _Partial:

@@ -80,12 +80,6 @@ def initial_weights(
     if weights == "package" or (weights == "auto" and base in PACKAGES and package_path(base) is not None):
         state, source = _from_package(base)
     elif weights in ("auto", "hub"):
-        if architecture == "mobilenetv1" or "pad_type" in arguments:
-            raise WeightsError(
-                f"The model hub has no weights for {_full_name(architecture, arguments)}.\n"
-                "  Name a file (`--student.models mobilenetv1_025=FILE.safetensors`), or train from scratch with "
-                "`--student.weights none`."
-            )
         state, source = _from_hub(architecture, arguments)
     else:
         state, source = _from_file(Path(weights))
@@ -118,6 +112,19 @@ def is_available(architecture: str, arguments: Mapping[str, Any], weights: str) 
     except WeightsError:
         return False
     return True
+
+
+def require_weights(architecture: str, arguments: Mapping[str, Any], weights: str) -> None:
+    """Raise the WeightsError that `initial_weights` would raise for weights that are not there. Downloads nothing."""
+    base = architecture.split(".")[0]
+    if weights == "none" or (weights in ("auto", "package") and package_path(base) is not None):
+        return
+    if weights == "package":
+        _from_package(base)  # says what to install
+    elif weights in ("auto", "hub"):
+        _require_hub(architecture, _hub_config(architecture, arguments))
+    elif not Path(weights).is_file():
+        raise WeightsError(f"There is no weights file {weights}.")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -198,9 +205,7 @@ def _block_positions(base: str) -> list[tuple[int, int]]:
 
 
 def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    config = timm.get_pretrained_cfg(architecture)
-    if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsError(f'The model hub has no weights for {architecture}. Name a file, or use weights = "none".')
+    config = _hub_config(architecture, arguments)
     _require_hub(architecture, config)
     try:
         net = timm.create_model(architecture, pretrained=True, **arguments)
@@ -208,6 +213,20 @@ def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str
         raise WeightsError(_fetch_help(architecture, _first_line(error))) from None
     source = {"source": "hub", "file": config.hf_hub_id or config.url, "license": config.license}
     return net.state_dict(), source
+
+
+def _hub_config(architecture: str, arguments: Mapping[str, Any]) -> Any:
+    """Where the hub has the weights, as timm knows it. Raises WeightsError where it has none."""
+    if architecture == "mobilenetv1" or "pad_type" in arguments:
+        raise WeightsError(
+            f"The model hub has no weights for {_full_name(architecture, arguments)}.\n"
+            "  Name a file (`--student.models mobilenetv1_025=FILE.safetensors`), or train from scratch with "
+            "`--student.weights none`."
+        )
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise WeightsError(f'The model hub has no weights for {architecture}. Name a file, or use weights = "none".')
+    return config
 
 
 def _require_hub(architecture: str, config: Any) -> None:

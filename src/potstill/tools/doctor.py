@@ -26,6 +26,8 @@ from potstill.run.cache import cache_folder
 
 PROBE_SECONDS = 15.0
 
+CPU_BUILD = "The small CPU build: choose CPU on https://pytorch.org/get-started/locally and run the line that it gives."
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -65,6 +67,10 @@ def devices() -> list[Row]:
         rows.append(Row("mps", "Apple GPU", True))
     if len(rows) == 1:
         rows.append(Row("gpu", "none found; everything works on the CPU, but slower"))
+        if torch.version.cuda:
+            rows.append(
+                Row("torch", f"a build for CUDA {torch.version.cuda}, several GB that nothing here uses. {CPU_BUILD}")
+            )
     return rows
 
 

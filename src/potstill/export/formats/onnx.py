@@ -55,10 +55,14 @@ def open_onnx(path: Path) -> Runner:
 
 
 def read_onnx_metadata(path: Path) -> dict[str, str]:
-    """The texts in the file."""
-    import onnx
+    """The texts in the file. The runtime reads them, which must be loaded anyway to run the file."""
+    import onnxruntime as ort
 
-    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return dict(session.get_modelmeta().custom_metadata_map)
 
 
 def write_graph(deployable: "Deployable", path: Path, *, half: bool = False) -> Path:

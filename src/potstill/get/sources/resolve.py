@@ -1,14 +1,19 @@
 """Which source a class name goes to. `label=id` decides it; a bare word is tried where a miss costs least."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from potstill.errors import SourceError
+from potstill.errors import SourceError, UnreachableError
 from potstill.get.names import wordnet
 from potstill.get.sources import Concept, Source, SourceOptions
 from potstill.get.sources.registry import SOURCES, SourceType, owner_of, source_type
 from potstill.get.sources.shards import expand
+
+NO_NETWORK = """No network: none of the photo sources could be reached.
+  Without one you can use your own photos (`potstill init CLASS CLASS --into FOLDER` makes the folders), copy them from
+  a disk or mirror that you have (`--source PATH`), or try the built-in photos (`potstill demo`).
+  With one, `potstill doctor` shows what can be reached. What each source said:"""
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -38,6 +43,7 @@ async def resolve(wanted: Mapping[str, str], source: str, options: SourceOptions
         source: `NAME`, `NAME:TEXT`, a path, or "auto".
     Raises:
         SourceError: no source knows a word; the message names near matches.
+        UnreachableError: no source answers.
     """
     opened = OpenSources(options)
     plan = []
@@ -56,15 +62,17 @@ async def _search(opened: OpenSources, label: str, word: str, options: SourceOpt
     searched = [source for source in SOURCES.values() if source.searched]
     skipped = [source for source in searched if source.needs_contact and not options.contact]
     words = _words(word)
-    misses = []
+    misses: dict[str, list[SourceError]] = {}
     for name in (source.name for source in searched if source not in skipped):
         source = opened(name)
         for variant in words:
             try:
                 return source, await source.resolve(label, variant)
             except SourceError as error:
-                misses.append(f"{name}: {error}")
-    raise SourceError(_no_source_knows(label, word, misses, skipped))
+                misses.setdefault(name, []).append(error)
+                if isinstance(error, UnreachableError):
+                    break
+    raise _not_found(label, word, misses, skipped)
 
 
 def _words(word: str) -> list[str]:
@@ -76,9 +84,19 @@ def _words(word: str) -> list[str]:
     return list(wordnet().words[word])
 
 
-def _no_source_knows(label: str, word: str, misses: list[str], skipped: list[SourceType]) -> str:
-    lines = [f"No source knows {word!r}.", *misses]
+def _not_found(
+    label: str, word: str, misses: Mapping[str, Sequence[SourceError]], skipped: Sequence[SourceType]
+) -> SourceError:
+    silent = [name for name, errors in misses.items() if isinstance(errors[-1], UnreachableError)]
+    details = [f"{name}: {error}" for name, errors in misses.items() for error in errors]
+    if silent and len(silent) == len(misses):
+        return UnreachableError("\n  ".join([NO_NETWORK, *details]))
+    known = [name for name in misses if name not in silent]
+    lines = [f"No source knows {word!r}." if not silent else f"{', '.join(known)} does not know {word!r}."]
+    if silent:
+        lines[0] += f" {', '.join(silent)} could not be reached: try again later."
+    lines += details
     lines += [f"{source.name} was not searched: it needs --contact YOUR-E-MAIL." for source in skipped]
     ids = ", ".join(f"{label}={source.id_example}" for source in SOURCES.values() if source.id_example)
     lines.append(f"Name the class by its id instead: {ids}.")
-    return "\n  ".join(lines)
+    return SourceError("\n  ".join(lines))

@@ -1,0 +1,144 @@
+"""What can be refused at once is refused before photos are read, and leaves no folder behind; and what comes after."""
+
+import types
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support import TINY, flags
+
+import potstill
+from potstill import pipeline
+from potstill.cli import run as command
+from potstill.errors import ConfigError, WeightsError
+from potstill.tools import doctor
+
+
+@pytest.fixture
+def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a photo fails the test."""
+
+    def read(*arguments: Any, **settings: Any) -> None:
+        pytest.fail("photos were read")
+
+    monkeypatch.setattr(pipeline, "collect_images", read)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"teacher.model": ["resnet18"], "teacher.weights": "auto"}, "weights of resnet18 cannot be fetched"),
+        ({"teacher.model": ["resnet18"], "teacher.weights": "package"}, "No weight package is known for 'resnet18'"),
+        ({"teacher.weights": "nowhere.safetensors"}, "There is no weights file nowhere.safetensors"),
+        ({"student.models": ["resnet18@32"], "student.weights": "hub"}, "weights of resnet18 cannot be fetched"),
+        ({"student.models": ["mobilenetv1_025@32=no.pth"]}, "There is no weights file no.pth"),
+        ({"student.weights": "auto"}, "The model hub has no weights for mobilenetv1"),
+    ],
+)
+def test_missing_weights_are_noticed_first(
+    settings: dict[str, Any], says: str, photos: Path, tmp_path: Path, no_photos: None
+) -> None:
+    with pytest.raises(WeightsError, match=says):
+        potstill.distill(photos, settings={**TINY, **settings}, run=tmp_path / "runs" / "new")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--classes", "disc,nothing"],
+        ["--recipe", "nowhere.toml"],
+        ["--student", "mobilnetv3_small_100"],
+        ["--track", "mlfow"],
+        ["--lr", "7"],
+    ],
+)
+def test_other_mistakes_are_noticed_first_too(
+    words: list[str], photos: Path, tmp_path: Path, no_photos: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["distill", str(photos), "--run", str(tmp_path / "new"), *words]) == 2
+    assert capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("student", "Did you mean 'students'?"),
+        ("teachers", "Did you mean 'teacher'?"),
+        ("epochs", "Did you mean settings={'student.epochs': …}?"),
+        ("zzz", "It has: students, teacher, classes, seeds"),
+    ],
+)
+def test_unknown_keyword_arguments(name: str, says: str, photos: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        potstill.distill(photos, **{name: "x"})  # type: ignore[arg-type]
+    assert f"distill() has no argument {name!r}." in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_finished_run_says_what_to_type_next(tiny_run: "potstill.Result", capsys: pytest.CaptureFixture[str]) -> None:
+    from potstill.cli.runs import _print_result
+
+    _print_result(tiny_run)
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"  potstill open {tiny_run.path} ")
+    assert second.startswith(f"  potstill predict {tiny_run.path} photo.jpg ")
+    assert third.startswith(f"  potstill export {tiny_run.path} --to onnx ")
+
+
+@pytest.mark.parametrize("ssh", [False, True])
+@pytest.mark.parametrize("no_browser", [False, True])
+def test_open(
+    ssh: bool,
+    no_browser: bool,
+    tiny_run: "potstill.Result",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)) or True)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    if ssh:
+        monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 1 10.0.0.2 22")
+    assert command(["open", str(tiny_run.path), *(["--no-browser"] if no_browser else [])]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(tiny_run.report)
+    assert opened == ([] if ssh or no_browser else [tiny_run.report.resolve().as_uri()])
+    assert ("scp " in said.err) == (ssh and not no_browser)
+
+
+def test_doctor_names_a_cuda_build_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for cuda, expected in (("12.8", True), (None, False)):
+        monkeypatch.setattr(torch, "version", types.SimpleNamespace(cuda=cuda))
+        rows = {row.name: row.value for row in doctor.devices()}
+        assert ("torch" in rows) == expected
+        assert not expected or ("CUDA 12.8" in rows["torch"] and "choose CPU" in rows["torch"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--restore", "all", "--purge", "all"], "--restore does not work with --purge"),
+        (["--purge", "all", "--dry-run"], "--purge does not work with --dry-run"),
+        (["--restore", "all", "--json"], "--restore does not work with --json"),
+    ],
+)
+def test_check_refuses_flags_that_it_would_not_use(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["check", str(tmp_path), *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_flags_reach_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--student", "mobilenetv1_025", "--size", "48", "--epochs", "7", "--seeds", "2", "--weights", "none"]
+    small = {name: value for name, value in TINY.items() if not name.startswith("student.") and name != "seeds"}
+    assert command(["distill", str(photos), "--dry-run", *flags(small), *words]) == 0
+    said = capsys.readouterr().out
+    assert "Student: mobilenetv1_025 at 48 px, from scratch, 7 epochs" in said
+    assert "2 times distilled and alone" in said
