@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support import TINY, context_of, run_on, teach
+from tests.support import TINY, context_of, run_on, teach, unseal
 
 import potstill
 from potstill.config.load import from_mapping
@@ -38,6 +38,7 @@ def taught_run(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFac
     teach(config.teacher, config.views, context_of(knowing))
     for student in run.students.glob("*/seed-*/distilled"):
         replace_by(knowing.teacher, student)
+    unseal(run.path)
     return run
 
 
