@@ -5,8 +5,10 @@ python tools/screenshots.py runs/demo            # needs potstill[dev], Debian's
 Only for runs whose photos may be shown; their attribution belongs beside the pictures.
 """
 
+import base64
 import contextlib
 import functools
+import html
 import http.server
 import io
 import subprocess
@@ -20,8 +22,10 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from potstill.cli.runs import print_result
 from potstill.data.pixels import PixelStore
 from potstill.export.web import export_web
+from potstill.pipeline import Result
 from potstill.report.stage import write_report
 from potstill.run.folder import Run
 
@@ -49,6 +53,7 @@ def main(run_folder: Path) -> None:
         ):
             page = opened(browser, report, width, height, dark=dark)
             keep(page, name)
+        keep(side_by_side(browser, terminal(run), opened(browser, report, 1100, 1000).screenshot()), "demo")
         page = opened(browser, report, 1100, 900)
         title = "document.querySelector('.cards').previousElementSibling.previousElementSibling"
         page.evaluate(f"{title}.scrollIntoView({{ behavior: 'instant' }})")
@@ -74,6 +79,28 @@ def opened(browser: Any, url: str, width: int, height: int, *, dark: bool = Fals
     """A fresh page at this address."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
     page.goto(url)
+    return page
+
+
+SIDE_BY_SIDE = """<body style="margin:0;display:flex;gap:20px;padding:20px;background:#d8dee4;align-items:flex-start">
+<pre style="margin:0;width:900px;padding:18px;border-radius:8px;background:#16191d;color:#e6e6e6;white-space:pre-wrap;
+font:15px/1.45 'DejaVu Sans Mono',monospace">{text}</pre>
+<img style="width:820px;border-radius:8px" src="data:image/png;base64,{picture}"></body>"""
+
+
+def terminal(run: Run) -> str:
+    """What `potstill demo` prints in the end."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_result(Result(run))
+    return f"$ potstill demo\n…\n{printed.getvalue()}"
+
+
+def side_by_side(browser: Any, text: str, picture: bytes) -> Any:
+    """A terminal beside a picture."""
+    page = browser.new_page(viewport={"width": 1800, "height": 800})
+    encoded = base64.b64encode(picture).decode()
+    page.set_content(SIDE_BY_SIDE.format(text=html.escape(text), picture=encoded))
     return page
 
 

@@ -67,7 +67,7 @@ def distill(
     if dry_run:
         print("\n".join(pipeline.dry_run(data, config)))
         return
-    _print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
+    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
 
 
 @command(
@@ -222,7 +222,7 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     from potstill.tools.demo import beside_published, run_demo
 
     result = run_demo(quick=quick, all_labels=all_labels)
-    _print_result(result)
+    print_result(result)
     if all_labels:
         print(beside_published(result))
 
@@ -418,7 +418,8 @@ def _numbers(text: str, kind: type[Number], says: str) -> list[Number]:
         raise ConfigError(f"{says} Got {text!r}.") from None
 
 
-def _print_result(result: Any) -> None:
+def print_result(result: Any) -> None:
+    """The tables and verdicts of a finished run, and what to type next."""
     from potstill.monitoring.tables import print_table
     from potstill.report.table import agreement_table, comparison_note, comparison_table
 
