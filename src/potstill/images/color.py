@@ -25,6 +25,8 @@ def to_srgb(image: Image.Image, profile: object) -> Image.Image:
     if not isinstance(profile, bytes) or not profile:
         return image
     transform = _transform(profile, image.mode)
+    if transform is None and image.mode == "L" and _transform(profile, "RGB"):  # as browsers do it
+        return to_srgb(image.convert("RGB"), profile)
     if transform is None:
         return image
     converted = ImageCms.applyTransform(image, transform)

@@ -101,14 +101,21 @@ def damage(data: bytes, found: Structure, decoded: Image.Image) -> str | None:
     if found.frame not in _SEQUENTIAL or not found.scans:
         return None
     scan = found.scans[-1]
-    gray, zeros = _ends_in_gray(decoded), data.find(_ZEROS, scan.start, scan.end) >= 0
-    if not gray and not zeros:
-        return None
-    whole = _pixels(data, scan.end, b"")
-    if whole != _pixels(data, scan.end, _FILLER):
-        return "cut off: data for the lower part is missing"
-    if zeros and scan.end - scan.start > _LAST and whole == _pixels(data, scan.end - _LAST, _other(data, scan.end)):
-        return "damaged: a part of the picture's data is zeros"
+    zeros = {data.find(_ZEROS, scan.start, scan.end), data.rfind(_ZEROS, scan.start, scan.end)} - {-1}
+    # Every restart marker is an end of its own.
+    ends = {next((end for end, _ in _markers(data, place)), scan.end) for place in zeros}
+    if _ends_in_gray(decoded):
+        ends.add(scan.end)
+    whole = _pixels(data) if ends else b""
+    for end in sorted(ends):
+        if whole != _pixels(data[:end] + _FILLER + data[end:]):
+            return "cut off, or damaged: data for a part of the picture is missing"
+        if (
+            zeros
+            and end - scan.start > _LAST
+            and whole == _pixels(data[: end - _LAST] + _other(data, end) + data[end:])
+        ):
+            return "damaged: a part of the picture's data is zeros"
     return None
 
 
@@ -180,10 +187,10 @@ def _other(data: bytes, end: int) -> bytes:
     return bytes((byte ^ 0x55) & 0x7F for byte in data[end - _LAST : end])
 
 
-def _pixels(data: bytes, end: int, more: bytes) -> bytes:
-    """The pixels of a file whose last scan is cut at `end` and continues with `more`; of a large one, an eighth."""
+def _pixels(data: bytes) -> bytes:
+    """The pixels of a file; of a large one, at an eighth of its size."""
     try:
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data[:end] + more + b"\xff\xd9"))
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         if image.width * image.height > _LARGE:
             image.draft(None, (image.width // 8, image.height // 8))
         return image.tobytes()

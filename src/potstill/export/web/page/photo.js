@@ -38,7 +38,7 @@ export function orientationOf(exif, xmp) {
     if (found !== null) return found;
   }
   for (const packet of xmp) {
-    const match = XMP.exec(text(packet));
+    const match = XMP.exec(text(packet.subarray(0, 2 ** 20)));
     if (match) return Number(match[1]);
   }
   return 1;
@@ -111,7 +111,9 @@ function* pngChunks(bytes) {
   for (let place = 8; place + 12 <= bytes.length; ) {
     const end = place + 12 + view.getUint32(place);
     if (end > bytes.length) return;
-    yield { kind: text(bytes.subarray(place + 4, place + 8)), start: place, end, body: bytes.subarray(place + 8, end - 4) };
+    const kind = text(bytes.subarray(place + 4, place + 8));
+    yield { kind, start: place, end, body: bytes.subarray(place + 8, end - 4) };
+    if (kind === "IEND") return;
     place = end;
   }
 }
@@ -139,8 +141,7 @@ function splitWebp(bytes) {
     const kind = text(bytes.subarray(place, place + 4));
     if (kind === "EXIF" || kind === "XMP ") {
       (kind === "EXIF" ? found.exif : found.xmp).push(bytes.subarray(place + 8, place + 8 + length));
-      found.parts[0][place] = 0x58; // "XXIF", "XMP " renamed to nothing that decoders know.
-      found.parts[0][place + 1] = 0x58;
+      found.parts[0][place] = found.parts[0][place + 1] = 0x5f; // "__IF", "__P ": nothing that decoders know.
     }
     place += 8 + length + (length % 2);
   }
