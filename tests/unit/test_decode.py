@@ -215,7 +215,7 @@ def test_a_truncated_jpeg_is_corrupt_not_half_gray() -> None:
         (b'{"error": "not found"}', "not_image", "JSON"),
         (b'<?xml version="1.0"?><svg/>', "not_image", "SVG"),
         (b"%PDF-1.7 ...", "not_image", "PDF"),
-        (b"\x00\x01\x02" * 50, "not_image", "photo-files.md"),
+        (b"\x00\x01\x02" * 50, "not_image", "Potstill reads: JPEG"),
         (encoded(Image.new("RGB", (31, 400))), "too_small", "31 × 400"),
     ],
 )

@@ -117,7 +117,7 @@ def what_it_is(data: bytes) -> str:
         return "this is SVG or XML, not a photo"
     if start.startswith(b"%pdf"):
         return "this is a PDF, not a photo"
-    return "not an image format that Potstill reads; docs/how-to/photo-files.md lists them"
+    return "not an image format that Potstill reads: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PPM, JPEG 2000 or ICO"
 
 
 def text_of(error: Exception) -> str:
