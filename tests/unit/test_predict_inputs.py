@@ -14,7 +14,6 @@ from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.deploy.predictor import to_pixels
 from potstill.errors import DataError
-from potstill.images.depth import GrayLevels
 from potstill.images.folder import read_folder
 from potstill.images.plan import ImagesPlan
 from potstill.images.stage import collect_images
@@ -81,4 +80,4 @@ def test_a_folder_of_12_bit_photos_keeps_its_depth_and_its_levels_are_told(tmp_p
     dark = np.full((40, 40), 255, np.uint16)
     buffer = io.BytesIO()
     Image.fromarray(dark).save(buffer, "PNG")
-    assert to_pixels(buffer.getvalue(), GrayLevels.of(run.gray_levels())).max() == 16
+    assert to_pixels(buffer.getvalue(), run.gray_levels()).max() == 16

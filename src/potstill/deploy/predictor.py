@@ -3,7 +3,7 @@
 Importing this does not import torch, which takes seconds and which exported files do not need.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,7 +13,7 @@ from PIL import Image
 
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import decode, decode_file, normalize
-from potstill.images.depth import OWN, GrayLevels
+from potstill.images.depth import GrayLevels
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, student_names
@@ -79,7 +79,7 @@ class Predictor:
         import torch
 
         with torch.inference_mode():
-            values = self._deployable(torch.from_numpy(to_pixels(photo, self.gray)))[0].numpy()
+            values = self._deployable(torch.from_numpy(to_pixels(photo, self.info.trained.gray_levels)))[0].numpy()
         return Prediction.of(values, self.classes, self.threshold)
 
     def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
@@ -149,15 +149,21 @@ def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path
     return Path(min(found.values(), key=lambda folder: read_training(folder).val_nll_scaled))
 
 
-def to_pixels(photo: Photo, gray: GrayLevels = OWN) -> np.ndarray:
-    """An upright (H, W, 3) uint8 RGB array of the photo. Raises DataError as `Predictor.predict` does."""
+def to_pixels(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = None) -> np.ndarray:
+    """An upright (H, W, 3) uint8 RGB array of the photo.
+
+    Args:
+        gray_levels: black and white of gray photos with more than 8 bits, as stored with the model.
+    Raises:
+        DataError: as `Predictor.predict` does.
+    """
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise DataError(f"A photo array must be (H, W, 3) uint8 RGB, got {photo.shape} {photo.dtype}.")
         return np.array(photo)
     name = str(photo) if isinstance(photo, str | Path) else f"This {type(photo).__name__}"
     try:
-        return np.array(_to_image(photo, gray))
+        return np.array(_to_image(photo, GrayLevels.of(gray_levels)))
     except BadPhotoError as error:
         raise DataError(f"{name} is not a usable photo ({error.code}: {error.reason}).") from None
 

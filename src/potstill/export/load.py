@@ -13,7 +13,6 @@ from potstill.export.formats.base import Format, Runner
 from potstill.export.formats.registry import format_of
 from potstill.export.manifest import MANIFEST, Manifest, read_manifest
 from potstill.export.results import read_results
-from potstill.images.depth import GrayLevels
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
 
@@ -75,7 +74,7 @@ class ExportedPredictor:
 
     def predict(self, photo: Photo) -> Prediction:
         """Classify one photo, as `Predictor.predict` does."""
-        pixels = to_pixels(photo, GrayLevels.of(self.manifest.gray_levels))
+        pixels = to_pixels(photo, self.manifest.gray_levels)
         if not self.format.any_size:
             from PIL import Image
 
