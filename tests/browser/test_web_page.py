@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.browser.conftest import Watched
+from tests.photo_files import exif_block, jpeg_with, profile_of
 from tests.support import draw_photo
 
 from potstill.deploy.predictor import load_predictor
+from potstill.deploy.serve import load_models, prediction_page
+from potstill.export.load import load_exported
 from potstill.export.web import export_web
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
@@ -109,6 +113,31 @@ def test_every_kind_of_photo_agrees(
     web.page.set_input_files("#file", tmp_path / name)
     wanted = load_predictor(web_run.path).predict(tmp_path / name)
     assert probabilities(web.page) == pytest.approx(list(wanted.probabilities.values()), abs=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["wide gamut", "turned by an odd tag", "12 bits"])
+def test_predict_serve_the_exported_file_and_the_browser_see_the_same(
+    web: Watched, web_run: Run, tmp_path: Path, kind: str
+) -> None:
+    photo, path = draw_photo("stripes", 5, width=260, height=180), tmp_path / "photo"
+    if kind == "wide gamut":
+        photo.save(path, "PNG", icc_profile=profile_of("wide"))
+    elif kind == "12 bits":
+        Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 16).save(path, "PNG")
+    else:
+        photo.save(path, "JPEG", quality=95)
+        path.write_bytes(jpeg_with(path.read_bytes(), exif=exif_block(6, kind=4)))
+    wanted = load_predictor(web_run.path).predict(path)
+    page = prediction_page(load_models(web_run), str(path))
+    served = re.search(r'data-arm="distilled" data-label="(\w+)" data-probability="([0-9.]+)"', page)
+    assert served is not None
+    assert (served[1], float(served[2])) == (wanted.label, pytest.approx(wanted.probability, abs=1e-5))
+    exported = load_exported(next(web_run.export.glob("*/student.onnx"))).predict(path)
+    assert exported.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
+    with Image.open(path) as image:
+        assert load_predictor(web_run.path).predict(image) == wanted
+    web.page.set_input_files("#file", path)
+    assert probabilities(web.page) == pytest.approx(list(wanted.probabilities.values()), abs=1e-2)
 
 
 def test_a_text_file_is_refused_in_words_and_the_next_photo_works(web: Watched, photo: Path, not_a_photo: Path) -> None:

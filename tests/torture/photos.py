@@ -17,7 +17,8 @@ from tests.support import CLASSES, draw_photo
 from tests.torture.cases import REFUSED, RIGHT, WRONG, Case, Outcome
 
 from potstill.errors import PotstillError
-from potstill.images.decode import BadPhotoError, decode
+from potstill.images.decode import decode
+from potstill.images.errors import BadPhotoError
 
 SECONDS, MEGABYTES = 2.0, 500
 """What one photo may take."""

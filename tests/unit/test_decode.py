@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from potstill.images import decode as module
-from potstill.images.decode import BadPhotoError, decode, decode_file, to_rgb
+from potstill.images.decode import decode, decode_file, to_rgb
+from potstill.images.errors import BadPhotoError
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
 """A gray ramp, dark at the left, (48, 64)."""
@@ -214,7 +215,7 @@ def test_a_truncated_jpeg_is_corrupt_not_half_gray() -> None:
         (b'{"error": "not found"}', "not_image", "JSON"),
         (b'<?xml version="1.0"?><svg/>', "not_image", "SVG"),
         (b"%PDF-1.7 ...", "not_image", "PDF"),
-        (b"\x00\x01\x02" * 50, "not_image", "Pillow"),
+        (b"\x00\x01\x02" * 50, "not_image", "Potstill reads: JPEG"),
         (encoded(Image.new("RGB", (31, 400))), "too_small", "31 × 400"),
     ],
 )

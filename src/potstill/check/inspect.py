@@ -8,8 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from potstill.images.decode import BadPhotoError, Decoded, decode_thumbnail, read_bytes
+from potstill.images.decode import Decoded, decode_thumbnail, read_bytes
+from potstill.images.depth import OWN, GrayLevels
 from potstill.images.duplicates import Fingerprint, fingerprint
+from potstill.images.errors import BadPhotoError
+from potstill.images.levels import folder_levels
 from potstill.images.statistics import THUMBNAIL_SIDE, image_statistics, require_usable
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import process_pool
@@ -34,13 +37,13 @@ class Inspected:
     marks: Fingerprint | None = None
 
 
-def inspect(path: Path, *, min_side: int) -> Inspected:
+def inspect(path: Path, *, min_side: int, gray: GrayLevels = OWN) -> Inspected:
     """Read, decode and inspect one file. Never raises for a bad photo."""
     sha256 = ""
     try:
         data = read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        decoded = decode_thumbnail(data, side=THUMBNAIL_SIDE, min_side=min_side)
+        decoded = decode_thumbnail(data, side=THUMBNAIL_SIDE, min_side=min_side, gray=gray)
         require_usable(data, decoded)
     except BadPhotoError as error:
         return Inspected(path, sha256, fault=error.code, detail=error.reason)
@@ -55,10 +58,11 @@ def inspect(path: Path, *, min_side: int) -> Inspected:
 
 def inspect_all(paths: Sequence[Path], *, min_side: int) -> Iterator[Inspected]:
     """`inspect` for all, in order, on all cores: processes, because threads share one interpreter."""
+    gray = folder_levels(paths)
     if available_cores() == 1 or len(paths) < _POOL_FROM:
-        yield from (inspect(path, min_side=min_side) for path in paths)
+        yield from (inspect(path, min_side=min_side, gray=gray) for path in paths)
         return
-    chunks = [(paths[start : start + _CHUNK], min_side) for start in range(0, len(paths), _CHUNK)]
+    chunks = [(paths[start : start + _CHUNK], min_side, gray) for start in range(0, len(paths), _CHUNK)]
     with process_pool() as pool:
         try:
             for found in pool.map(_inspect_chunk, chunks):
@@ -67,9 +71,9 @@ def inspect_all(paths: Sequence[Path], *, min_side: int) -> Iterator[Inspected]:
             pool.shutdown(wait=False, kill_workers=True)
 
 
-def _inspect_chunk(job: tuple[Iterable[Path], int]) -> list[Inspected]:
-    paths, min_side = job
-    return [inspect(path, min_side=min_side) for path in paths]
+def _inspect_chunk(job: tuple[Iterable[Path], int, GrayLevels]) -> list[Inspected]:
+    paths, min_side, gray = job
+    return [inspect(path, min_side=min_side, gray=gray) for path in paths]
 
 
 def _file_notes(path: Path, decoded: Decoded) -> Iterator[str]:

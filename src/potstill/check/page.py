@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from potstill.check.run import PAGE, REPORT, CheckResult, Finding
-from potstill.images.decode import BadPhotoError, decode_file
+from potstill.images.decode import decode_file
+from potstill.images.errors import BadPhotoError
 from potstill.images.folder import plain_name
 from potstill.images.reasons import action, meaning
 from potstill.run import files

@@ -3,16 +3,18 @@
 Importing this does not import torch, which takes seconds and which exported files do not need.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from potstill.errors import DataError, ModelError
-from potstill.images.decode import BadPhotoError, decode_file, to_rgb
+from potstill.images.decode import decode, decode_file, normalize
+from potstill.images.depth import GrayLevels
+from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, student_names
 from potstill.run.results import read_comparison, read_training
@@ -20,7 +22,7 @@ from potstill.run.results import read_comparison, read_training
 if TYPE_CHECKING:
     from potstill.models.classifier import Classifier
 
-Photo = str | Path | Image.Image | np.ndarray
+Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,26 @@ class Predictor:
         return self.info.classes
 
     @property
+    def gray(self) -> GrayLevels:
+        """Black and white of gray photos with more than 8 bits."""
+        return GrayLevels.of(self.info.trained.gray_levels)
+
+    @property
     def threshold(self) -> float:
         """Probability below which a prediction counts as unknown."""
         return self.info.trained.threshold
 
     def predict(self, photo: Photo) -> Prediction:
-        """Classify one photo: a path, a Pillow image, or an upright (H, W, 3) uint8 RGB array.
+        """Classify one photo: a path, the bytes of a file, a binary file, a Pillow image, or an upright (H, W, 3) uint8
+        RGB array. All but the array are turned upright and converted to sRGB.
 
         Raises:
-            DataError: the file is not a usable photo, or the array has another shape.
+            DataError: it is not a usable photo, or the array has another shape.
         """
         import torch
 
         with torch.inference_mode():
-            values = self._deployable(torch.from_numpy(to_pixels(photo)))[0].numpy()
+            values = self._deployable(torch.from_numpy(to_pixels(photo, self.info.trained.gray_levels)))[0].numpy()
         return Prediction.of(values, self.classes, self.threshold)
 
     def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
@@ -141,15 +149,38 @@ def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path
     return Path(min(found.values(), key=lambda folder: read_training(folder).val_nll_scaled))
 
 
-def to_pixels(photo: Photo) -> np.ndarray:
-    """An upright (H, W, 3) uint8 RGB array of the photo. Raises DataError as `Predictor.predict` does."""
+def to_pixels(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = None) -> np.ndarray:
+    """An upright (H, W, 3) uint8 RGB array of the photo.
+
+    Args:
+        gray_levels: black and white of gray photos with more than 8 bits, as stored with the model.
+    Raises:
+        DataError: as `Predictor.predict` does.
+    """
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
+            raise DataError(f"A photo array must be (H, W, 3) uint8 RGB, got {photo.shape} {photo.dtype}.")
+        return np.array(photo)
+    name = str(photo) if isinstance(photo, str | Path) else f"This {type(photo).__name__}"
+    try:
+        return np.array(_to_image(photo, GrayLevels.of(gray_levels)))
+    except BadPhotoError as error:
+        raise DataError(f"{name} is not a usable photo ({error.code}: {error.reason}).") from None
+
+
+def _to_image(photo: object, gray: GrayLevels) -> Image.Image:
     if isinstance(photo, str | Path):
-        try:
-            return np.array(decode_file(Path(photo)).image)
-        except BadPhotoError as error:
-            raise DataError(f"{photo} is not a usable photo ({error.code}: {error.reason}).") from None
+        return decode_file(Path(photo), gray=gray).image
     if isinstance(photo, Image.Image):
-        return np.array(to_rgb(photo))
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-        raise DataError(f"A photo array must be (H, W, 3) uint8 RGB, got {photo.shape} {photo.dtype}.")
-    return np.array(photo)
+        return normalize(photo, gray=gray)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return decode(bytes(photo), gray=gray).image
+    if hasattr(photo, "read"):
+        data = photo.read()
+        if isinstance(data, bytes):
+            return decode(data, gray=gray).image
+        raise DataError("A file object must be opened in binary mode: open(path, 'rb').")
+    raise DataError(
+        "A photo must be a path, bytes, a binary file, a Pillow image or an (H, W, 3) uint8 RGB array, "
+        f"not {type(photo).__name__}."
+    )

@@ -12,13 +12,14 @@ import numpy as np
 
 from potstill.deploy.predictor import Predictor, chosen_student, load_predictor
 from potstill.errors import PotstillError
-from potstill.images.decode import BadPhotoError, decode_file
+from potstill.images.decode import decode_file
+from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 
 MAX_MEGABYTES = 20
 MAX_PIXELS = 30_000_000
-"""Photos above this are refused: several people's photos are in memory at the same time."""
+"""Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
 
 AT_ONCE = 2
 """Photos answered at the same time; up to WAITING more wait for their turn."""
@@ -31,8 +32,9 @@ SHOWN = 5
 FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 
 WHAT_TO_DO = {
-    "not_image": "Please take a photo file: JPEG, PNG, WebP, HEIC where supported, and so on.",
-    "too_large": f"Please take one of at most {MAX_PIXELS / 1e6:.0f} megapixels and {MAX_MEGABYTES} MB.",
+    "not_image": "Please take a photo file: JPEG, PNG, WebP, TIFF or AVIF.",
+    "needs_extra": "Please take a JPEG, or ask who runs this page to install it.",
+    "too_large": f"Please take a JPEG, or a photo of at most {MAX_PIXELS / 1e6:.0f} megapixels and {MAX_MEGABYTES} MB.",
     "corrupt": "The file is damaged or cut off. Please take another copy.",
     "empty": "The file is empty. Please take another copy.",
 }
@@ -86,7 +88,7 @@ def prediction_page(models: list[Served], path: str | None) -> str:
     if path is None:
         return ""
     try:
-        decoded = decode_file(Path(path), max_pixels=MAX_PIXELS)
+        decoded = decode_file(Path(path), max_pixels=MAX_PIXELS, gray=models[0].predictors[0].gray)
     except BadPhotoError as error:
         advice = WHAT_TO_DO.get(error.code, "Please take another photo.")
         return (

@@ -74,7 +74,7 @@ class ExportedPredictor:
 
     def predict(self, photo: Photo) -> Prediction:
         """Classify one photo, as `Predictor.predict` does."""
-        pixels = to_pixels(photo)
+        pixels = to_pixels(photo, self.manifest.gray_levels)
         if not self.format.any_size:
             from PIL import Image
 

@@ -1,6 +1,7 @@
 """`manifest.json` beside the exported files: what a program needs to run them. Written and read here only."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Manifest:
     """Share of the center square's side that the model sees; files from before there was a choice see all of it."""
     threshold: float
     """An answer with a lower probability may be none of the classes."""
+    gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Black and white of gray photos with more than 8 bits; empty: every photo by its own values."""
     files: dict[str, ManifestFile]
     """By name."""
 
@@ -94,5 +97,6 @@ def write_manifest(run: Run, student: str) -> None:
         size=facts.size,
         crop=facts.crop,
         threshold=facts.threshold,
+        gray_levels=facts.gray_levels,
         files=files,
     ).write(run.export / student)

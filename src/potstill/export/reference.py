@@ -76,6 +76,7 @@ class Reference:
             "classes": info.classes,
             "temperature": self.model.info.trained.temperature,
             "threshold": info.trained.threshold,
+            "gray_levels": info.trained.gray_levels,
             "confidence": self.confidence,
             "test_photos": photos,
             "accuracy": metrics.Interval(right / photos, low, high),

@@ -1,7 +1,7 @@
 """The content of 6_export/export.json: what is known of every exported file. Written and read here and nowhere else."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rich.table import Table
@@ -109,6 +109,8 @@ class ExportedStudent:
     min_agreement: float
     min_rounded_agreement: float
     """The tolerance, as shares."""
+    gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Black and white of gray photos with more than 8 bits."""
     files: tuple[FileResult, ...] = ()
 
     def file(self, format: str, precision: str) -> FileResult | None:

@@ -22,7 +22,7 @@ from potstill.get.records import candidate_facts, photo_facts, row_of, verdict_f
 from potstill.get.sources import Candidate
 from potstill.get.streams import SIDES, Rules, Side, Stream
 from potstill.get.verify import Photo, verify
-from potstill.images.decode import BadPhotoError
+from potstill.images.errors import BadPhotoError
 from potstill.images.reasons import action
 from potstill.processes.cores import available_cores
 from potstill.run import files

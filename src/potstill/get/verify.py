@@ -7,7 +7,7 @@ from potstill.images.decode import decode_thumbnail
 from potstill.images.duplicates import fingerprint
 from potstill.images.statistics import THUMBNAIL_SIDE, require_usable
 
-EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2", "HEIF": "heic"}
 """Where the lower-case name of the format is not the usual extension."""
 
 

@@ -1,48 +1,44 @@
-"""One way to turn any photo file into upright 8-bit RGB pixels. Nothing else in Potstill opens a photo.
+"""One way to turn any photo into upright 8-bit RGB pixels in sRGB. Nothing else in Potstill opens a photo.
 
-Gray, palette, alpha, CMYK, 16-bit, EXIF rotation and animations are normalized here, so that training,
-checking, predicting and serving all see the same picture.
+Training, checking, predicting and serving all see the same picture. `formats` says what is read, `jpeg` and `png` look
+at the files themselves, `orientation`, `depth` and `color` turn and convert the pixels.
 """
 
 import contextlib
-import io
 import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from potstill.data.resize import bicubic
-from potstill.errors import DataError
+from potstill.images.color import to_srgb
+from potstill.images.depth import OWN, Extent, GrayLevels, extent_of, is_deep, to_8_bit
+from potstill.images.errors import BadPhotoError
+from potstill.images.formats import Opened, open_photo, text_of
+from potstill.images.orientation import orientation_of_image, turned
 
 MAX_PIXELS = 64_000_000
-"""Photos above 64 megapixels are refused before they are decoded: decompression bombs would exhaust the memory."""
+"""Photos above 64 megapixels are refused before they are decoded: decompression bombs would exhaust the memory. A JPEG
+is decoded at a half, a quarter or an eighth of its size instead."""
+
+MAX_JPEG_PIXELS = 256_000_000
+"""JPEGs above 256 megapixels are refused: phones take photos of up to 200."""
 
 MAX_BYTES = 200 * 2**20
 """Files above 200 MiB are refused before they are read."""
 
-BACKGROUND = (255, 255, 255)
-"""The color behind transparent pixels."""
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+NEARLY_WHITE = 248
+"""A picture with transparent parts that is nowhere darker than this on white, such as a white icon, is put on black."""
 
 Resize = Callable[[Image.Image, tuple[int, int]], Image.Image]
 """Makes an RGB picture of (width, height) from a larger one."""
 
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must be an error, never a gray rectangle"
-
-
-class BadPhotoError(DataError):
-    """This file is not a usable photo. `code` is a short stable word for tables."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
-        self.code = code
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Decoded:
     height: int
     frames: int
     rotated: bool = False
-    """Whether it was stored on its side and an EXIF tag said so."""
+    """Whether it was stored turned or mirrored, and its metadata said so."""
 
 
 class _Silence:
@@ -93,6 +89,7 @@ def decode(
     short_side: int | None = None,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
+    gray: GrayLevels = OWN,
     resize: Resize = bicubic,
 ) -> Decoded:
     """Decode the bytes of a photo file to upright 8-bit RGB.
@@ -102,81 +99,137 @@ def decode(
         short_side: shrink so that the shorter side has this many pixels; never enlarges. JPEG is decoded at a
             reduced scale where that is still at least twice as large, which is several times faster.
         min_side: photos with a shorter side below this many pixels are refused.
-        max_pixels: photos with more pixels are refused.
+        max_pixels: photos with more pixels are refused, and a JPEG is decoded at a reduced scale.
+        gray: black and white of gray photos with more than 8 bits.
         resize: how to shrink.
     Raises:
-        BadPhotoError: code `empty`, `not_image`, `too_large`, `too_small`, `corrupt`.
+        BadPhotoError: code `empty`, `not_image`, `needs_extra`, `too_large`, `too_small`, `corrupt`.
     """
     with _SILENCE:
-        image = _open(data, min_side=min_side, max_pixels=max_pixels)
-        decoded = _load(image, draft_side=None if short_side is None else 2 * short_side)
+        opened = _open(data, min_side=min_side, max_pixels=max_pixels)
+        decoded = _load(opened, gray, draft_side=None if short_side is None else 2 * short_side, max_pixels=max_pixels)
         return replace(decoded, image=shrink(decoded.image, short_side, resize))
 
 
-def decode_thumbnail(data: bytes, *, side: int, min_side: int = 1) -> Decoded:
+def decode_thumbnail(data: bytes, *, side: int, min_side: int = 1, gray: GrayLevels = OWN) -> Decoded:
     """Decode a photo to upright RGB with a shorter side between `side` and twice that, by whole factors only.
 
     For statistics of a photo, not for training on it: twice as fast as `decode`, and the file is still decoded to its
     last byte. Raises as `decode` does.
     """
     with _SILENCE:
-        return _load(_open(data, min_side=min_side), draft_side=side, reduce_to=side)
+        opened = _open(data, min_side=min_side, max_pixels=MAX_PIXELS)
+        return _load(opened, gray, draft_side=side, reduce_to=side)
 
 
-def _open(data: bytes, *, min_side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def normalize(image: Image.Image, *, gray: GrayLevels = OWN) -> Image.Image:
+    """A Pillow image as upright 8-bit RGB, as `decode` does it with a file.
+
+    Raises:
+        BadPhotoError: code `empty` without pixels, `corrupt` where Pillow cannot load them.
+    """
+    if 0 in image.size:
+        raise BadPhotoError("empty", f"it has {image.width} × {image.height} pixels")
+    with _SILENCE:
+        try:
+            image.load()
+            return to_rgb(turned(image, orientation_of_image(image)), gray)
+        except Exception as error:
+            raise BadPhotoError("corrupt", text_of(error)) from None
+
+
+def _open(data: bytes, *, min_side: int, max_pixels: int) -> Opened:
     """Read the header of a photo file and check its size; no pixel is decoded."""
     if not data:
         raise BadPhotoError("empty", "the file has 0 bytes")
     if len(data) > MAX_BYTES:
         raise BadPhotoError("too_large", f"{len(data):,} bytes, limit {MAX_BYTES:,}")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-    except UnidentifiedImageError:
-        raise BadPhotoError("not_image", _what_it_is(data)) from None
-    except Image.DecompressionBombError as error:  # Pillow's limit is higher than ours, but checked earlier
-        raise BadPhotoError("too_large", _text(error)) from None
-    except Exception as error:
-        raise BadPhotoError("corrupt", _text(error)) from None
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadPhotoError("too_large", f"{width} × {height} pixels, limit {max_pixels / 1e6:.0f} Mpx")
+    opened = open_photo(data)
+    width, height = opened.image.size
+    limit = max(max_pixels, MAX_JPEG_PIXELS) if opened.segments else max_pixels
+    if width * height > limit:
+        what = "a JPEG" if opened.segments else f"{opened.image.format} (a JPEG may have {MAX_JPEG_PIXELS / 1e6:.0f})"
+        raise BadPhotoError(
+            "too_large", f"{width} × {height} pixels, limit {limit / 1e6:.0f} Mpx for {what}; save a smaller copy"
+        )
     if min(width, height) < min_side:
         raise BadPhotoError("too_small", f"{width} × {height} pixels, shorter side below {min_side}")
-    return image
+    return opened
 
 
-def _load(image: Image.Image, *, draft_side: int | None, reduce_to: int | None = None) -> Decoded:
+def _draft(image: Image.Image, side: int | None, max_pixels: int) -> None:
+    """Have a JPEG decoded at a reduced scale, if it then has a shorter side of at least `side`, or has more than
+    `max_pixels`."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    width, height = image.size
+    ratio = 1.0 if side is None else side / min(width, height)
+    if ratio < 1:
+        width, height = int(width * ratio) + 1, int(height * ratio) + 1
+    while width * height > max_pixels:
+        width, height = width // 2, height // 2
+    if (width, height) != image.size:
+        image.draft("RGB", (width, height))
+
+
+def _load(
+    opened: Opened,
+    gray: GrayLevels,
+    *,
+    draft_side: int | None,
+    max_pixels: int = MAX_PIXELS,
+    reduce_to: int | None = None,
+) -> Decoded:
     """Decode the pixels, upright and in RGB.
 
     Args:
-        draft_side: a JPEG may be decoded at a reduced scale with a shorter side of at least this many pixels.
+        draft_side, max_pixels: see `_draft`.
         reduce_to: average blocks of pixels while the shorter side stays at least this long.
     """
-    width, height = image.size
+    image, size = opened.image, opened.image.size
     file_format, mode = image.format or "?", image.mode
     try:
         frames = getattr(image, "n_frames", 1)  # reads on through the file
-        if draft_side is not None and (ratio := draft_side / min(width, height)) < 1:
-            image.draft("RGB", (int(width * ratio) + 1, int(height * ratio) + 1))
+        _draft(image, draft_side, max_pixels)
         image.load()
+        fault = opened.damage()
+    except Exception as error:
+        raise BadPhotoError("corrupt", opened.place_of_error() or text_of(error)) from None
+    if fault:
+        raise BadPhotoError("corrupt", fault)
+    try:
         if reduce_to is not None and (factor := min(image.size) // reduce_to) > 1:
             image = _reduce(image, factor)
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
-        if rotated:
-            ImageOps.exif_transpose(image, in_place=True)
-        image = to_rgb(image)
+        image = to_rgb(turned(image, opened.orientation), gray, opened.white)
     except Exception as error:
-        raise BadPhotoError("corrupt", _text(error)) from None
-    if (image.width > image.height and width < height) or (image.width < image.height and width > height):
-        width, height = height, width
-    return Decoded(image, file_format, mode, width, height, frames, rotated)
+        raise BadPhotoError("corrupt", text_of(error)) from None
+    width, height = size[::-1] if opened.orientation > 4 else size
+    return Decoded(image, file_format, mode, width, height, frames, opened.orientation > 1)
 
 
 def decode_file(
-    path: Path, *, short_side: int | None = None, min_side: int = 1, max_pixels: int = MAX_PIXELS
+    path: Path,
+    *,
+    short_side: int | None = None,
+    min_side: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    gray: GrayLevels = OWN,
 ) -> Decoded:
     """`decode` for a path. Raises BadPhotoError, code `unreadable`, where the file cannot be read."""
-    return decode(read_bytes(path), short_side=short_side, min_side=min_side, max_pixels=max_pixels)
+    return decode(read_bytes(path), short_side=short_side, min_side=min_side, max_pixels=max_pixels, gray=gray)
+
+
+def read_extent(path: Path) -> Extent | None:
+    """The gray values of a photo with more than 8 bits; None for other photos, and for files that are not usable."""
+    with _SILENCE:
+        try:
+            opened = _open(read_bytes(path), min_side=1, max_pixels=MAX_PIXELS)
+            if not is_deep(opened.image.mode):
+                return None
+            opened.image.load()
+        except (BadPhotoError, OSError, ValueError, SyntaxError):
+            return None
+        return extent_of(opened.image, opened.white)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -189,18 +242,23 @@ def read_bytes(path: Path) -> bytes:
         raise BadPhotoError("unreadable", error.strerror or str(error)) from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB. 16-bit and float are scaled, not clipped; transparency gets a white background."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", rgba.size, BACKGROUND)
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
-    return image.convert("RGB")
+def to_rgb(image: Image.Image, gray: GrayLevels = OWN, white: float = 0) -> Image.Image:
+    """Any Pillow mode to RGB in sRGB. More than 8 bits are scaled, not clipped; transparent parts become white.
+
+    Args:
+        gray: black and white of gray photos with more than 8 bits.
+        white: the largest gray value that the file declares, where it does.
+    """
+    profile = image.info.get("icc_profile")
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if is_deep(image.mode):
+        image = to_8_bit(image, gray, white)
+    elif has_alpha:
+        return _on_background(image, profile)
+    elif image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    image = to_srgb(image, profile)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def shrink(image: Image.Image, short_side: int | None, resize: Resize = bicubic) -> Image.Image:
@@ -212,45 +270,22 @@ def shrink(image: Image.Image, short_side: int | None, resize: Resize = bicubic)
     return resize(image, size)
 
 
+def _on_background(image: Image.Image, profile: object) -> Image.Image:
+    """What is transparent becomes white; where nothing would show on white, black."""
+    rgba = image.convert("RGBA")
+    colors, alpha = to_srgb(rgba.convert("RGB"), profile), rgba.getchannel("A")
+    white, black = (Image.new("RGB", rgba.size, color) for color in (WHITE, BLACK))
+    white.paste(colors, mask=alpha)
+    if np.asarray(white).min() < NEARLY_WHITE:
+        return white
+    black.paste(colors, mask=alpha)
+    return black if np.asarray(black).any() else white
+
+
 def _reduce(image: Image.Image, factor: int) -> Image.Image:
-    """`Image.reduce`, keeping what exif_transpose and to_rgb read. Modes that cannot be averaged stay large."""
-    if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "LAB"):
+    """`Image.reduce`, keeping what to_rgb reads. Modes that cannot be averaged stay large."""
+    if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "LAB") or "transparency" in image.info:
         return image
     small = image.reduce(factor)
     small.info = image.info
     return small
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """All formats that Pillow reads, except those that start programs (EPS: Ghostscript) or draw a page (WMF)."""
-    Image.init()
-    return tuple(name for name in Image.ID if name not in ("EPS", "WMF"))
-
-
-def _to_8_bit(pixels: np.ndarray, mode: str) -> np.ndarray:
-    values = pixels.astype(np.float64)
-    if mode == "F":
-        top = 1.0 if values.max(initial=0) <= 1.0 else max(255.0, values.max())
-    elif mode == "I":  # 32-bit integers; Pillow opens some 16-bit files this way
-        top = 255.0 if values.max(initial=0) <= 255 else max(65535.0, values.max())
-    else:
-        top = 65535.0
-    return np.clip(np.nan_to_num(values) * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _what_it_is(data: bytes) -> str:
-    start = data[:256].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "this is a web page, not a photo"
-    if start.startswith((b"{", b"[")):
-        return "this is JSON text, not a photo"
-    if start.startswith((b"<svg", b"<?xml")):
-        return "this is SVG or XML, not a photo"
-    if start.startswith(b"%pdf"):
-        return "this is a PDF, not a photo"
-    return "not an image format that Pillow can read"
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from potstill.data.pixels import encode
-from potstill.images.decode import BadPhotoError, Resize, decode, read_bytes
+from potstill.images.decode import Resize, decode, read_bytes
+from potstill.images.depth import OWN, GrayLevels
 from potstill.images.duplicates import fingerprint
+from potstill.images.errors import BadPhotoError
 from potstill.images.folder import Folder, PhotoFile, plain_name
 from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
@@ -67,6 +69,8 @@ class PackFormat:
     min_side: int
     jpeg: bool
     resize: Resize
+    gray: GrayLevels = OWN
+    """Black and white of gray photos with more than 8 bits."""
 
 
 def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> float:
@@ -177,7 +181,13 @@ def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[P
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
-        photo = decode(raw, short_side=pack_format.short_side, min_side=pack_format.min_side, resize=pack_format.resize)
+        photo = decode(
+            raw,
+            short_side=pack_format.short_side,
+            min_side=pack_format.min_side,
+            gray=pack_format.gray,
+            resize=pack_format.resize,
+        )
         require_usable(raw, photo)
     except BadPhotoError as error:
         return replace(entry, code=error.code, reason=error.reason), b""

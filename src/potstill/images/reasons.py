@@ -15,7 +15,8 @@ REASONS: dict[str, tuple[Action, str]] = {
     "empty": ("reject", "the file has 0 bytes"),
     "unreadable": ("reject", "the operating system cannot read the file"),
     "not_image": ("reject", "not a photo but a web page, JSON, SVG, PDF or another kind of file"),
-    "corrupt": ("reject", "truncated or damaged: it cannot be decoded to its end"),
+    "needs_extra": ("reject", "a photo in a format that only an extra reads, such as HEIC; the detail names it"),
+    "corrupt": ("reject", "cut off or damaged: a part of the picture is missing"),
     "too_large": ("reject", "more bytes or pixels than allowed; decompression bombs look like this"),
     "too_small": ("quarantine", "the shorter side has too few pixels"),
     # the picture

@@ -15,7 +15,9 @@ from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS
 from potstill.images.decode import Resize
+from potstill.images.depth import OWN
 from potstill.images.folder import Folder, plain_name
+from potstill.images.levels import folder_levels
 from potstill.images.pack import JOURNAL, Packed, PackFormat, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
 from potstill.images.selection import require_every_class, select
@@ -50,14 +52,23 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
         return PixelStore(run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
     check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize), run.images, context.reporter)
+    gray = folder_levels(file.path for file in folder.files)
+    if gray != OWN:
+        context.reporter.info(f"Gray photos with more than 8 bits, from black to white: {gray}")
+    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize, gray), run.images, context.reporter)
     kept, rejected = select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)
     store = PixelStore(run.images)
     counts = {split: len(store.rows(split)) for split in SPLITS}
     (run.images / JOURNAL).unlink()
-    stage.finish(counts=counts, rejected=len(rejected), bytes=(run.images / "pixels.bin").stat().st_size, jpeg=jpeg)
+    stage.finish(
+        counts=counts,
+        rejected=len(rejected),
+        bytes=(run.images / "pixels.bin").stat().st_size,
+        jpeg=jpeg,
+        gray_levels=gray.as_dict(),
+    )
     by_split = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
     context.reporter.info("Photos: " + by_split + _rejections(rejected))
     return store

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from potstill.images.decode import BadPhotoError, Decoded
+from potstill.images.decode import Decoded
+from potstill.images.errors import BadPhotoError
 
 THUMBNAIL_SIDE = 64
 """Shorter side of the copy, in pixels: JPEG decodes to it at a fraction of the cost, yet to its last byte."""

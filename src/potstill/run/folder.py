@@ -131,6 +131,11 @@ class Run:
                 seconds[name] = round(seconds.get(name, 0) + time.monotonic() - started, 1)
                 write_json(path, seconds)
 
+    def gray_levels(self) -> dict[str, list[float]]:
+        """Black and white of gray photos with more than 8 bits, as decided for all; empty without such photos."""
+        done = self.images / "done.json"
+        return dict(read_json(done).get("gray_levels", {})) if done.is_file() else {}
+
     def classes(self) -> list[str]:
         """The class names, in label order."""
         return (self.images / "classes.txt").read_text("utf-8").splitlines()

@@ -1,6 +1,6 @@
 """How a stored model was trained, and what was fitted on val: "trained" in model.json, whose format covers it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class Trained:
     """Fitted on val."""
     threshold: float = 0.0
     """Top probability below which a prediction counts as unknown; fitted on val."""
+    gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Black and white of gray photos with more than 8 bits, as decided for the photos that it was trained on."""
     precision: str = "float32"
     """Of a teacher: the arithmetic, runtime and batch of its labeling."""
     runtime: str = "torch"

@@ -255,6 +255,7 @@ class _Training:
             seed=self.job.seed,
             recipe=asdict(self.job.recipe),
             temperature=temperature,
+            gray_levels=self.run.gray_levels(),
             threshold=float(np.quantile(metrics.softmax(scaled).max(-1), UNSURE_SHARE)),
         )
         save(self.model, folder, trained)

@@ -118,6 +118,7 @@ class FineTuning:
             method="finetune",
             temperature=metrics.fit_temperature(val_logits, self.store.labels(val)),
             precision=self.measured.dtype,
+            gray_levels=self.context.run.gray_levels(),
             runtime=self.measured.runtime,
             batch=self.measured.batch,
         )

@@ -304,6 +304,7 @@ class _Member:
             method="probe",
             temperature=metrics.fit_temperature(probed.val_logits, self.val_labels),
             precision=measured.dtype,
+            gray_levels=self.context.run.gray_levels(),
             runtime=measured.runtime,
             batch=measured.batch,
         )

@@ -1,6 +1,6 @@
 """A page that runs the student in the visitor's browser: a folder of static files for any web host.
 
-    index.html  app.js  style.css    the page
+    index.html  *.js  style.css      the page
     student.onnx                     the student, preprocessing inside, as `--to onnx` makes and scores it
     model.json                       class names, threshold, and what the run measured
     ort.js  *.wasm  LICENSES.txt     ONNX Runtime for the browser, from its npm package
@@ -68,6 +68,7 @@ def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
         "name": name,
         "classes": facts.classes,
         "threshold": facts.threshold,
+        "gray_levels": facts.gray_levels,
         "size": facts.size,
         "bytes": comparison.student(name).bytes,
         "accuracy": asdict(facts.accuracy),

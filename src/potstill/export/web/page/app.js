@@ -1,10 +1,12 @@
 // Runs the student on photos and on the camera. The ONNX file holds the whole preprocessing; here a photo is only
-// decoded, turned upright (EXIF) and cut to its center square, which the file would do, too.
+// decoded, turned upright and cut to its center square, which the file would do, too.
 import * as ort from "./ort.js";
+import { decode, turn as turnPen } from "./photo.js";
 
 const SMALLEST = 16;
 const LARGEST = 4096; // Phones refuse larger canvases.
 const SHOWN = 5;
+const NEARLY_WHITE = 248;
 const LIVE_PAUSE = 150; // Milliseconds between two looks at the camera.
 
 const at = (id) => document.getElementById(id);
@@ -54,19 +56,23 @@ async function classify(rgb, side) {
   return { probabilities: Array.from(probabilities.data), milliseconds: performance.now() - began };
 }
 
-// Draws the center square of an image or video frame onto the canvas and returns its bytes.
-function square(source, width, height) {
+// Draws the center square of an image or video frame, stored with this orientation, onto the canvas and returns its bytes.
+function square(source, storedWidth, storedHeight, orientation = 1, background = "white") {
+  const [width, height] = orientation > 4 ? [storedHeight, storedWidth] : [storedWidth, storedHeight];
   const cut = Math.min(width, height);
   if (cut < SMALLEST) throw new Refusal(`It has ${width} × ${height} pixels; the smallest side must be ${SMALLEST}.`);
   const side = Math.min(cut, LARGEST);
   const canvas = at("picture");
   canvas.width = canvas.height = side;
   const pen = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
-  pen.fillStyle = "white"; // What shows through transparent pixels, as in Potstill.
+  pen.fillStyle = background; // What shows through transparent pixels.
   pen.fillRect(0, 0, side, side);
   pen.imageSmoothingEnabled = side !== cut;
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(source, Math.floor((width - cut) / 2), Math.floor((height - cut) / 2), cut, cut, 0, 0, side, side);
+  pen.scale(side / cut, side / cut);
+  pen.translate(-Math.floor((width - cut) / 2), -Math.floor((height - cut) / 2));
+  turnPen(pen, orientation, storedWidth, storedHeight);
+  pen.drawImage(source, 0, 0);
   const rgba = pen.getImageData(0, 0, side, side).data;
   const rgb = new Uint8Array(side * side * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4) {
@@ -77,6 +83,14 @@ function square(source, width, height) {
   return { rgb, side };
 }
 
+// The center square of a photo on white; on black where nothing would show on white, as in Potstill.
+function photoSquare(bitmap, orientation) {
+  const onWhite = square(bitmap, bitmap.width, bitmap.height, orientation);
+  if (onWhite.rgb.some((value) => value < NEARLY_WHITE)) return onWhite;
+  const onBlack = square(bitmap, bitmap.width, bitmap.height, orientation, "black");
+  return onBlack.rgb.some((value) => value > 0) ? onBlack : square(bitmap, bitmap.width, bitmap.height, orientation);
+}
+
 class Refusal extends Error {}
 
 async function show(blob) {
@@ -85,14 +99,13 @@ async function show(blob) {
   say("Looking …");
   try {
     if (blob.size === 0) throw new Refusal("The file is empty.");
-    let bitmap;
+    let bitmap, orientation;
     try {
-      // The pixels as they are in the file: Potstill does not follow color profiles either.
-      bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+      ({ bitmap, orientation } = await decode(blob, model.gray_levels));
     } catch {
       throw new Refusal("This browser cannot read it as a picture. JPEG, PNG and WebP work everywhere.");
     }
-    const { rgb, side } = square(bitmap, bitmap.width, bitmap.height);
+    const { rgb, side } = photoSquare(bitmap, orientation);
     bitmap.close();
     at("picture").hidden = false;
     at("picture").setAttribute("aria-label", `Your photo: its center, ${side} × ${side} pixels`);
