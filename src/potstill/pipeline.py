@@ -175,6 +175,8 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
 def _stages(plan: Plan, context: Context) -> None:
     """All stages of the pipeline, in order."""
     run = context.run
+    if not comparison_path(run).is_file():  # cheap to make again, so it may be deleted
+        (run.comparison / "done.json").unlink(missing_ok=True)
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     if not run.stage("1_images").is_done:
