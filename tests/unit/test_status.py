@@ -77,6 +77,14 @@ def test_a_run_whose_process_is_gone_is_stopped_and_says_how_to_resume(
     assert read_status(run_copy.path).lines()[0].endswith(": DataError: no photos")
 
 
+def test_a_command_that_is_starting_is_not_taken_for_the_one_before(run_copy: Run, note: Callable[..., None]) -> None:
+    note(state="stopped", reason="interrupted")
+    with run_copy.only_here():
+        status = read_status(run_copy.path)
+    assert status.state == "working"
+    assert status.lines()[0].endswith("a command is at work and has not told its progress yet")
+
+
 def test_a_student_that_lacks_a_training_is_not_usable_yet(run_copy: Run, note: Callable[..., None]) -> None:
     note()
     (run_copy.students / STUDENT / "seed-1/alone/done.json").unlink()

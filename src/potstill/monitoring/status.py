@@ -92,6 +92,8 @@ class Status:
         return [*lines, "", *self.log] if self.log else lines
 
     def _what(self) -> str:
+        if self.state == "working" and not self.started:
+            return "a command is at work and has not told its progress yet"
         if self.state == "working":
             total = duration(self.seconds + self.seconds_left)
             since = f"since {self.started[11:16]}, process {self.process}"
@@ -109,11 +111,14 @@ def read_status(path: Path) -> Status:
     """What the run is doing. Raises PotstillError where there is no run."""
     run = Run.open(path)
     noted = read_json(progress_path(path)) if progress_path(path).is_file() else {}
+    if run.is_worked_on and noted.get("state") != "working":
+        noted = {"state": "working"}  # what stands there is of an earlier command; this one is starting
     state = noted.get("state", "unknown")
     seconds, left = float(noted.get("seconds", 0.0)), float(noted.get("seconds_left", 0.0))
     if state == "working":
         if run.is_worked_on:
-            passed = _seconds_since(noted["updated"])  # parts that cannot say how far they are
+            # Some parts cannot say how far they are.
+            passed = _seconds_since(noted["updated"]) if "updated" in noted else 0.0
             seconds, left = seconds + passed, max(left - passed, 0.0)
         else:
             state = "stopped"
