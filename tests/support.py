@@ -47,6 +47,7 @@ TINY: dict[str, Any] = {
     "machine.jobs": 1,
     "machine.threads": 1,  # a number that timing chooses would round otherwise from run to run
     "machine.device": "cpu",
+    "machine.reuse": "off",  # two runs that are compared must not be one
 }
 """The smallest run that goes through every stage: some ten seconds on one core."""
 

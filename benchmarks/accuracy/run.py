@@ -151,7 +151,8 @@ def finish(job: Job, tables: Tables, runs: Path) -> str:
         tables.add(*([{**row, "regime": job.regime} for row in rows] for rows in (results, differences)))
         return f"has the rows of {other}"
     data = photo_folder(job.photos, job.conditions, runs / "photos")
-    result = distill(data, settings=job.settings, run=runs / job.defaults / job.name())
+    whole = {**job.settings, "machine.reuse": "off"}  # the minutes are those of a whole job
+    result = distill(data, settings=whole, run=runs / job.defaults / job.name())
     made_by = {
         "minutes": sum(read_json(result.path / "timings.json").values()) / 60,
         "hardware": _hardware(result.comparison),

@@ -1,97 +1,240 @@
 """What a run will take, from its plan and a few seconds of timing: reported before a long run starts."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from potstill.compute.backends import MIN_SECONDS, faster_backend
 from potstill.compute.fold_batchnorm import fold
 from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.compute.selection import fastest_precision
-from potstill.models.classifier import build, describe
+from potstill.models.classifier import build, describe, feature_widths
+from potstill.monitoring.overall import Part
 from potstill.monitoring.progress import duration
 from potstill.planning import Plan
 from potstill.students.plan import StudentPlan
-from potstill.teacher.plan import TeacherPlan
+from potstill.teacher.heads import MIN_STEPS, PROBE_BATCH
+from potstill.teacher.probe import HEADS_FROM_ALL, MAX_STEPS
 
-START_SECONDS = 6.0
-"""Before a model trains or labels: importing, building, timing."""
+START_SECONDS = 4.0
+"""Before a model trains or labels: building it, and timing."""
+
+CONVERSION_SECONDS = 25.0
+"""To convert the teacher for a faster backend, and to time it there."""
+
+TRAINING_SECONDS = 8.0
+"""Of a training, beside its steps: starting a process, importing torch, measuring val, and saving."""
+
+TRAINING_FACTOR = 1.4
+"""How much longer a step takes than the forward and backward pass that are timed: views, losses, optimizer, average."""
 
 DECODED_PER_SECOND = 150
 """Photos per second and core, for photos of a few hundred pixels; phone photos take three times as long."""
 
+VIEWS_PER_SECOND = 1500
+"""Rendered views of 100 px per second and core."""
+
+HEAD_STEP_SECONDS = 2.5e-6
+"""Of a training step of a head, per feature."""
+
+TEST_SECONDS, TRAIN_VIEWS_SECONDS = 6.0, 3.0
+"""In the comparison, for the teacher and for each student: running it, counting and timing what it costs."""
+
+BACKEND_SPEEDUP = 2.0
+"""How much faster labeling is in a backend than in torch, where one is installed."""
+
+LARGE = 0.2
+"""A part that takes this share of the time is named, with the setting that makes it shorter."""
+
+FINE_TUNING = "fine-tuning"
+
+NAMES = {
+    "photos": "photos",
+    "measure teacher": "teacher",
+    "unlike photos": "teacher",
+    "features": "teacher",
+    "head": "teacher",
+    "fold heads": "teacher",
+    FINE_TUNING: "teacher",
+    "soft labels": "soft labels",
+    "measure student": "students",
+    "views": "students",
+    "pilots": "students",
+    "trainings": "students",
+    "twin": "students",
+    "test photos": "comparison",
+    "train views": "comparison",
+}
+"""What each part is counted under in the lines for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds per stage, and bytes on disk."""
+    """The parts of a run, and bytes on disk."""
 
-    seconds: dict[str, float]
+    parts: tuple[Part, ...]
     disk: dict[str, float]
-    fine_tuning: float = 0.0
-    """Seconds more where the probe turns out not to be good enough."""
+    hints: dict[str, str]
+    """Words for parts by their name, and what makes them shorter."""
+    optional: bool
+    """Whether fine-tuning happens only where the probe turns out not to be good enough."""
+
+    @property
+    def fine_tuning(self) -> float:
+        """Seconds more where the probe turns out not to be good enough."""
+        return sum(part.seconds for part in self.parts if part.name == FINE_TUNING) if self.optional else 0.0
+
+    @property
+    def total(self) -> float:
+        """Seconds, without fine-tuning that is perhaps not needed."""
+        return sum(part.seconds for part in self.parts) - self.fine_tuning
 
     def lines(self) -> list[str]:
         """For people."""
-        total, size = sum(self.seconds.values()), sum(self.disk.values())
-        more = (
-            f"; {duration(self.fine_tuning)} more if the teacher has to be fine-tuned (--teacher.train probe: never)"
-            if self.fine_tuning
-            else ""
-        )
+        size, more = sum(self.disk.values()), ""
+        if self.fine_tuning:
+            more = f"; {duration(self.fine_tuning)} more if the teacher has to be fine-tuned"
+            more += " (--teacher.train probe: never)"
+        seconds: dict[str, float] = {}
+        for part in self._certain():
+            seconds[NAMES[part.name]] = seconds.get(NAMES[part.name], 0.0) + part.seconds
         return [
-            f"About {duration(total)} ("
-            + ", ".join(f"{name} {duration(value)}" for name, value in self.seconds.items())
+            f"About {duration(self.total)} ("
+            + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
             + f"){more}",
+            *self._largest(),
             f"About {size / 1e9:.2f} GB of disk ("
             + ", ".join(f"{name} {value / 1e9:.2f}" for name, value in self.disk.items())
             + ")",
         ]
 
+    def _certain(self) -> list[Part]:
+        return [part for part in self.parts if not (self.optional and part.name == FINE_TUNING)]
 
-def estimate(plan: Plan, machine: Machine) -> Estimate:
-    """Time each model for a second, with random weights, and multiply."""
-    files = len(plan.images.folder.files)
-    seconds = {
-        "photos": files / (DECODED_PER_SECOND * machine.cores),
-        "teacher": _teacher_seconds(plan.teacher, plan, machine),
-        "students": sum(_student_seconds(student, plan, machine) for student in plan.students.students),
-    }
-    fine_tuning = _fine_tuning_seconds(plan, machine)
-    if plan.teacher.config.train == "finetune":
-        seconds["teacher"], fine_tuning = seconds["teacher"] + fine_tuning, 0.0
-    return Estimate(seconds, plan.disk, fine_tuning)
+    def _largest(self) -> Iterator[str]:
+        """What takes most of the time, and what makes it shorter."""
+        seconds: dict[str, float] = {}
+        for part in self._certain():
+            if hint := self.hints.get(part.name):
+                seconds[hint] = seconds.get(hint, 0.0) + part.seconds
+        largest = [hint for hint in seconds if seconds[hint] > LARGE * self.total]
+        for number, hint in enumerate(sorted(largest, key=lambda hint: -seconds[hint])):
+            yield f"{'Largest part' if number == 0 else 'Then'}: {duration(seconds[hint])} for {hint}"
 
 
-def _fine_tuning_seconds(plan: Plan, machine: Machine) -> float:
-    """Of training every model of the teacher once per fold."""
-    teacher, config = plan.teacher, plan.teacher.config
-    if config.train == "probe":
-        return 0.0
-    folds = config.finetune_folds
-    photos = round(plan.labeled_photos * (folds - 1) / folds) if folds > 1 else plan.labeled_photos
-    views, total = folds * photos * teacher.finetune_epochs(photos), 0.0
+def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Estimate:
+    """Time each model for a second, with random weights, and multiply.
+
+    Args:
+        finished: names of stages and students of which nothing is left to do.
+    """
+    parts: list[Part] = []
+    if "1_images" not in finished:
+        files = len(plan.images.folder.files)
+        parts.append(Part("photos", "1_images", files / (DECODED_PER_SECOND * machine.cores)))
+    if "3_soft_labels" not in finished:
+        parts += _teacher_parts(plan, machine)
+    for student in plan.students.students:
+        if student.name not in finished:
+            parts += _student_parts(student, plan, machine)
+    parts += _comparison_parts(plan)
+    return Estimate(tuple(parts), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
+
+
+def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
+    teacher, config, photos = plan.teacher, plan.teacher.config, plan.train_photos
+    speeds = []
     for name, size in zip(config.model, teacher.sizes, strict=True):
-        model = build(describe(name, plan.images.folder.classes, size=teacher.finetune_size(size)))
-        precision, speeds = fastest_precision(model, model.info.size, machine, training=True)
-        total += folds * START_SECONDS + views / speeds[precision.name]
-    return total
-
-
-def _teacher_seconds(teacher: TeacherPlan, plan: Plan, machine: Machine) -> float:
-    """Of labeling: every view of the train photos once, and the plain view of all others."""
-    views_each = 1 + max(plan.soft_labels.num_views, teacher.config.probe_views)
-    views = plan.train_photos * views_each + len(plan.images.folder.files) - plan.train_photos
-    total = 0.0
-    for name, size in zip(teacher.config.model, teacher.sizes, strict=True):
-        info = describe(name, plan.images.folder.classes, size=size, feature_stages=teacher.config.feature_stages)
+        info = describe(name, plan.images.folder.classes, size=size, feature_stages=config.feature_stages)
         model = fold(build(info), Precision.on(machine.device))
-        precision, speeds = fastest_precision(model, size, machine, training=False)
-        total += START_SECONDS + views / speeds[precision.name]
-    return total
+        precision, measured = fastest_precision(model, size, machine, training=False)
+        speed, views = measured[precision.name], photos * teacher.stored_views
+        converted = views / speed > MIN_SECONDS and faster_backend(machine)
+        if converted:
+            speed *= BACKEND_SPEEDUP
+        speeds.append(speed)
+        yield Part("measure teacher", "2_teacher", START_SECONDS + (CONVERSION_SECONDS if converted else 0.0))
+        if photos > plan.labeled_photos and config.unlike == "leave_out":
+            yield Part("unlike photos", "2_teacher", photos / speed)
+        yield Part("features", "2_teacher", views / speed)
+        head = _head_steps(plan) * feature_widths(info)[0] * HEAD_STEP_SECONDS
+        yield Part("head", "2_teacher", head)
+        if config.train != "probe":
+            yield Part(FINE_TUNING, "2_teacher", _fine_tuning_seconds(plan, machine, name, size))
+        if config.folds > 1:
+            yield Part("fold heads", "2_teacher", config.folds * head)
+    left = (
+        max(plan.soft_labels.num_views - config.probe_views, 0)
+        if config.train != "finetune"
+        else plan.soft_labels.num_views
+    )
+    yield Part(
+        "soft labels", "3_soft_labels", sum(photos * left / speed for speed in speeds) + len(speeds) * START_SECONDS
+    )
 
 
-def _student_seconds(student: StudentPlan, plan: Plan, machine: Machine) -> float:
-    """Of all trainings of one student and its twin."""
+def _head_steps(plan: Plan) -> int:
+    """Of a head, and where there are photos without labels, of those that learn from all photos after it."""
+    config, views = plan.teacher.config, plan.teacher.stored_views
+    steps = max(MIN_STEPS, config.probe_epochs * plan.labeled_photos * views // PROBE_BATCH)
+    if plan.train_photos == plan.labeled_photos or config.unlabeled == "ignore":
+        return steps
+    all_steps = max(MIN_STEPS, config.probe_epochs * plan.train_photos * views // PROBE_BATCH)
+    return steps + HEADS_FROM_ALL * min(all_steps, MAX_STEPS)
+
+
+def _fine_tuning_seconds(plan: Plan, machine: Machine, name: str, size: int) -> float:
+    """Of training one of the teacher's models once per fold."""
+    teacher, folds = plan.teacher, plan.teacher.config.finetune_folds
+    photos = round(plan.labeled_photos * (folds - 1) / folds) if folds > 1 else plan.labeled_photos
+    views = folds * photos * teacher.finetune_epochs(photos)
+    model = build(describe(name, plan.images.folder.classes, size=teacher.finetune_size(size)))
+    precision, speeds = fastest_precision(model, model.info.size, machine, training=True)
+    return folds * START_SECONDS + views / speeds[precision.name]
+
+
+def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterator[Part]:
+    """All trainings of one student and its twin."""
     info = describe(student.model, plan.images.folder.classes, size=student.size)
     precision, speeds = fastest_precision(build(info), info.size, machine, training=True)
-    seeds = plan.students.seeds
-    each = plan.train_photos * student.shared.epochs / speeds[precision.name] + START_SECONDS
-    return START_SECONDS + each * student.num_trainings(seeds) / min(machine.jobs, 2 * seeds)
+    seeds, stage, views = plan.students.seeds, "4_students", plan.train_photos * plan.soft_labels.num_views
+    full = TRAINING_FACTOR * plan.train_photos * student.shared.epochs / speeds[precision.name]
+    longest, *others = (recipe.epochs / student.shared.epochs for recipe in student.lengths(student.shared))
+
+    def part(name: str, trainings: int, length: float) -> Part:
+        at_once = min(machine.jobs, max(trainings, 1))
+        return Part(name, stage, (length * full + trainings * TRAINING_SECONDS) / at_once)
+
+    yield Part("measure student", stage, START_SECONDS)
+    if views * info.size**2 * 3 <= plan.students.cache_gb * 1e9:
+        yield Part("views", stage, views * (info.size / 100) ** 2 / (VIEWS_PER_SECOND * machine.cores))
+    if student.num_pilots:
+        yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_share)
+    if others:
+        yield part("trainings", seeds + 1 + len(others), seeds + longest + sum(others))
+        yield part("twin", seeds - 1, (seeds - 1) * longest)
+    else:
+        yield part("twin", 2 * seeds, seeds * (1 + longest))
+
+
+def _comparison_parts(plan: Plan) -> Iterator[Part]:
+    models = 1 + len(plan.students.students)
+    yield Part("test photos", "5_comparison", TEST_SECONDS * models)
+    yield Part("train views", "5_comparison", TRAIN_VIEWS_SECONDS * models)
+
+
+def _hints(plan: Plan) -> dict[str, str]:
+    """Of the parts that a setting makes shorter, what they are and which setting that is."""
+    teachers, seeds = ", ".join(plan.teacher.config.model), plan.students.seeds
+    students = ", ".join(student.name for student in plan.students.students)
+    twins = "their twins" if len(plan.students.students) > 1 else "its twin"
+    smaller = "; --teacher efficientnet_lite0 is faster" if "efficientnet_lite0" not in teachers else ""
+    fewer_seeds = "; --seeds 1 needs a part of it" if seeds > 1 else "; --student.patience 0.5 halves it"
+    return {
+        "features": f"what {teachers} sees in the photos{smaller}; --teacher.probe-views 1 needs fewer views",
+        FINE_TUNING: f"fine-tuning {teachers}; --teacher.train probe does without",
+        "soft labels": f"labeling with {teachers}{smaller}; --views.count 8 needs fewer views",
+        "pilots": f"trying settings for {students}; --student.pilot-share 0 does without",
+        "trainings": f"training {students} and {twins}{fewer_seeds}",
+        "twin": f"training {students} and {twins}{fewer_seeds}",
+    }

@@ -3,12 +3,13 @@
 Stage 6, the export, is a command of its own: `potstill export`.
 """
 
+import contextlib
 import inspect
 import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from potstill.comparison.stage import compare
 from potstill.compute.device import decide, environment
+from potstill.compute.machine import Machine
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, settings, to_toml
 from potstill.config.schema import Config
@@ -33,11 +35,12 @@ from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
 from potstill.report.stage import write_report
-from potstill.run.files import check_space, read_toml_text, with_checksum, write_json, write_text
-from potstill.run.folder import FORMAT, Run, new_run_name
+from potstill.run.files import check_space, read_json, read_toml_text, with_checksum, write_json, write_text
+from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
-from potstill.run.layout import comparison_path, student_names
+from potstill.run.layout import comparison_path, is_trained, student_names
 from potstill.run.results import Comparison, read_comparison
+from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
@@ -141,6 +144,7 @@ def distill(
         reporter.log_to(target.path / "log.txt")
         started = time.monotonic()
         _describe_run(target, data, config, reporter)
+        target = replace(target, earlier=_earlier_runs(target, machine, reporter))
         with tracking(target, track, reporter):
             _stages(plan, Context(target, machine, reporter))
         target.write_readme()
@@ -174,30 +178,50 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
 
 def _stages(plan: Plan, context: Context) -> None:
     """All stages of the pipeline, in order."""
-    run = context.run
+    run, reporter = context.run, context.reporter
     if not comparison_path(run).is_file():  # cheap to make again, so it may be deleted
         (run.comparison / "done.json").unlink(missing_ok=True)
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
+    finished = [name for name in STAGES if run.stage(name).is_done]
+    finished += [
+        student.name for student in plan.students.students if is_trained(run, student.name, plan.students.seeds)
+    ]
+    expected = estimate(plan, context.machine, finished)
     if not run.stage("1_images").is_done:
         photos = folder_lines(plan.images.folder, plan.images.config)
-        for line in [*photos, *plan.lines(), *estimate(plan, context.machine).lines()]:
-            context.reporter.info(line)
+        for line in [*photos, *plan.lines(), *expected.lines()]:
+            reporter.info(line)
         check_space(run.path, sum(plan.disk.values()), "This run")
-    with run.timed("1_images"):
+    with reporter.whole_run(run.path, expected.parts):
+        _work(plan, context)
+
+
+def _work(plan: Plan, context: Context) -> None:
+    run = context.run
+    with _stage("1_images", context):
         store = collect_images(plan.images, context, resize=quick_bicubic)
     run.write_readme()
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
-    with run.timed("2_teacher"):
+    with _stage("2_teacher", context):
         train_teacher(plan.teacher, context)
     plan = _planned_again(plan, len(used_rows(run, store)), "For the photos that are used", context)
-    with run.timed("3_soft_labels"):
+    with _stage("3_soft_labels", context):
         store_soft_labels(plan.soft_labels, context)
-    with run.timed("4_students"):
+    with _stage("4_students", context):
         train_students(plan.students, context)
-    with run.timed("5_comparison"):
+    with _stage("5_comparison", context):
         compare(plan.comparison, context)
-    write_report(run)
+    with _stage("7_report", context):
+        write_report(run)
+
+
+@contextlib.contextmanager
+def _stage(name: str, context: Context) -> Iterator[None]:
+    """The block works on a stage: its time is kept, and what earlier stages did not need is no longer waited for."""
+    context.reporter.begin_stage(name)
+    with context.run.timed(name):
+        yield
 
 
 def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) -> Plan:
@@ -243,25 +267,42 @@ def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> N
     write_text(run.path / ".gitignore", "*\n")
     reporter.write_log(f"Command: {command}")
     reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
-    if new and (other := _same_soft_labels(run.path)):
-        reporter.info(
-            f"Hint: {other} has the same photos and teacher; with --run {other} only the students would be trained."
-        )
 
 
-def _same_soft_labels(path: Path) -> Path | None:
-    """Another run beside this one whose soft labels would serve this config too."""
-    wanted = tomllib.loads((path / "config.toml").read_text("utf-8"))
-    for other in sorted(path.parent.glob("*/3_soft_labels/done.json"), reverse=True):
-        if other.parent.parent == path:
+def _earlier_runs(run: Run, machine: Machine, reporter: Reporter) -> EarlierRuns | None:
+    """The runs beside this one that stages may be taken over from: of the same photos, made alike."""
+    if machine.requested.reuse == "off":
+        return None
+    data, here, found = _data_of(run.path), environment(machine), []
+    for done in sorted(run.path.parent.glob("*/1_images/done.json"), reverse=True):
+        path = done.parent.parent
+        if path == run.path or _data_of(path) != data or Run(path).format != FORMAT:
             continue
         try:
-            settings = tomllib.loads(read_toml_text(other.parent.parent / "config.toml"))
-        except (OSError, PotstillError, tomllib.TOMLDecodeError):
+            other = read_json(path / "environment.json")
+        except PotstillError:
             continue
-        if all(settings.get(key) == wanted.get(key) for key in ("data", "images", "views", "teacher")):
-            return other.parent.parent
-    return None
+        if changed := differences(_decisive(other), _decisive(here)):
+            reporter.info(f"Nothing is taken over from {path}, which was made otherwise ({'; '.join(changed[:2])})")
+        else:
+            found.append(path)
+    return EarlierRuns(tuple(found), reporter.info) if found else None
+
+
+def _data_of(run: Path) -> str | None:
+    """The photo folder of a run; None where its config.toml does not tell."""
+    try:
+        return str(tomllib.loads(read_toml_text(run / "config.toml"))["data"])
+    except (PotstillError, tomllib.TOMLDecodeError, KeyError):
+        return None
+
+
+def _decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers of a stage may depend on beside its inputs."""
+    machine = environment["machine"]
+    requested = {key: machine["requested"].get(key) for key in ("precision", "runtime")}
+    kept = {key: environment.get(key) for key in ("processor", "cpu_capability", "gpu", "versions")}
+    return {**kept, "device": machine["device"], "machine": requested}
 
 
 def _config_text(data: Path, config: Config) -> str:

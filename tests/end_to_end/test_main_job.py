@@ -99,7 +99,7 @@ def test_load_takes_a_run_or_any_model_folder(tiny_run: "potstill.Result") -> No
 
 
 def test_models_that_are_not_there_are_named(tiny_run: "potstill.Result", tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no student 'resnet'\. It has: mobilenetv1_025"):
+    with pytest.raises(ModelError, match=r"no trained student 'resnet'\. Trained are: mobilenetv1_025"):
         potstill.load(tiny_run.path, student="resnet")
     with pytest.raises(ModelError, match=r"no seed 7\. It has: 0, 1"):
         potstill.load(tiny_run.path, seed=7)

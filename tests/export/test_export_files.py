@@ -111,7 +111,7 @@ def test_labels_rule_threshold_license_and_fingerprint_travel_in_the_file(export
     texts = form.read_metadata(path)
     assert json.loads(texts["labels"]) == exported.classes()
     assert "center square" in texts["input"]
-    assert texts["fingerprint"] == exported.stage("4_students").digest()
+    assert texts["fingerprint"] == exported.stage("3_soft_labels").digest()
     assert float(texts["threshold"]) == load_predictor(exported.path, student=STUDENT).threshold
     assert json.loads(texts["license"]) == {"starting weights": "Apache-2.0"}
     assert texts["precision"] == {"float16": "float16", "int8": "int8"}.get(path.stem.partition("-")[2], "float32")

@@ -1,28 +1,33 @@
 """What a person sees while a run works: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import io
+import re
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from potstill.errors import PotstillError
 from potstill.monitoring import progress
+from potstill.monitoring.overall import Part
 from potstill.monitoring.progress import Reporter, duration
+from potstill.run.files import read_json
 
 
-def test_on_a_terminal_a_bar_shows_how_many_and_the_time_left() -> None:
-    reporter, screen = Reporter(), io.StringIO()
+def test_on_a_terminal_a_bar_shows_how_many_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter, screen, now = Reporter(), io.StringIO(), 0.0
     reporter.console = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with reporter.bar("Decoding photos", 40, unit="photos") as update:
         for done in range(1, 9):
             update(done)
-            time.sleep(0.06)
+            now += 1
     shown = screen.getvalue()
-    assert "Decoding photos" in shown
-    assert "/40" in shown
-    assert "photos" in shown
-    assert any(f"0:00:0{second}" in shown for second in range(1, 10)), "32 more at 60 ms each"
+    assert "Decoding photos: 8 of 40 photos" in shown
+    assert "about 32 s left" in shown
     assert "\x1b[" in shown
 
 
@@ -95,3 +100,142 @@ def test_what_was_said_before_the_log_was_known_stands_first_in_it(tmp_path: Pat
     reporter.info("work")
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["license", "work"]
+
+
+PARTS = [Part("photos", "1_images", 30), Part("pilots", "4_students", 60), Part("twin", "4_students", 120)]
+
+
+def test_a_whole_run_says_the_time_left_of_all_of_it_at_most_every_15_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    reporter = Reporter()
+    with reporter.whole_run(tmp_path, PARTS):
+        reporter.begin_stage("1_images")
+        with reporter.bar("Decoding photos", 30, unit="photos", part="photos") as update:
+            for done in range(30):
+                now += 1
+                update(done + 1)
+        with reporter.bar("s: trying 6 settings on val", 60, unit="steps", part="pilots") as update:
+            for done in range(60):
+                now += 1
+                update(done + 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Decoding photos: 15 of 30 photos, 3 min 15 s left of about 3 min 30 s in all",
+        "Decoding photos: 30 of 30 photos, 3 min left of about 3 min 30 s in all",
+        "Decoding photos: 30 photos in 30 s",
+        "s: trying 6 settings on val: 15 of 60 steps, 2 min 45 s left of about 3 min 30 s in all",
+        "s: trying 6 settings on val: 30 of 60 steps, 2 min 30 s left of about 3 min 30 s in all",
+        "s: trying 6 settings on val: 45 of 60 steps, 2 min 15 s left of about 3 min 30 s in all",
+        "s: trying 6 settings on val: 60 of 60 steps, 2 min left of about 3 min 30 s in all",
+        "s: trying 6 settings on val: 60 steps in 1 min",
+    ]
+
+
+def test_the_bars_of_one_part_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    reporter = Reporter(quiet=True)
+    with reporter.whole_run(tmp_path, PARTS[1:]):
+        with reporter.bar("fold 1 of 2", 100, part="pilots", of=(0, 2)) as update:
+            update(1)
+            now += 30
+            update(100)
+        with reporter.bar("fold 2 of 2", 100, part="pilots", of=(1, 2)) as update:
+            update(1)
+        now += 3
+        reporter.begin("twin", "training")
+        now += 3
+        reporter.begin("twin", "training")
+    parts = read_json(tmp_path / "progress.json")["parts"]
+    assert [part["seconds"] for part in parts] == [33.0, 3.0], "each fold is a half of its part"
+
+
+def test_progress_json_says_what_is_done_and_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    reporter = Reporter(quiet=True)
+
+    def noted() -> Any:
+        return read_json(tmp_path / "progress.json")
+
+    with pytest.raises(PotstillError, match="too bad"), reporter.whole_run(tmp_path, PARTS):  # noqa: PT012
+        reporter.begin("photos", "Looking at photos")
+        assert (noted()["state"], noted()["stage"], noted()["doing"]) == ("working", "1_images", "Looking at photos")
+        with reporter.bar("Trying", 60, unit="steps", part="pilots") as update:
+            now += 1.9
+            update(6)
+            assert noted()["doing"] == "Looking at photos", "written every two seconds at most"
+            now += 0.2
+            update(12)
+            now += 20
+            update(30)
+            assert {key: noted()[key] for key in ("stage", "doing", "done", "total", "unit")} == {
+                "stage": "4_students",
+                "doing": "Trying",
+                "done": 30,
+                "total": 60,
+                "unit": "steps",
+            }
+            assert noted()["seconds"] == 22.1
+            assert noted()["seconds_left"] == pytest.approx(137.8, abs=0.1)
+            raise PotstillError("too bad\nmore words")
+    assert (noted()["state"], noted()["reason"]) == ("stopped", "PotstillError: too bad")
+    with reporter.whole_run(tmp_path, PARTS):
+        reporter.begin("photos", "Looking at photos")
+    assert (noted()["state"], noted()["share"], noted()["seconds_left"]) == ("finished", 1.0, 0.0)
+
+
+def test_on_a_terminal_one_bar_is_for_the_whole_run(tmp_path: Path) -> None:
+    reporter, screen = Reporter(), io.StringIO()
+    reporter.console = Console(file=screen, force_terminal=True, width=120)
+    with reporter.whole_run(tmp_path, PARTS):
+        with reporter.bar("Decoding photos", 3, unit="photos", part="photos") as update:
+            update(3)
+        reporter.info("a line above the bar")
+        reporter.begin("twin", "training the twin")
+        time.sleep(0.2)
+    shown = screen.getvalue()
+    assert "training the twin" in shown
+    assert re.search(r"left of about 2 min [\d ]*s? ?in all", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown))
+    assert "a line above the bar" in shown
+
+
+class _Notebook:
+    """What IPython.display offers, remembering what was shown."""
+
+    def __init__(self) -> None:
+        self.made, self.shown = 0, list[str]()
+
+    def display(self, data: dict[str, str], *, raw: bool, display_id: bool) -> "_Notebook":
+        assert raw
+        assert display_id
+        self.made += 1
+        self.update(data, raw=raw)
+        return self
+
+    def update(self, data: dict[str, str], *, raw: bool) -> None:
+        self.shown.append(data["text/plain"])
+
+
+def test_in_a_notebook_one_output_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, notebook = 0.0, _Notebook()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)  # type: ignore[arg-type]
+    reporter = Reporter()
+    reporter.console = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(reporter, "info", lambda text: None)
+    with reporter.whole_run(tmp_path, PARTS):
+        for part in ("photos", "pilots"):
+            with reporter.bar(f"Working on {part}", 1000, unit="steps", part=part) as update:
+                for done in range(1000):
+                    now += 0.01
+                    update(done)
+    assert notebook.made == 1
+    assert 30 < len(notebook.shown) < 45, "twice a second at most"
+    assert re.fullmatch(
+        r"█+░+ \d+%  Working on pilots: \d+ of 1,000 steps, .* left of about .* in all", notebook.shown[-2]
+    )
+    assert notebook.shown[-1] == "", "nothing stays when the run is over"

@@ -5,6 +5,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from tests.support import potstill as command
 import potstill
 from potstill.errors import PotstillError
 from potstill.metrics import Interval
-from potstill.report.page import headline, render
+from potstill.report.answers import Answer, answers
+from potstill.report.findings import Finding
+from potstill.report.page import render
 from potstill.report.photos import choose, wrong_labels
 from potstill.report.read import RunFiles, model_predictions, reliability
 from potstill.report.stage import write_report
@@ -62,16 +65,80 @@ def test_all_sections_are_there_in_the_promised_order(slim: Run) -> None:
     assert places == sorted(places)
 
 
-def test_the_verdict_stands_first_with_its_interval_and_numbers_are_those_of_the_comparison(slim: Run) -> None:
+def answers_of(page: str) -> dict[str, str]:
+    """Question → answer, without markup."""
+    found = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.partition("<nav")[0], re.DOTALL)
+    return {question: re.sub("<.*?>", " ", answer) for question, answer in found}
+
+
+def test_the_first_screen_answers_three_questions_with_the_numbers_of_the_comparison(slim: Run) -> None:
     page, comparison = page_of(slim), read_json(slim.comparison / "comparison.json")
-    student = comparison["students"][0]
+    student, found = comparison["students"][0], answers_of(page_of(slim))
+    assert list(found) == ["How good is the small model?", "What did distillation bring?", "Can I rely on it?"]
     verdict = student["verdict"].split(". ")[0]
-    assert re.search(r"<h1>(.*?)</h1>", page)[1] == verdict + "."  # type: ignore[index]
+    assert verdict in found["What did distillation bring?"]
     assert re.search(r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)", verdict)
+    a = student["distilled"]["accuracy"]
+    shown = f"{100 * a['value']:.1f} % ({100 * a['low']:.1f} to {100 * a['high']:.1f}) of the 24 test photos"
+    assert shown in found["How good is the small model?"]
+    assert "Its weakest class is " in found["How good is the small model?"]
+    assert "Trained for a few epochs only" in found["Can I rely on it?"], "a finding of the level stop"
+    assert found["Can I rely on it?"].strip().startswith("No ")
     for numbers in (comparison["teacher"], student["distilled"], student["alone"]):
         a = numbers["accuracy"]
         assert f"{100 * a['value']:.1f} % <small>({100 * a['low']:.1f} to {100 * a['high']:.1f})</small>" in page
     assert "Seeds 0 to 1." in page
+
+
+def test_of_two_unequal_classes_it_says_how_many_of_the_rare_one_are_found(slim: Run) -> None:
+    grow(slim, classes=["defective", "whole"], students=1, photos=200)
+    equal = answers_of(page_of(slim))["How good is the small model?"]
+    assert "Its weakest class is" in equal
+
+    def unequal(comparison: dict[str, Any]) -> None:
+        rare, common = comparison["students"][0]["per_class"]
+        rare.update(photos=50, teacher=0.7, distilled=0.46, alone=0.4)
+        common.update(photos=150, teacher=0.99, distilled=0.97, alone=0.98)
+
+    edit(slim.comparison / "comparison.json", unequal)
+    page = page_of(slim)
+    found = answers_of(page)
+    assert (
+        "It finds 46.0 % (33.0 to 59.6) of the 50 photos of defective, and takes 3.0 % of the 150 of whole for "
+        "defective." in found["How good is the small model?"]
+    )
+    assert "it finds 40.0 % of the photos of defective; distilled, 46.0 %" in found["What did distillation bring?"]
+    table = page.partition('aria-label="The student, its twin and its teacher"')[2].partition("</table>")[0]
+    assert re.findall(r"finds \w+", table) == ["finds defective", "finds whole"]
+    assert re.findall(r"<td>([\d.]+ %)", table) == [
+        f"{100 * value:.1f} %" for value in _values(read_json(slim.comparison / "comparison.json"))
+    ]
+
+
+def _values(comparison: dict[str, Any]) -> list[float]:
+    """Accuracy and both recalls, row by row."""
+    student = comparison["students"][0]
+    rows = {"distilled": student["distilled"], "alone": student["alone"], "teacher": comparison["teacher"]}
+    return [v for who, r in rows.items() for v in (r["accuracy"]["value"], *(c[who] for c in student["per_class"]))]
+
+
+def finding(code: str) -> Finding:
+    return Finding(code, "why")
+
+
+def test_whether_it_can_be_relied_on_follows_from_the_findings(slim: Run) -> None:
+    comparison = read_comparison(slim.comparison / "comparison.json")
+
+    def answer(*codes: str) -> Answer:
+        return answers(comparison, [finding(code) for code in codes])[2]
+
+    assert answer().short == "Yes"
+    assert answer("KD001", "KD003", "KD005").short == "Yes", "what is about the gain, and mere notes"
+    careful = answer("KD008", "KD009", "KD009")
+    assert careful.short == "With care"
+    assert careful.sentences[1] == "Read first: One seed only; few val photos."
+    refused = answer("KD008", "KD011")
+    assert (refused.short, refused.sentences[0]) == ("No", "The student did not learn.")
 
 
 def test_each_seed_says_how_much_of_a_photo_it_looks_at(slim: Run) -> None:
@@ -84,15 +151,15 @@ def test_each_seed_says_how_much_of_a_photo_it_looks_at(slim: Run) -> None:
     assert shown == [["100.0 %", "87.5 %"], ["87.5 %", "100.0 %"]]
 
 
-def test_of_several_students_the_one_chosen_on_val_gives_the_verdict(slim: Run) -> None:
+def test_of_several_students_the_one_chosen_on_val_gives_the_answers(slim: Run) -> None:
     grow(slim, classes=names(3), students=3, photos=300)
     comparison = read_comparison(slim.comparison / "comparison.json")
     students = (*comparison.students[:2], replace(comparison.students[2], difference=Interval(0.0, -0.01, 0.01)))
     chosen = Chosen("student-1", "cheap and good", {})
-    first, rest = headline(replace(comparison, chosen=chosen, students=students))
-    assert first.startswith("Distillation made student-1 better:")
-    assert "chosen on val: cheap and good" in rest
-    assert "Of all 3 students, distillation made 2 better and 0 worse; for 1 no gain was measured." in rest
+    brought = answers(replace(comparison, chosen=chosen, students=students), [])[1].sentences
+    assert brought[0].startswith("Distillation made student-1 better:")
+    assert "chosen on val: cheap and good" in brought[-1]
+    assert "Of all 3 students, distillation made 2 better and 0 worse; for 1 no gain was measured." in brought[-1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
     "Photos": ("get", "init", "check", "count"),
     "Distill": ("distill", "models", "curve", "forecast", "controls"),
-    "Results": ("open", "predict", "compare", "serve", "report"),
+    "Results": ("status", "open", "predict", "compare", "serve", "report"),
     "Deploy": ("export", "push"),
     "This machine": ("doctor",),
 }

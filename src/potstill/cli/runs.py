@@ -281,6 +281,32 @@ def predict(
     return 1 if failed else 0
 
 
+@command("potstill status runs/RUN --watch")
+def status(
+    run: Path | None = None, *, watch: bool = False, as_json: Annotated[bool, Parameter(name="--json")] = False
+) -> None:
+    """Tell what a run is doing: its stage, the time left, the students that are trained, the last lines of its log.
+
+    Parameters
+    ----------
+    run
+        The run folder. By default the one under runs/ that was worked on last.
+    watch
+        Tell it again every two seconds, until the run ends.
+    as_json
+        Print JSON; with --watch one line each time.
+    """
+    from potstill.monitoring.status import newest_run, read_status, watch_status
+
+    folder = run or newest_run()
+    if watch:
+        watch_status(folder, as_json=as_json)
+    elif as_json:
+        print(json.dumps(read_status(folder).to_json(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(read_status(folder).lines()))
+
+
 @command("potstill open runs/RUN", name="open")
 def open_report(run: Path, *, no_browser: bool = False) -> None:
     """Open the report of a finished run in the browser, and print where it is.

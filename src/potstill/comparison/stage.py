@@ -116,7 +116,8 @@ def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: 
     """Run the models whose logits are not known on the test photos, and store all in predictions.npz."""
     test, logits = _TestPhotos.of(context), dict(known)
     todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
-    with context.reporter.bar("Scoring on the test photos", 1 + len(todo), unit="models") as update:
+    label = "Scoring on the test photos"
+    with context.reporter.bar(label, 1 + len(todo), unit="models", part="test photos") as update:
         if "teacher" not in logits:
             logits["teacher"] = test.teacher_logits(plan.teacher)
         update(1)

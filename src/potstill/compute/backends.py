@@ -117,6 +117,11 @@ def title_of(precision: Precision) -> str:
     return f"{precision.name} in {backend.title}" if backend else precision.name
 
 
+def faster_backend(machine: Machine) -> bool:
+    """Whether long labeling tries another backend than torch here."""
+    return bool(_candidates(machine, long=True))
+
+
 def install_hint(machine: Machine, seconds: float) -> str:
     """What to install to make labeling faster here, when it takes so many seconds; empty when nothing would."""
     if machine.requested.runtime != "auto" or seconds < MIN_SECONDS:

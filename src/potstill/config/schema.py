@@ -320,6 +320,9 @@ class MachineConfig:
     threads: Annotated[int | Auto, Range(1)] = "auto"
     """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
     changes results only by rounding."""
+    reuse: Literal["on", "off"] = "on"
+    """Whether a run takes over photos, teacher and soft labels from an earlier run beside it that made them from the
+    same photos with the same settings, versions and machine. "off": make everything anew."""
     cache_gb: Annotated[float, Range(0, 1e6)] = 8.0
     """Disk space in GB for views rendered at a student's input size, so that they are rendered once for all seeds and
     epochs. 0: render them every time."""

@@ -148,7 +148,7 @@ class _Controls:
 
     def _self_taught(self) -> list[Job]:
         """The student's trainings, with the soft labels that the twin of seed 0 gives for the same views."""
-        run = _TwinAsTeacher(self.context.run.path, self.context.run.redo, self.name)
+        run = _TwinAsTeacher(self.context.run.path, self.context.run.redo, student=self.name)
         count = SoftLabels.open(self.context.run).views.shape[1]
         store_soft_labels(SoftLabelsPlan((self.name,), self.config.views, count), replace(self.context, run=run))
         return self._jobs("self-taught", "distilled", Stage(run.soft_labels, "the twin's soft labels"))

@@ -16,7 +16,7 @@ from potstill.images.decode import decode, decode_file, normalize
 from potstill.images.depth import GrayLevels
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, comparison_path, student_names
+from potstill.run.layout import ARMS, comparison_path, usable_students
 from potstill.run.results import read_comparison, read_training
 
 if TYPE_CHECKING:
@@ -126,16 +126,26 @@ def load_predictor(
 
 
 def chosen_student(run: Run) -> str:
-    """The student that the comparison chose on val; the first one before there is a comparison."""
+    """The student that the comparison chose on val; before there is a comparison, the first one that is trained.
+
+    Raises:
+        ModelError: none is trained yet.
+    """
     path = comparison_path(run)
-    return read_comparison(path).chosen.name if path.is_file() else student_names(run)[0]
+    if path.is_file():
+        return read_comparison(path).chosen.name
+    names = usable_students(run)
+    if not names:
+        raise ModelError(f"No student of {run.path} is trained yet. How far it is: potstill status {run.path}")
+    return names[0]
 
 
 def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path:
     """The folder of the seed with the lowest val NLL, or of the seed asked for. Raises ModelError."""
-    names = student_names(run)
+    names = usable_students(run)
     if student not in names:
-        raise ModelError(f"The run {run.path} has no student {student!r}. It has: {', '.join(names)}.")
+        trained = f"Trained are: {', '.join(names)}." if names else "None is trained yet."
+        raise ModelError(f"The run {run.path} has no trained student {student!r}. {trained}")
     found: dict[int, Any] = {
         int(done.parent.parent.name.removeprefix("seed-")): done.parent
         for done in (run.students / student).glob(f"seed-*/{arm}/done.json")

@@ -15,14 +15,23 @@ from potstill.run.layout import comparison_path, model_folder
 from potstill.run.results import Comparison, StudentResult, read_comparison
 
 
-def write_card(run: Run, student: str) -> None:
-    """Write `6_export/STUDENT/README.md` from comparison.json and export.json."""
+def write_card(run: Run, student: str) -> bool:
+    """Write `6_export/STUDENT/README.md` from comparison.json and export.json.
+
+    Returns:
+        False where the student has not been compared yet.
+    """
     facts = exported_student(run, student)
+    if not comparison_path(run).is_file():
+        return False
     comparison = read_comparison(comparison_path(run))
+    if student not in {s.name for s in comparison.students}:
+        return False
     numbers = comparison.student(student)
     info = read_json(model_folder(run, student, facts.seed, facts.arm) / "model.json")
     parts = [_front_matter(student, facts, info), _text(student, facts, comparison, numbers, info)]
     write_text(run.export / student / "README.md", "\n".join(parts))
+    return True
 
 
 def _front_matter(student: str, facts: ExportedStudent, info: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def write_manifest(run: Run, student: str) -> None:
         return
     Manifest(
         student=student,
-        fingerprint=run.stage("4_students").digest(),
+        fingerprint=run.stage("3_soft_labels").digest(),
         labels=facts.classes,
         size=facts.size,
         crop=facts.crop,

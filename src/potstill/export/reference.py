@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+import tomllib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +19,8 @@ from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.models.classifier import Classifier, load
-from potstill.run.files import sha256_of
+from potstill.run.files import read_toml_text, sha256_of
 from potstill.run.folder import Run
-from potstill.run.layout import comparison_path
-from potstill.run.results import read_comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,8 @@ class Reference:
         """Run the student of `folder` on the val and test photos."""
         model = load(folder)
         deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
-        confidence = read_comparison(comparison_path(run)).confidence
+        settings = tomllib.loads(read_toml_text(run.path / "config.toml"))
+        confidence = float(settings["comparison"]["confidence"])
         val, _ = _predict(deployable, PixelStore(run.images), "val")
         test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
         return cls(run, name, folder, model, confidence, val, test, milliseconds)
@@ -90,7 +90,7 @@ class Reference:
             "made_by": f"potstill {version('potstill')}",
             "student": self.name,
             "run": self.run.path.name,
-            "fingerprint": self.run.stage("4_students").digest(),
+            "fingerprint": self.run.stage("3_soft_labels").digest(),
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": str(info.size),
             "crop": repr(info.crop_pct),

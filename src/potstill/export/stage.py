@@ -61,14 +61,15 @@ def export(
     unknown = sorted(set(precisions) - set(PRECISIONS))
     if unknown:
         raise ExportError(f"There is no precision {unknown[0]!r}. There are: {', '.join(PRECISIONS)}.")
-    with run.only_here():
+    with run.only_here("export"):  # beside the training of other students
         require_whole(run.path, large=True)
         name = student or chosen_student(run)
         reference = Reference.of(run, name, best_seed(run, name, "distilled", seed))
         _begin(reference, tolerance)
         results = _make_files(reference, tolerance, chosen, precisions, reporter)
         write_manifest(run, name)
-        write_card(run, name)
+        if not write_card(run, name):
+            reporter.info("The model card follows once the comparison is finished: export again")
         run.stage("6_export").finish()
         run.write_readme()
     _raise_failed(run, results)
@@ -82,7 +83,7 @@ def _begin(reference: Reference, tolerance: Tolerance) -> None:
     were measured with another tolerance or confidence.
     """
     run, name = reference.run, reference.name
-    fingerprint = run.stage("4_students").digest()
+    fingerprint = run.stage("3_soft_labels").digest()
     try:
         results = read_results(run)
     except PotstillError:  # of another version, or damaged: made anew
@@ -96,7 +97,7 @@ def _begin(reference: Reference, tolerance: Tolerance) -> None:
     elif _measured_alike(before, student):
         student = before
     (run.export / "done.json").unlink(missing_ok=True)
-    run.stage("6_export").begin({"students": fingerprint})
+    run.stage("6_export").begin({"soft_labels": fingerprint})
     for leftover in run.export.glob(".part-*"):  # of a call that was killed
         shutil.rmtree(leftover)
     ExportResults(

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from potstill.get.streams import SIDES, Preview, Stream
 from potstill.images.reasons import meaning
-from potstill.monitoring.progress import PLAIN_LINE_SECONDS, Reporter
+from potstill.monitoring.display import PLAIN_LINE_SECONDS
+from potstill.monitoring.progress import Reporter
 from potstill.monitoring.tables import text_table
 
 

@@ -4,14 +4,14 @@ import contextlib
 import datetime
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_LINE_SECONDS = 15.0
-"""Without a terminal a long job reports at most this often."""
+from potstill.monitoring.display import Display, display_for
+from potstill.monitoring.overall import Part, WholeRun
+from potstill.monitoring.record import Doing, Record
 
 Update = Callable[[int], None]
 """Called with the number of finished items so far."""
@@ -24,6 +24,10 @@ class Reporter:
         self.console = Console(file=sys.stderr, highlight=False, quiet=quiet, soft_wrap=True)
         self.log = log
         self._before_log: list[str] = []
+        self._whole: WholeRun | None = None
+        self._record: Record | None = None
+        self._display: Display | None = None
+        self._doing = Doing("")
 
     def log_to(self, log: Path) -> None:
         """From now on keep lines in this file; those said before a file was known go there first."""
@@ -51,41 +55,110 @@ class Reporter:
                 file.write(lines)
 
     @contextlib.contextmanager
-    def bar(self, label: str, total: int, *, unit: str = "") -> Iterator[Update]:
+    def whole_run(self, run: Path, parts: Sequence[Part]) -> Iterator[None]:
+        """Show, and write to the run's progress.json, how far a whole run is while the block works on it.
+
+        Args:
+            parts: what the run consists of, in the order in which stages begin them by name.
+        """
+        self._whole = WholeRun(parts)
+        self._record = Record(run, self._whole)
+        self._display = display_for(self.console, self.info)
+        try:
+            yield
+        except BaseException as error:
+            self._record.write(self._doing, "stopped", _reason(error))
+            raise
+        else:
+            self._whole.close()
+            self._record.write(Doing("Finished"), "finished")
+        finally:
+            self._display.close()
+            self._whole = self._record = self._display = None
+
+    def begin(self, part: str, text: str) -> None:
+        """The next part of the run begins; `text` says in plain words what is done and why."""
+        if self._whole is not None:
+            self._whole.begin(part)
+            self._show(Doing(text))
+
+    def begin_stage(self, stage: str) -> None:
+        """What earlier stages did not need drops out of the time that is left."""
+        if self._whole is not None:
+            self._whole.skip_to(stage)
+
+    @contextlib.contextmanager
+    def bar(
+        self, label: str, total: int, *, unit: str = "", part: str = "", of: tuple[int, int] = (0, 1)
+    ) -> Iterator[Update]:
         """A bar with the time left; in a file or pipe, a line now and then.
 
         Args:
-            label: what is being done.
+            label: what is being done, in plain words.
             total: number of items.
             unit: their name, in the plural.
+            part: of the whole run, where there is one. The time left is then that of the whole run.
+            of: which of how many bars of its part this is, counted from 0.
         """
         started = time.monotonic()
-        if self.console.is_terminal and not self.console.quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-            with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
-                task = progress.add_task(label, total=total)
-                yield lambda done: progress.update(task, completed=done)
+        if self._whole is not None:
+            if part:
+                self._whole.begin(part)
+            self._show(Doing(label, unit, 0, total))
+            yield lambda done: self._step(Doing(label, unit, done, total), of if part else None)
         else:
-            yield self._plain_updates(label, total, unit, started)
+            yield from self._own_bar(label, total, unit)
         self.info(f"{label}: {total:,} {unit} in {duration(time.monotonic() - started)}".replace("  ", " "))
 
-    def _plain_updates(self, label: str, total: int, unit: str, started: float) -> Update:
-        last = started
+    def _step(self, doing: Doing, of: tuple[int, int] | None) -> None:
+        if self._whole is not None and of is not None:
+            self._whole.update((of[0] + doing.done / max(doing.total, 1)) / of[1])
+        self._show(doing)
+
+    def _show(self, doing: Doing) -> None:
+        self._doing = doing
+        if self._whole is None or self._record is None or self._display is None:
+            return
+        left = self._whole.left
+        self._record.write(doing)
+        all_in_all = duration(_rounded(self._whole.elapsed + left))
+        self._display.show(
+            str(doing), self._whole.share, f"{duration(_rounded(left))} left of about {all_in_all} in all"
+        )
+
+    def _own_bar(self, label: str, total: int, unit: str) -> Iterator[Update]:
+        """A bar of its own, where it is not part of a whole run."""
+        display = display_for(self.console, self.info)
         first: tuple[float, int] | None = None
 
         def update(done: int) -> None:
-            nonlocal last, first
+            nonlocal first
             now = time.monotonic()
             if first is None and done > 0:
                 first = now, done  # what came before was starting up, and says nothing of the pace
-            if now - last < PLAIN_LINE_SECONDS or not 0 < done < total or first is None:
+            if not 0 < done < total or first is None:
                 return
-            last = now
             seconds, items = now - first[0], done - first[1]
-            left = f", about {duration(seconds * (total - done) / items)} left" if items > 0 and seconds > 2 else ""
-            self.info(f"{label}: {done:,} of {total:,} {unit}{left}")
+            left = f"about {duration(seconds * (total - done) / items)} left" if items > 0 and seconds > 2 else ""
+            display.show(str(Doing(label, unit, done, total)), done / total, left)
 
-        return update
+        display.show(str(Doing(label, unit, 0, total)), 0.0, "")
+        try:
+            yield update
+        finally:
+            display.close()
+
+
+def _rounded(seconds: float) -> float:
+    """No more exact than an estimate is: to 5 seconds, to half a minute from ten minutes on."""
+    step = 5 if seconds < 600 else 30
+    return max(step * round(seconds / step), 1)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def duration(seconds: float) -> str:

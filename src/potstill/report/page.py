@@ -11,13 +11,14 @@ from markupsafe import Markup
 from potstill import metrics
 from potstill.monitoring.progress import duration
 from potstill.report import figures
+from potstill.report.answers import answers, recalls
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.input_size import input_size_notes
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
-from potstill.run.results import Comparison, StudentResult
+from potstill.run.results import StudentResult
 
 MANY_CLASSES = 30
 """Tables per class are folded away above this."""
@@ -81,6 +82,7 @@ def content(files: RunFiles) -> dict[str, Any]:
         if student.name == files.chosen.name:
             doubtful = len(wrong_labels(teacher, arms["distilled"], predictions.labels))
     comparison = files.comparison
+    found = find(files, doubtful)
     return {
         "title": files.run.path.resolve().name,
         "comparison": comparison,
@@ -90,8 +92,9 @@ def content(files: RunFiles) -> dict[str, Any]:
         "chosen": files.chosen,
         "photos": next(section.photos for section in sections if section.photos),
         "letters": [figures.letter(number) for number in range(len(files.students))],
-        "headline": headline(comparison),
-        "findings": find(files, doubtful),
+        "answers": answers(comparison, found),
+        "recalls": recalls(comparison),
+        "findings": found,
         "differences": Markup(figures.differences(files.students, comparison.confidence)),
         "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
         "input_sizes": input_size_notes(files),
@@ -106,21 +109,6 @@ def content(files: RunFiles) -> dict[str, Any]:
         "titles": TITLES,
         "Finding": Finding,
     }
-
-
-def headline(comparison: Comparison) -> tuple[str, str]:
-    """The verdict in one sentence with its interval, and what to add to it. Of several students, the chosen one's."""
-    students = comparison.students
-    chosen = comparison.student(comparison.chosen.name)
-    first, point, rest = chosen.verdict.partition(". ")
-    if len(students) > 1:
-        better = sum(s.difference.low > 0 for s in students)
-        worse = sum(s.difference.high < 0 for s in students)
-        rest += (
-            f" It was chosen on val: {comparison.chosen.reason}. Of all {len(students)} students, distillation "
-            f"made {better} better and {worse} worse; for {len(students) - better - worse} no gain was measured."
-        )
-    return first + ("." if point else ""), rest.strip()
 
 
 def _section(

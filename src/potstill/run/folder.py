@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from potstill.errors import PotstillError, StaleError
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.integrity import file_facts
+from potstill.run.reuse import REUSED, EarlierRuns, differences
 
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
@@ -45,6 +46,8 @@ class Run:
 
     path: Path
     redo: bool = False
+    earlier: EarlierRuns | None = None
+    """Other runs whose finished stages are taken over where they were made from the same inputs."""
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -89,7 +92,7 @@ class Run:
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
         assert name in STAGES, name
-        return Stage(self.path / name, name, self.redo)
+        return Stage(self.path / name, name, self.redo, self.earlier if name in REUSED else None)
 
     @property
     def images(self) -> Path:
@@ -140,13 +143,26 @@ class Run:
         """The class names, in label order."""
         return (self.images / "classes.txt").read_text("utf-8").splitlines()
 
-    @contextlib.contextmanager
-    def only_here(self) -> Iterator[None]:
-        """Keep other processes out while the block works. Raises PotstillError when one is at work in this run."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a process is at work in this run."""
         try:
-            lock.acquire(timeout=0)
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @contextlib.contextmanager
+    def only_here(self, work: str = "") -> Iterator[None]:
+        """Keep other processes out while the block works. Raises PotstillError when one is at work in this run.
+
+        Args:
+            work: of a kind that disturbs only its own kind, such as "export"; empty for work on the stages.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / (f".{work}.lock" if work else ".lock"))
+        try:
+            lock.acquire(timeout=0.2)  # `is_worked_on` holds it for a moment
         except Timeout:
             raise PotstillError(
                 f"Another process is at work in {self.path}. Wait for it, stop it, or take another --run folder."
@@ -193,6 +209,7 @@ class Stage:
     path: Path
     name: str
     redo: bool = False
+    earlier: EarlierRuns | None = None
 
     @property
     def is_done(self) -> bool:
@@ -204,8 +221,9 @@ class Stage:
         Args:
             inputs: what the stage is made from, as plain JSON values.
         Returns:
-            False when it is finished already, from these very inputs; True when there is work to do. Files of an
-            interrupted attempt with the same inputs are kept, others are removed.
+            False when it is finished already, from these very inputs, here or in an earlier run that it is then taken
+            over from; True when there is work to do. Files of an interrupted attempt with the same inputs are kept,
+            others are removed.
         Raises:
             StaleError: finished, but from other inputs, and `redo` is off.
         """
@@ -221,7 +239,9 @@ class Stage:
                     + "\n  Add --redo to make it again (and all that follows from it), or take another --run folder."
                 )
             shutil.rmtree(self.path)
-        elif (self.path / "inputs.json").is_file() and read_json(self.path / "inputs.json") != wanted:
+        if self.earlier and self.earlier.take_over(self.path, wanted):
+            return False
+        if (self.path / "inputs.json").is_file() and read_json(self.path / "inputs.json") != wanted:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob("*.part"):
@@ -252,25 +272,10 @@ class Stage:
         return dict(read_json(self.path / "done.json"))
 
 
-def differences(before: Any, after: Any, name: str = "") -> list[str]:
-    """One line for each leaf that differs between two JSON values: `teacher.model: 'a' → 'b'`."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        lines = []
-        for key in sorted({*before, *after}):
-            lines += differences(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
-        return lines
-    return [] if before == after else [f"{name}: {_short(before)} → {_short(after)}"]
-
-
 def new_run_name(data: Path, teacher: str) -> str:
     """`2026-11-22_flowers_densenet201`."""
     day = datetime.datetime.now().astimezone().date().isoformat()
     return f"{day}_{_plain(Path(data).resolve().name)}_{_plain(teacher)}"
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _plain(name: str) -> str:

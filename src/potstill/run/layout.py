@@ -1,7 +1,9 @@
 """Where the files of a run are: the one place that knows."""
 
+import tomllib
 from pathlib import Path
 
+from potstill.run.files import read_toml_text
 from potstill.run.folder import Run
 
 ARMS = ("distilled", "alone")
@@ -51,6 +53,30 @@ def views_path(run: Run, size: int) -> Path:
 def student_names(run: Run) -> list[str]:
     """The finished students of a run, in the order of its settings."""
     return list(run.stage("4_students").facts()["inputs"]["students"])
+
+
+def usable_students(run: Run) -> list[str]:
+    """The students whose trainings are all finished, also while others are still being trained: those of the stage
+    first, then the others in the order of their names."""
+    names = student_names(run) if run.stage("4_students").is_done else []
+    seeds = num_seeds(run)
+    folders = sorted(path.name for path in run.students.glob("*") if path.is_dir() and path.name not in names)
+    return [*names, *(name for name in folders if is_trained(run, name, seeds))]
+
+
+def num_seeds(run: Run) -> int:
+    """How many seeds the run trains every student with."""
+    return int(tomllib.loads(read_toml_text(run.path / "config.toml"))["seeds"])
+
+
+def is_trained(run: Run, name: str, seeds: int) -> bool:
+    """Whether a student and its twin are trained with all of so many seeds."""
+    return all((model_folder(run, name, seed, arm) / "done.json").is_file() for seed in range(seeds) for arm in ARMS)
+
+
+def progress_path(run: Path) -> Path:
+    """Where a command says how far it is, for `potstill status`."""
+    return run / "progress.json"
 
 
 def control_folder(run: Run, name: str, seed: int, control: str) -> Path:

@@ -61,7 +61,7 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     drawn = draw_views(store, photos, plan.num_views, plan.views)
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
-    labeling = _Labeling(store, photos, drawn, context)
+    labeling = _Labeling(store, photos, drawn, context, len(networks))
     outputs = [labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)]
     val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
     _save(folder / "val_logits.npy", val_logits)
@@ -167,6 +167,8 @@ class _Labeling:
     views: np.ndarray
     """(N, V) of VIEW."""
     context: Context
+    networks: int
+    """How many label them one after the other."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -234,8 +236,9 @@ class _Labeling:
         photos, views = renderer.shape
         check_space(target.parent, float(np.prod(self.views.shape)) * 4 * width, "Soft labels")
         writer = RowWriter(target, (photos, views, width), np.float16)
-        label = f"Soft labels, {views} views each"
-        with self.context.reporter.bar(label, photos, unit="photos") as update:
+        label = f"Soft labels: the teacher labels {views} views of each photo"
+        of = (len(list(target.parent.glob("teacher-*.npy"))), self.networks)
+        with self.context.reporter.bar(label, photos, unit="photos", part="soft labels", of=of) as update:
             store_features(
                 backbone, renderer, writer, precision, update, lambda f, numbers: heads(f, renderer.chosen[numbers])
             )

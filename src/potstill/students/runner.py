@@ -29,9 +29,9 @@ class JobRunner:
     machine: Machine
     reporter: Reporter
 
-    def run(self, jobs: Sequence[Job], label: str, threads: int) -> None:
+    def run(self, jobs: Sequence[Job], label: str, threads: int, *, part: str = "") -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
-        settings.
+        settings. `part` is that of the whole run, where there is one.
 
         Of jobs that are the same training, as student and twin are where the student learns without a teacher, one is
         run, and the others get its files.
@@ -42,20 +42,20 @@ class JobRunner:
         firsts = dict[str, Job]()
         for job in jobs:
             firsts.setdefault(_training(job), job)
-        self._train([job for job in todo if firsts[_training(job)] is job], label, threads)
+        training = [job for job in todo if firsts[_training(job)] is job]
+        total = sum(job.recipe.steps(self._photos()) for job in training)
+        if training:
+            with self.reporter.bar(label, total, unit="steps", part=part) as update:
+                self._train(training, threads, update)
         for job in todo:
             if firsts[_training(job)] is not job:
                 copy_job(firsts[_training(job)], job)
 
-    def _train(self, todo: Sequence[Job], label: str, threads: int) -> None:
-        if not todo:
-            return
-        total = sum(job.recipe.steps(self._photos()) for job in todo)
-        with self.reporter.bar(label, total, unit="steps") as update:
-            if self.machine.jobs == 1 or len(todo) == 1:
-                self._one_by_one(todo, threads, update)
-            else:
-                self._side_by_side(todo, threads, update)
+    def _train(self, todo: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
+        if self.machine.jobs == 1 or len(todo) == 1:
+            self._one_by_one(todo, threads, update)
+        else:
+            self._side_by_side(todo, threads, update)
 
     def _photos(self) -> int:
         return int(self.run_folder.stage("3_soft_labels").facts()["photos"])

@@ -78,22 +78,28 @@ class _Training:
 
     def run(self) -> None:
         """Measure, choose recipes by pilots on val, and train."""
+        context, name = self.context, self.student.name
+        context.reporter.begin("measure student", f"{name}: timing it to choose how to train it here")
         measured = self._measured()
         candidates = self._candidates(measured)
         render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
         pilots = {arm: self._pilots(arm, candidates[arm]) for arm in ARMS}
-        runner = JobRunner(self.context.run, self.context.machine, self.context.reporter)
-        runner.run([job for arm in ARMS for job in pilots[arm]], f"{self.student.name}: pilots", measured.threads)
+        runner = JobRunner(context.run, context.machine, context.reporter)
+        tried = [job for arm in ARMS for job in pilots[arm]]
+        title = f"{name}: trying {len(tried)} settings on val, for student and twin"
+        runner.run(tried, title, measured.threads, part="pilots")
         distilled, alone = self.choose(candidates, pilots)
         lengths = self._lengths(self.student.lengths(alone))
         students = self._seeds("distilled", distilled) if distilled != alone else []
         times = f"{self.plan.seeds} seed{'s' if self.plan.seeds > 1 else ''}"
         if lengths:  # beside the students, so that no core waits
-            title = f"distilled, {times}, and lengths of alone" if students else "lengths of alone"
-            runner.run([*students, *lengths], f"{self.student.name}: {title}", measured.threads)
+            tried_lengths = f"trying {len(lengths)} lengths for the twin"
+            title = f"training the student, {times}, and {tried_lengths}" if students else tried_lengths
+            runner.run([*students, *lengths], f"{name}: {title}", measured.threads, part="trainings")
         twin = self.choose_length(lengths) if lengths else self.student.lengths(alone)[0]
         jobs = [*(students or self._seeds("distilled", twin)), *self._seeds("alone", twin)]
-        runner.run([*lengths, *jobs], f"{self.student.name}: distilled and alone, {times}", measured.threads)
+        title = "training the twin" if lengths and students else "training student and twin"
+        runner.run([*lengths, *jobs], f"{name}: {title}, {times}", measured.threads, part="twin")
 
     def _measured(self) -> Measured:
         """How the trainings are computed here, by timing once."""
@@ -244,7 +250,7 @@ def render_views(size: int, cache_gb: float, soft: SoftLabels, context: Context)
     check_space(run.students, needed, "Rendered views")
     renderer = Renderer(PixelStore(run.images), soft.photos, soft.views, size, threads=context.machine.cores)
     writer = RowWriter(path, (photos, count, size, size, 3), np.uint8)
-    with context.reporter.bar(f"Rendering views at {size} px", photos, unit="photos") as update:
+    with context.reporter.bar(f"Rendering views at {size} px", photos, unit="photos", part="views") as update:
         for photo in range(writer.done, photos):
             writer.write(renderer(np.full(count, photo), np.arange(count))[None])
             update(photo + 1)

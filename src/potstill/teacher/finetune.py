@@ -102,8 +102,10 @@ class FineTuning:
         """Train the model of a fold and store it with what it predicts for val and the held-back photos."""
         folder, machine = fold_folder(self.folder, fold), self.context.machine
         folder.mkdir(exist_ok=True)
-        title = f"Fine-tuning {self.name}" + (f", fold {fold + 1} of {len(self._folds())}" if len(held) else "")
-        model = self._train(learned, folder / "checkpoint.safetensors", title)
+        title = f"Teacher: fine-tuning {self.name}" + (
+            f", fold {fold + 1} of {len(self._folds())}" if len(held) else ""
+        )
+        model = self._train(learned, folder / "checkpoint.safetensors", title, (fold, len(self._folds())))
         precision, threads = self.measured.precision(machine.device), machine.cores
         tuned = inference_model(model, precision, folder, threads=threads)
         val = self.store.rows("val")
@@ -125,8 +127,8 @@ class FineTuning:
         save(model, folder, trained)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
-    def _train(self, rows: np.ndarray, checkpoint: Path, title: str) -> Classifier:
-        """A new model, trained on the photos `rows`, on the kind of views that students see."""
+    def _train(self, rows: np.ndarray, checkpoint: Path, title: str, of: tuple[int, int]) -> Classifier:
+        """A new model, trained on the photos `rows`, on the kind of views that students see: one `of` so many."""
         config, store = self.plan.config, self.store
         precision = self.measured.precision(self.context.machine.device)
         info = describe(self.name, self.context.run.classes(), size=self.size)
@@ -149,7 +151,7 @@ class FineTuning:
             return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
 
         steps = epochs * per_epoch
-        with self.context.reporter.bar(title, steps, unit="steps") as update:
+        with self.context.reporter.bar(title, steps, unit="steps", part="fine-tuning", of=of) as update:
 
             def after_step(step: int, value: float) -> None:
                 self.log.append({"phase": "finetune", "step": step, "loss": round(value, 5)})

@@ -103,7 +103,8 @@ class Probe:
         fold[self.known] = fold_of(self.store, rows, folds)
         logits = np.zeros((len(self.photos), self.classes), np.float32)
         tensors: dict[str, Tensor] = {}
-        with reporter.bar("Out-of-fold heads", folds, unit="folds") as update:
+        label = f"Teacher: training {folds} more heads, each to label the photos that it has not seen"
+        with reporter.bar(label, folds, unit="heads", part="fold heads") as update:
             for number in range(folds):
                 rest = self.known & (fold != number)
                 head = self.learn(f"fold-{number}", rest)

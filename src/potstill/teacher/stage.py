@@ -159,6 +159,7 @@ class _Member:
 
     def _measure(self) -> Measured:
         """How this model is run here, by timing."""
+        self.context.reporter.begin("measure teacher", f"Teacher: timing {self.name} to choose how to run it here")
         splits: tuple[Split, ...] = ("train", "unlabeled") if self.config.unlabeled == "propagate" else ("train",)
         num_views = len(self.store.rows(*splits)) * self.plan.stored_views
         measured = measure_inference(self.model, self.folder, self.context.machine, num_views=num_views)
@@ -202,13 +203,15 @@ class _Member:
             renderer = Renderer(
                 self.store, self.photos, views, self.model.info.size, threads=self.context.machine.cores
             )
-            with self.context.reporter.bar("Teacher's features", len(self.photos), unit="photos") as update:
+            label = f"Teacher: what {self.name} sees in every photo"
+            with self.context.reporter.bar(label, len(self.photos), unit="photos", part="features") as update:
                 store_features(backbone, renderer, writer, precision, update)
             writer.close()
         return RowReader(path, leading=2)
 
     def _train_head(self, probe: Probe, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
         """The head, its logits on val, and whether photos without labels took part: where they lower the val NLL."""
+        self.context.reporter.begin("head", f"Teacher: training a head for {self.name} on your classes")
         head = probe.learn("head", probe.known)
         logits = apply_head(head, val_features)
         if probe.known.all():

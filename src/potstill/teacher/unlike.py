@@ -60,7 +60,8 @@ def _plain_features(
         store, threads = PixelStore(context.run.images), context.machine.cores
         renderer = Renderer(store, photos, plain_views(store, photos)[:, None], backbone.info.size, threads=threads)
         writer = RowWriter(path, (len(photos), 1, width), np.float16)
-        with context.reporter.bar("Comparing the photos without labels", len(photos), unit="photos") as update:
+        label = "Comparing the photos without labels with the labeled ones"
+        with context.reporter.bar(label, len(photos), unit="photos", part="unlike photos") as update:
             store_features(backbone, renderer, writer, precision, update, lambda found, _: found[..., :width])
         writer.close()
     return np.load(path, mmap_mode="r", allow_pickle=False)[:, 0]

@@ -1,0 +1,78 @@
+"""What a run will take: every part that stages begin is expected, and the largest come with what makes them shorter."""
+
+import re
+
+import pytest
+from tests.unit.test_planning import config_of, folder_of
+
+import potstill
+from potstill.compute.machine import Machine
+from potstill.estimate import FINE_TUNING, NAMES, Estimate, estimate
+from potstill.planning import make_plan
+from potstill.run.files import read_json
+
+MACHINE = Machine("cpu", 2, 2)
+
+
+def names_of(parts: list[dict[str, object]]) -> list[object]:
+    return [part["name"] for part in parts]
+
+
+def test_a_run_begins_the_parts_that_were_expected_and_no_others(tiny_run: "potstill.Result") -> None:
+    noted = read_json(tiny_run.path / "progress.json")
+    assert noted["state"] == "finished"
+    assert names_of(noted["parts"]) == [
+        "photos",
+        "measure teacher",
+        "features",
+        "head",
+        "fold heads",
+        "soft labels",
+        "measure student",
+        "views",
+        "twin",
+        "test photos",
+        "train views",
+    ]
+    assert all(part["seconds"] is not None for part in noted["parts"]), noted["parts"]
+
+
+@pytest.fixture(scope="module")
+def long() -> Estimate:
+    """Of a run with pilots, lengths of the twin, and a teacher that may be fine-tuned."""
+    return estimate(make_plan(folder_of(train=3000), config_of()), MACHINE)
+
+
+def test_fine_tuning_that_is_perhaps_not_needed_is_counted_apart(long: Estimate) -> None:
+    assert {part.name for part in long.parts} == NAMES.keys() - {"unlike photos"}
+    certain = sum(part.seconds for part in long.parts if part.name != FINE_TUNING)
+    assert long.total == pytest.approx(certain)
+    assert long.fine_tuning > 0
+    assert re.search(
+        r"^About .*; .* more if the teacher has to be fine-tuned \(--teacher.train probe: never\)$", long.lines()[0]
+    )
+    set_up = make_plan(folder_of(train=3000), config_of(**{"teacher.train": "finetune"}))
+    tuned = estimate(set_up, MACHINE)
+    assert tuned.fine_tuning == 0
+    assert tuned.total == pytest.approx(sum(part.seconds for part in tuned.parts))
+
+
+def test_the_largest_parts_are_named_with_what_makes_them_shorter(long: Estimate) -> None:
+    largest = [line for line in long.lines() if line.startswith(("Largest part: ", "Then: "))]
+    assert largest
+    assert largest[0].startswith("Largest part: ")
+    assert all(" --" in line for line in largest)
+
+
+def test_what_is_finished_takes_no_time() -> None:
+    plan = make_plan(folder_of(), config_of())
+    left = estimate(plan, MACHINE, ["1_images", "2_teacher", "3_soft_labels", plan.students.students[0].name])
+    assert {part.stage for part in left.parts} == {"5_comparison"}
+
+
+def test_more_seeds_take_longer() -> None:
+    one, three = (
+        sum(p.seconds for p in estimate(make_plan(folder_of(), config_of(seeds=n)), MACHINE, ["3_soft_labels"]).parts)
+        for n in (1, 3)
+    )
+    assert three > 1.5 * one
