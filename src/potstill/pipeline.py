@@ -34,6 +34,8 @@ from potstill.models.weights import require_weights
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
+from potstill.report.notebook import Figure, cost_figure, result_html
+from potstill.report.read import RunFiles
 from potstill.report.stage import write_report
 from potstill.run.files import check_space, read_json, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
@@ -67,6 +69,7 @@ class Result:
 
     @property
     def path(self) -> Path:
+        """The run folder."""
         return self.run.path
 
     @cached_property
@@ -92,6 +95,19 @@ class Result:
     def verdicts(self) -> list[str]:
         """One sentence per student."""
         return [student.verdict for student in self.comparison.students]
+
+    def plot(self, cost: str = "macs") -> Figure:
+        """Accuracy against cost for teacher, students and twins; a notebook shows it, `.save("plot.svg")` keeps it.
+
+        Args:
+            cost: "macs" (multiply-accumulates per photo), "bytes" (of the weights) or "milliseconds" (per photo).
+        Raises:
+            ConfigError: there is no such cost.
+        """
+        return cost_figure(self.comparison, cost)
+
+    def _repr_html_(self) -> str:
+        return result_html(RunFiles(self.run))
 
 
 def distill(

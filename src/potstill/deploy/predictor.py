@@ -5,6 +5,7 @@ Importing this does not import torch, which takes seconds and which exported fil
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,6 +22,11 @@ from potstill.run.results import read_comparison, read_training
 
 if TYPE_CHECKING:
     from potstill.models.classifier import Classifier
+
+BARS = 10
+"""A notebook shows the probabilities of at most so many classes."""
+
+_BAR = "height: .8em; min-width: 1px; background: #0067a5"
 
 Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -45,6 +51,18 @@ class Prediction:
         by_name = {name: float(p) for name, p in zip(classes, values, strict=True)}
         return cls(classes[best], float(values[best]), by_name, bool(values[best] >= threshold))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the label, and a bar for each of the most probable classes."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        bars = "".join(
+            f'<tr><td style="text-align: left">{escape(name)}</td><td>{100 * value:.1f} %</td>'
+            f'<td style="width: 12em"><div style="width: {100 * value:.1f}%; {_BAR}"></div></td></tr>'
+            for name, value in ranked[:BARS]
+        )
+        unsure = "" if self.known else "<p>Unsure: perhaps not one of these classes.</p>"
+        more = f"<p><small>and {len(ranked) - BARS} more classes</small></p>" if len(ranked) > BARS else ""
+        return f"<p><strong>{escape(self.label)}</strong></p>{unsure}<table><tbody>{bars}</tbody></table>{more}"
+
 
 class Predictor:
     """A trained classifier, ready for photos."""
@@ -57,6 +75,7 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
         return self.info.classes
 
     @property

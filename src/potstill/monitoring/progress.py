@@ -21,7 +21,7 @@ class Reporter:
     """Prints and logs. One per command."""
 
     def __init__(self, *, log: Path | None = None, quiet: bool = False) -> None:
-        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet, soft_wrap=True)
+        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet, soft_wrap=True, force_jupyter=False)
         self.log = log
         self._before_log: list[str] = []
         self._whole: WholeRun | None = None
