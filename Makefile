@@ -1,4 +1,4 @@
-# `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones.
+# `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones, `make docs` makes the site.
 # They share one .venv, made from the package index; nothing else on the machine is touched.
 PYTHON ?= python3
 # Processes that run tests. Tests that share a file or an export stay in one process.
@@ -9,7 +9,7 @@ PARALLEL = -n $(WORKERS) --dist loadgroup
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-fast browser torture check format clean
+.PHONY: demo test test-fast browser torture docs notebooks check format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,16 @@ SEED ?= 0
 torture: $(STAMP)
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) --page docs/reference/torture.md $(ARGS)
 
+# The documentation site, build/site/index.html. Stops where a generated page is out of date or a link leads nowhere.
+# To search it, serve it: python3 -m http.server --bind 127.0.0.1 -d build/site
+docs: $(STAMP)
+	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/docs_site.py
+
+# Runs the notebooks of examples/ and stores their output.
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,4 +56,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build

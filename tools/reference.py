@@ -1,4 +1,4 @@
-"""Writes docs/reference/settings.md and commands.md from the settings and commands themselves.
+"""Writes docs/reference/settings.md, commands.md and python.md from the settings, commands and names themselves.
 
 python tools/reference.py            # rewrite the pages
 python tools/reference.py --check    # exit 1 where they differ
@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from cyclopts.argument import Argument
 from docstring_parser import parse
+from python_reference import python_page
 
 from potstill.cli import COMMANDS, app, deploy, photos, runs  # noqa: F401  each registers its commands
 from potstill.cli.settings import SHORT
@@ -152,7 +153,7 @@ def _cell(text: str) -> str:
     return _one_line(text).replace("|", "\\|").replace("*", "\\*")
 
 
-PAGES = {"settings.md": settings_page, "commands.md": commands_page}
+PAGES = {"settings.md": settings_page, "commands.md": commands_page, "python.md": lambda: python_page(MADE)}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Makes the pictures of docs/pictures/ from a run: its report, its serve page and its page for the browser.
 
 python tools/screenshots.py runs/demo            # needs potstill[dev], Debian's chromium, and npm
+python tools/screenshots.py site                 # the documentation site after `make docs`, into build/pictures/
 
 Only for runs whose photos may be shown; their attribution belongs beside the pictures.
 """
@@ -75,6 +76,25 @@ def main(run_folder: Path) -> None:
         browser.close()
 
 
+def site_pictures() -> None:
+    """Pages of the documentation site, in the light, in the dark and on a phone."""
+    build = PICTURES.parent.parent / "build"
+    pages = ("index.html", "how-to/few-labels.html", "reference/settings.html", "examples/quickstart.html")
+    with static_host(build / "site") as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        for path in pages:
+            for kind, width, height, dark in (
+                ("light", 1280, 900, False),
+                ("dark", 1280, 900, True),
+                ("phone", 390, 844, False),
+            ):
+                page = opened(browser, url + path, width, height, dark=dark)
+                page.wait_for_load_state("networkidle")
+                keep(page, f"{Path(path).stem}-{kind}", build / "pictures")
+                page.close()
+        browser.close()
+
+
 def opened(browser: Any, url: str, width: int, height: int, *, dark: bool = False) -> Any:
     """A fresh page at this address."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
@@ -111,7 +131,7 @@ def test_photo(run: Run, path: Path) -> Path:
     return path
 
 
-def keep(page: Any, name: str) -> None:
+def keep(page: Any, name: str, folder: Path = PICTURES) -> None:
     """Write what the page shows, with as many colors as the limit allows."""
     data = page.screenshot()
     image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -122,9 +142,9 @@ def keep(page: Any, name: str) -> None:
         image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         data = buffer.getvalue()
     assert len(data) <= LIMIT, f"{name}.png has {len(data):,} bytes"
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    (PICTURES / f"{name}.png").write_bytes(data)
-    print(f"docs/pictures/{name}.png  {len(data):,} bytes")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(data)
+    print(f"{folder.parent.name}/{folder.name}/{name}.png  {len(data):,} bytes")
 
 
 @contextlib.contextmanager
@@ -152,5 +172,5 @@ def static_host(folder: Path) -> Iterator[str]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python tools/screenshots.py RUN")
-    main(Path(sys.argv[1]))
+        sys.exit("usage: python tools/screenshots.py RUN, or: python tools/screenshots.py site")
+    site_pictures() if sys.argv[1] == "site" else main(Path(sys.argv[1]))
