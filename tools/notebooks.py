@@ -26,7 +26,7 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     limits = {"timeout": TIMEOUT, "startup_timeout": TIMEOUT}
     place = {"metadata": {"path": folder}}
-    NotebookClient(notebook, **limits, record_timing=False, resources=place).execute()
+    NotebookClient(notebook, **limits, record_timing=False, coalesce_streams=True, resources=place).execute()
     return notebook
 
 
