@@ -37,7 +37,8 @@ def read_for_training(root: Path, config: ImagesConfig) -> Folder:
 def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
     """Assign splits, leave out copies and limit the labels per class.
 
-    Of copies the test photo stays, else the one of val.
+    Of copies the test photo stays, else the one of val. Splits are drawn for groups where photos have one; photos
+    without labels of a group that is in test or val are left out.
 
     Returns:
         kept, rejected: the photos to train and test on, and all others with code and reason.
@@ -49,9 +50,10 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, copies = _without_copies(good, folder, config.duplicate_bits)
     good = _with_every_class(good, drawn, config)
+    good, related = _without_groups_of_test(good)
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, over = _limited(good, config)
-    return good, rejected + copies + over
+    return good, rejected + copies + related + over
 
 
 def drawn_splits(folder: Folder) -> tuple[Split, ...]:
@@ -62,12 +64,12 @@ def drawn_splits(folder: Folder) -> tuple[Split, ...]:
 
 
 def _split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig) -> str:
-    seed = config.split_seed
+    seed, key = config.split_seed, entry.group or entry.sha256
     from_train = "test" in drawn and entry.split == "train"
-    if (entry.split is None or from_train) and in_share(entry.sha256, config.test_share, seed=seed, purpose="test"):
+    if (entry.split is None or from_train) and in_share(key, config.test_share, seed=seed, purpose="test"):
         return "test"
     if entry.split in (None, "train") and "val" in drawn:
-        return "val" if in_share(entry.sha256, config.val_share, seed=seed, purpose="val") else "train"
+        return "val" if in_share(key, config.val_share, seed=seed, purpose="val") else "train"
     return entry.split or "train"
 
 
@@ -87,15 +89,27 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
         for split in splits:
             inside = {name: [i for i, p in enumerate(moved) if p.label == label and p.split == name] for name in splits}
             most = max(splits, key=lambda name: len(inside[name]))
-            if inside[split] or len(inside[most]) < 2:
+            free = [i for i in inside[most] if not moved[i].group]  # groups stay together
+            if inside[split] or len(inside[most]) < 2 or not free:
                 continue
             # Into a drawn split comes the photo that it would draw next; back into train the one that was drawn last.
             if split == "train":
-                chosen = max(inside[most], key=lambda i: place(moved[i], most))
+                chosen = max(free, key=lambda i: place(moved[i], most))
             else:
-                chosen = min(inside[most], key=lambda i: place(moved[i], split))
+                chosen = min(free, key=lambda i: place(moved[i], split))
             moved[chosen] = replace(moved[chosen], split=split)
     return moved
+
+
+def _without_groups_of_test(photos: list[Packed]) -> tuple[list[Packed], list[Packed]]:
+    """Leave out photos without labels of a group whose labeled photos are in test or val."""
+    held = {photo.group: photo for photo in reversed(photos) if photo.group and photo.split in ("test", "val")}
+    related = [
+        replace(p, code="group_in_test", reason=f"its group {p.group} is in {held[p.group].split}")
+        for p in photos
+        if p.split == "unlabeled" and p.group in held
+    ]
+    return [p for p in photos if p.split != "unlabeled" or p.group not in held], related
 
 
 def _without_copies(photos: list[Packed], folder: Folder, leak_bits: int) -> tuple[list[Packed], list[Packed]]:
@@ -152,7 +166,14 @@ def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packe
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
             lost = [photo for photo in rejected if photo.label == label]
             example = f" {len(lost)} files were rejected, such as {lost[0].path}: {lost[0].reason}." if lost else ""
-            raise DataError(text + example + _what_to_do(folder, name))
+            raise DataError(text + _together(kept, label) + example + _what_to_do(folder, name))
+
+
+def _together(kept: list[Packed], label: int) -> str:
+    """How many groups the photos of a class belong to, where they do."""
+    groups = len({photo.group for photo in kept if photo.label == label and photo.group})
+    hint = "" if groups > 2 else "; it needs photos of more groups"
+    return f" Its photos belong to {groups} groups, each of which stays together{hint}." if groups else ""
 
 
 def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: bool) -> str:
