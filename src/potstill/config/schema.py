@@ -50,6 +50,8 @@ LABEL_SETTINGS = ("labels", "path_column", "label_column", "split_column", "grou
 
 
 def _check_pattern(pattern: str) -> None:
+    if len(pattern) > 200:  # file names have 255 characters at most, so what remains slow is short enough to see why
+        raise ConfigError("images.group_pattern is longer than 200 characters.")
     try:
         groups = re.compile(pattern).groups if pattern else 1
     except re.error as error:

@@ -165,7 +165,7 @@ def _summary(table: Table, columns: _Columns, photos: int) -> str:
 def _contradiction(first: _Labeled, second: _Labeled) -> str:
     names = ("class", "split", "group")
     what = [
-        f"the {name} {a or 'none'!r} and {b or 'none'!r}"
+        f"the {name} {a or 'none'!r} and the {name} {b or 'none'!r}"
         for name, a, b in zip(names, first.facts, second.facts, strict=True)
         if a != b
     ]

@@ -90,20 +90,16 @@ def _limited(rows: Iterator[Row], path: Path) -> Iterator[Row]:
 def _decoded(path: Path) -> tuple[str, str]:
     """The text, and its encoding where that is not Unicode."""
     data = path.read_bytes()
-    encoding = "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        encoding = "windows-1252"  # what Excel writes in western Europe and America
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # What Excel writes: UTF-16 as "Unicode text", and Windows-1252 as CSV in western Europe and America.
+    for encoding in ("utf-16",) if is_utf16 else ("utf-8-sig", "windows-1252"):
         try:
             text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not a text in UTF-8, UTF-16 or Windows-1252: {error}") from None
-    if "\0" in text:
-        raise DataError(f"{path} is not a text: it holds zero bytes. Save it as CSV in UTF-8.")
-    return text, encoding if encoding == "windows-1252" else ""
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text, encoding if encoding == "windows-1252" else ""
+    raise DataError(f"{path} is not a text in UTF-8, UTF-16 or Windows-1252. Save it as CSV in UTF-8.")
 
 
 def _delimiter(header: str) -> str:
@@ -156,10 +152,13 @@ def _read_parquet(path: Path) -> Table:
             fields = {field.name: field.type for field in file.schema_arrow}
             if file.metadata.num_rows > MAX_ROWS:
                 raise DataError(f"{path} has {file.metadata.num_rows:,} rows; a table may have {MAX_ROWS:,}.")
-            # Photos can be in the table itself; reading them would take all memory.
-            heavy = (types.is_nested, types.is_binary, types.is_large_binary)
-            columns = [name for name, kind in fields.items() if not any(is_heavy(kind) for is_heavy in heavy)]
-            batches = file.iter_batches(10_000, columns=columns)
+            heavy = (types.is_struct, types.is_binary, types.is_large_binary)
+            if photos := [name for name, kind in fields.items() if any(is_heavy(kind) for is_heavy in heavy)]:
+                raise DataError(
+                    f"{path} holds the photos themselves, in the column {photos[0]!r}, and not their paths. Save them "
+                    "as files, and the table without this column."
+                )
+            batches = file.iter_batches(10_000)
             values = [row for batch in batches for row in batch.to_pylist()]
     except (ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
