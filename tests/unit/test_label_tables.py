@@ -80,7 +80,7 @@ def test_a_table_by_its_usual_name(photos: Path, file: str, header: str, row: st
     assert labels(folder) == right(photos)
     assert folder.classes == CLASSES
     assert folder.flat
-    assert f"Labels from {file}: 12 rows, 12 photos" in folder.layout
+    assert f"Labels from {file}: 12 rows, 12 photos" in " ".join(folder.notes)
     assert not folder.unused
 
 
@@ -133,7 +133,7 @@ def test_other_encodings(photos: Path, encoding: str) -> None:
     (photos / "labels.csv").write_bytes(text.encode(encoding))
     folder = open_photos(photos, ImagesConfig())
     assert folder.classes[0] == "größe disc"
-    assert ("read as windows-1252" in folder.layout) == (encoding == "cp1252")
+    assert ("read as windows-1252" in " ".join(folder.notes)) == (encoding == "cp1252")
 
 
 def test_columns_can_be_named(photos: Path) -> None:

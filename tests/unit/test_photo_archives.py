@@ -78,7 +78,7 @@ def test_splits_and_tables_in_an_archive(tmp_path: Path) -> None:
     flat = table_of(data / "train", tmp_path / "flat")
     folder = open_photos(zipped(tmp_path / "flat.zip", flat, "exported/"), ImagesConfig(), runs=tmp_path)
     assert (folder.classes, len(folder.files)) == (CLASSES, 9)
-    assert "Labels from labels.csv: 9 rows, 9 photos" in folder.layout
+    assert "Labels from labels.csv: 9 rows, 9 photos" in " ".join(folder.notes)
 
 
 def test_an_archive_is_unpacked_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

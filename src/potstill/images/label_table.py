@@ -113,8 +113,8 @@ def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfi
     order = {split: number for number, split in enumerate((None, *SPLITS))}
     files.sort(key=lambda file: (order[file.split], file.label, file.path))
     flat = not any(file.split in LABELED for file in files)
-    layout, notes = " ".join(reading.summaries), tuple(reading.notes)
-    return Folder(root, tuple(classes), tuple(files), flat, layout, unused, notes, from_table=True)
+    notes = (*reading.summaries, *reading.notes)
+    return Folder(root, tuple(classes), tuple(files), flat, unused=unused, notes=notes, from_table=True)
 
 
 def _read_source(source: TableSource, reading: _Reading) -> None:

@@ -15,18 +15,19 @@ from potstill.data.splits import LABELED, Split, in_share, unit_hash
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.duplicates import THUMB, Fingerprint
-from potstill.images.folder import Folder, read_folder
+from potstill.images.folder import Folder
 from potstill.images.pack import Packed
 from potstill.images.reasons import action
+from potstill.images.source import open_photos
 
 
-def read_for_training(root: Path, config: ImagesConfig) -> Folder:
-    """`read_folder` with the settings of a run, and the check that its classes have enough files.
+def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("runs")) -> Folder:
+    """`open_photos`, and the check that its classes have enough files.
 
     Raises:
-        DataError: as `read_folder` does, and for a class that has too few files for all splits.
+        ConfigError, DataError: as `open_photos` does, and for a class that has too few files for all splits.
     """
-    folder = read_folder(root, classes=config.classes, classes_from=config.classes_from)
+    folder = open_photos(data, config, runs=runs)
     counts = Counter((file.split or "train", file.label) for file in folder.files)
     for label, name in enumerate(folder.classes):
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=False):

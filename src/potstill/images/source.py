@@ -50,7 +50,7 @@ def open_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
     if source.tables:
         folder = read_labeled(source.root, source.tables, images)
     else:
-        folder = read_folder(source.root, classes=images.classes)
+        folder = read_folder(source.root, classes=images.classes, classes_from=images.classes_from)
     folder = _grouped(folder, images.group_pattern)
     _require_groups_in_one_split(folder)
     return replace(folder, notes=(*source.notes, *folder.notes, *_group_notes(folder)))
@@ -63,13 +63,17 @@ def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
         unpacked = unpack(data, runs / UNPACKED)
         data, notes = unpacked.root, (unpacked.note,)
     if images.labels:
+        if images.classes_from != "folders":
+            raise ConfigError(
+                "images.labels and images.classes_from both say what the classes are; choose one of them."
+            )
         return Source(data, (TableSource(_located(data, images.labels), data),), notes)
     if table_file.is_table(data):
         return Source(data.parent, (TableSource(data, data.parent),), notes)
     if data.is_file():
         kinds = ", ".join((*SUFFIXES, *table_file.SUFFIXES))
         raise DataError(f"{data} is neither a folder nor a file that can be read ({kinds}).")
-    if not data.is_dir() or _has_class_folders(data):
+    if not data.is_dir() or images.classes_from != "folders" or _has_class_folders(data):
         _require_no_columns(images)
         return Source(data, (), notes)
     tables = _tables_in(data)
