@@ -73,11 +73,11 @@ def test_the_command_reads_a_table_and_reports_it(folders: Path, tmp_path: Path)
     done = potstill("distill", "flat", "--labels", "mine.csv", "--dry-run", "--teacher.model", "resnet18", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Labels from mine.csv: 60 rows, 60 photos (columns used: path, label)." in done.stdout
-    done = potstill("count", "flat", "--images.labels", "mine.csv", cwd=tmp_path)
+    done = potstill("count", "flat", "--labels", "mine.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Labels from mine.csv" in done.stdout
     assert "disc" in done.stdout
-    done = potstill("check", "flat", "--images.labels", "mine.csv", "--dry-run", cwd=tmp_path)
+    done = potstill("check", "flat", "--labels", "mine.csv", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Checked 60 photos" in done.stderr
     assert not Run(tmp_path / "runs").path.exists()

@@ -1,4 +1,4 @@
-"""Any table and any archive is read, or refused with a DataError; nothing else happens, and nothing leaves the folder."""
+"""Any table and any archive is read, or refused with a DataError, and nothing is read or written elsewhere."""
 
 import json
 import shutil
@@ -45,10 +45,13 @@ def photos(tmp_path: Path) -> Path:
 def read(photos: Path, name: str, data: bytes) -> Folder | None:
     """The folder with this table; None where it is refused."""
     (photos / name).write_bytes(data)
+    message = ""
     try:
         folder = open_photos(photos, ImagesConfig(labels=name))
     except DataError as error:
-        assert len(str(error)) < 5000, "no message is as long as the table"
+        message = str(error)
+    if message:
+        assert len(message) < 5000, "no message is as long as the table"
         return None
     assert len(folder.classes) >= 2
     assert len({file.path for file in folder.files}) == len(folder.files)
@@ -90,7 +93,7 @@ def test_plain_rows_are_read_as_they_say(photos: Path, rows: list[tuple[str, str
         return
     found = {file.path.relative_to(photos).as_posix(): file for file in folder.files}
     for name, label, _ in rows:
-        if label and not name.startswith("unlabeled/"):
+        if label:
             assert folder.classes[found[name].label] == label
 
 

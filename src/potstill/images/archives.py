@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -44,6 +45,11 @@ _MARK = ".unpacked.json"
 """What was unpacked, in the folder; written last."""
 _TIME = 315_532_800
 """Time of every unpacked file, 1980-01-01: unpacked again it must look like the same photo to a run."""
+_DAMAGES = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, LookupError, NotImplementedError, RuntimeError),
+)
+"""What the libraries raise for archives that are damaged or that they do not know."""
 _BAD_NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL}
 """What the system says to names that it does not take, or that are a file and a folder at once."""
 
@@ -120,7 +126,6 @@ def _unpack_to(archive: Path, target: Path) -> None:
 def _extract(archive: Path, folder: Path) -> _Facts:
     facts, limit = _Facts(), _limit(archive)
     members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
-    damages = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
     try:
         for member in members(archive, limit):
             parts = _safe_parts(member.name, archive)
@@ -131,7 +136,7 @@ def _extract(archive: Path, folder: Path) -> _Facts:
                 facts.files += 1
                 _require(facts.files <= MAX_FILES, archive, f"holds more than {MAX_FILES:,} files")
                 facts.bytes = _write(member.file, folder.joinpath(*parts), facts.bytes, limit, archive)
-    except damages as error:
+    except _DAMAGES as error:
         raise DataError(f"{archive} is damaged, or not an archive: {error}") from None
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None)
@@ -183,7 +188,7 @@ def _zip_members(archive: Path, limit: int) -> Iterator[_Member]:
         _require_size(sum(info.file_size for info in infos), limit, archive)
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             if kind not in (0, stat.S_IFREG):
                 yield _Member(info.filename, None)

@@ -372,8 +372,13 @@ def visible_photos(root: Path) -> Iterator[Path]:
 
 
 def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
-    """The photos with their split: the row's, or that of the folder that they lie in."""
-    found = [p if p.split else replace(p, split=_split_of_folder(p.path, reading.root)) for p in photos]
+    """The photos with their split: the row's, or that of the folder that they lie in. A row with a label says more than
+    a folder of photos without."""
+    by_folder = [photo.split or _split_of_folder(photo.path, reading.root) for photo in photos]
+    found = [
+        replace(photo, split=None if photo.label and split == "unlabeled" else split)
+        for photo, split in zip(photos, by_folder, strict=True)
+    ]
     blank = [p for p in found if p.split in ("val", "test") and not p.label]
     if blank:
         reading.notes.append(f"{len(blank):,} photos of val or test have no label and are not used.")
