@@ -12,8 +12,11 @@ from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
+from potstill.data.splits import in_share
 from potstill.errors import ConfigError, DataError
 from potstill.images.source import open_photos
+
+SHARES = (("test", 0.25), ("val", 0.15))
 
 
 def person(path: Path) -> str:
@@ -132,10 +135,24 @@ def test_photos_without_labels_of_a_test_group_are_left_out(tmp_path: Path, pack
     )  # fmt: skip
 
 
+def test_few_groups_are_moved_whole_where_a_split_would_be_empty(photos: Path, tmp_path: Path, packer) -> None:
+    """By chance alone none of these ten groups is in val."""
+    pattern = r"(\d)\.png$"
+    store = packer(photos, tmp_path / "run", size=32, duplicate_bits=-1, group_pattern=pattern)
+    splits = defaultdict(set)
+    for row in rows_of(store):
+        splits[row["group"]].add(row["split"])
+    drawn = {group: [in_share(group, share, seed=0, purpose=name) for name, share in SHARES] for group in splits}
+    assert not any(val and not test for test, val in drawn.values())
+    assert all(len(found) == 1 for found in splits.values())
+    for split in ("train", "val", "test"):
+        assert set(store.labels(store.rows(split)).tolist()) == {0, 1, 2}
+
+
 def test_a_class_of_one_group_is_explained(tmp_path: Path, packer) -> None:
     data = make_photos(tmp_path / "data", {"": 8})
     with pytest.raises(
-        DataError, match=r"class '\w+' has 0 usable photos for \w+.* photos belong to 1 groups, which stay"
+        DataError, match=r"class '\w+' has 0 usable photos for \w+.* photos belong to 1 groups, each of which stays"
     ):
         packer(data, tmp_path / "run", size=32, duplicate_bits=-1, group_pattern="^([a-z]+)")
 

@@ -78,11 +78,11 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
     """Give every class a photo in every split that is drawn, and leave it one in train, where it has that many.
 
     By chance a class of few photos can have none in a share of them. Then the photo that is next in the order of the
-    draw is moved. Where every split has a photo, the draws stay as they are.
+    draw is moved, and with it all of its group. Where every split has a photo, the draws stay as they are.
     """
 
     def place(photo: Packed, split: str) -> float:
-        return unit_hash(photo.sha256, seed=config.split_seed, purpose=split)
+        return unit_hash(photo.group or photo.sha256, seed=config.split_seed, purpose=split)
 
     moved = list(photos)
     splits = ("train", *drawn)
@@ -90,16 +90,35 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
         for split in splits:
             inside = {name: [i for i, p in enumerate(moved) if p.label == label and p.split == name] for name in splits}
             most = max(splits, key=lambda name: len(inside[name]))
-            free = [i for i in inside[most] if not moved[i].group]  # groups stay together
-            if inside[split] or len(inside[most]) < 2 or not free:
+            if inside[split] or len(inside[most]) < 2:
+                continue
+            one_of_each = {moved[i].group or moved[i].sha256: i for i in inside[most]}
+            movable = [i for i in one_of_each.values() if _can_move(moved, i)]
+            if not movable:
                 continue
             # Into a drawn split comes the photo that it would draw next; back into train the one that was drawn last.
             if split == "train":
-                chosen = max(free, key=lambda i: place(moved[i], most))
+                chosen = max(movable, key=lambda i: place(moved[i], most))
             else:
-                chosen = min(free, key=lambda i: place(moved[i], split))
-            moved[chosen] = replace(moved[chosen], split=split)
+                chosen = min(movable, key=lambda i: place(moved[i], split))
+            for i in _group_of(moved, chosen):
+                moved[i] = replace(moved[i], split=split)
     return moved
+
+
+def _group_of(photos: list[Packed], index: int) -> list[int]:
+    """A photo and all others of its group that are in its split."""
+    photo = photos[index]
+    if not photo.group:
+        return [index]
+    return [i for i, other in enumerate(photos) if (other.group, other.split) == (photo.group, photo.split)]
+
+
+def _can_move(photos: list[Packed], index: int) -> bool:
+    """Whether every class of a photo's group has other photos in its split."""
+    group, split = set(_group_of(photos, index)), photos[index].split
+    left = {photo.label for i, photo in enumerate(photos) if photo.split == split and i not in group}
+    return {photos[i].label for i in group} <= left
 
 
 def _without_groups_of_test(photos: list[Packed]) -> tuple[list[Packed], list[Packed]]:
