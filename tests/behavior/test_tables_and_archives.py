@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support import TINY, make_photos, potstill, table_of, weight_hashes
+from tests.support import TINY, make_photos, table_of, weight_hashes
 
 from potstill import distill
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.monitoring.progress import Reporter
-from potstill.run.folder import Run
 
 SETTINGS: dict[str, Any] = {**TINY, "seeds": 1, "student.epochs": 1, "teacher.probe_epochs": 5}
 
@@ -65,19 +64,3 @@ def test_no_group_is_on_two_sides_of_a_run(folders: Path, tmp_path: Path) -> Non
         inside = {rows[row]["group"] for row in train[fold == number]}
         outside = {rows[row]["group"] for row in train[fold != number]}
         assert not inside & outside
-
-
-def test_the_command_reads_a_table_and_reports_it(folders: Path, tmp_path: Path) -> None:
-    flat = table_of(folders, tmp_path / "flat")
-    (flat / "labels.csv").rename(tmp_path / "mine.csv")
-    done = potstill("distill", "flat", "--labels", "mine.csv", "--dry-run", "--teacher.model", "resnet18", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Labels from mine.csv: 60 rows, 60 photos (columns used: path, label)." in done.stdout
-    done = potstill("count", "flat", "--labels", "mine.csv", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Labels from mine.csv" in done.stdout
-    assert "disc" in done.stdout
-    done = potstill("check", "flat", "--labels", "mine.csv", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Checked 60 photos" in done.stderr
-    assert not Run(tmp_path / "runs").path.exists()

@@ -1,6 +1,7 @@
 """Labels from tables: what is understood, what is refused, and what people are told."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 from tests.support import CLASSES, make_photos, table_of
 
+import potstill
+from potstill import pipeline
+from potstill.cli import run
 from potstill.config.schema import ImagesConfig
 from potstill.errors import ConfigError, DataError
 from potstill.images import table_file
@@ -361,3 +365,33 @@ def test_a_file_of_another_kind(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.xlsx").write_bytes(b"x")
     with pytest.raises(DataError, match=r"labels\.xlsx is not a table that can be read .* Save it as CSV"):
         open_photos(photos, ImagesConfig(labels=str(tmp_path / "labels.xlsx")))
+
+
+def test_the_commands_read_a_table(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "picture,species,label\n" + "".join(f"{name},{label(name)},x\n" for name in names(photos)[1:])
+    (tmp_path / "mine.csv").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    table = ["--labels", "mine.csv", "--images.path-column", "picture", "--images.label-column", "species"]
+    assert run(["count", "photos", *table]) == 0
+    printed = capsys.readouterr().out
+    assert "Labels from mine.csv: 11 rows, 11 photos (columns used: picture, species; not used: label)." in printed
+    assert f"Not used: {names(photos)[0]} (1 file: no row in the table" in printed
+    assert re.search(r"disc +3\n", printed)
+    assert run(["check", "photos", "--dry-run", *table]) == 0
+    assert "Checked 11 photos" in capsys.readouterr().err
+    assert run(["check", "mine.csv"]) == 2
+    assert "potstill check FOLDER --labels TABLE" in capsys.readouterr().err
+    columns = {"images.path_column": "picture", "images.label_column": "species"}
+    read: list[Folder] = []
+    monkeypatch.setattr(pipeline, "with_students", lambda config, folder: read.append(folder) or stop())
+    assert run(["distill", "photos", *table]) == 2
+    with pytest.raises(DataError, match="stopped"):
+        potstill.distill(photos, labels="mine.csv", settings=columns)
+    assert [folder.classes for folder in read] == [CLASSES, CLASSES]
+    assert not (tmp_path / "runs").exists()
+
+
+def stop() -> None:
+    raise DataError("stopped")

@@ -8,7 +8,6 @@ import bz2
 import contextlib
 import errno
 import gzip
-import json
 import lzma
 import os
 import re
@@ -28,7 +27,7 @@ from filelock import FileLock
 from potstill.errors import DataError
 from potstill.images.ignored import is_system_folder
 from potstill.images.split_names import split_of
-from potstill.run.files import check_space, sha256_of, write_json, write_text
+from potstill.run.files import check_space, read_json, sha256_of, write_json, write_text
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
@@ -103,7 +102,7 @@ def unpack(archive: Path, into: Path) -> Unpacked:
     with FileLock(into / f".{digest}.lock"):
         if not (target / _MARK).is_file():
             _unpack_to(archive, target)
-    facts = _Facts(**json.loads((target / _MARK).read_text("utf-8")))
+    facts = _Facts(**read_json(target / _MARK))
     left_out = f"; {facts.skipped:,} links and other special files are left out, such as {facts.example}"
     note = f"{archive.name}: {facts.files:,} files, unpacked to {target}{left_out if facts.skipped else ''}."
     return Unpacked(_photo_root(target), note)

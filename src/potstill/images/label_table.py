@@ -184,9 +184,6 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
-# ---- columns
-
-
 def _columns(table: Table, images: ImagesConfig) -> _Columns:
     """Which column says what: as the settings name them, or by their usual names."""
     path = _chosen(table, "path_column", images.path_column) or _usual(table, _PATHS)
@@ -262,9 +259,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers with a gap becomes one of fractions in most tools
     return str(value).strip()
-
-
-# ---- rows
 
 
 def _photo(row: Row, columns: _Columns, source: TableSource, index: "_Index", where: str) -> _Labeled | None:
@@ -366,9 +360,6 @@ def visible_photos(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_system_folder(name))
         yield from (Path(folder, name) for name in sorted(names) if not is_other_file(name))
-
-
-# ---- splits and classes
 
 
 def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:

@@ -102,9 +102,6 @@ def _require_no_columns(images: ImagesConfig) -> None:
             )
 
 
-# ---- tables that are found by their names
-
-
 def _tables_in(root: Path) -> tuple[TableSource, ...]:
     """Tables with a usual name: one for all photos, one beside the photos of each split, or one named after each split.
 
@@ -152,9 +149,6 @@ def _has_class_folders(root: Path) -> bool:
 def _is_class_folder(path: Path) -> bool:
     plain = path.is_dir() and not is_system_folder(path.name) and not split_of(path.name)
     return plain and any(entry.is_file() and not is_other_file(entry.name) for entry in path.rglob("*"))
-
-
-# ---- groups
 
 
 def _grouped(folder: Folder, pattern: str) -> Folder:
