@@ -98,6 +98,9 @@ def test_the_table_itself_and_a_table_elsewhere(photos: Path, tmp_path: Path, mo
     (photos / "inside.csv").write_text(text)
     assert labels(open_photos(photos, ImagesConfig(labels="inside.csv"))) == right(photos)
     assert labels(open_photos(photos / "inside.csv", ImagesConfig())) == right(photos)
+    for data, table in (("photos", "table.csv"), ("photos/inside.csv", "")):
+        with pytest.raises(ConfigError, match="both say what the classes are"):
+            open_photos(Path(data), ImagesConfig(labels=table, classes_from="names"))
     with pytest.raises(ConfigError, match=r"there is no file absent\.csv, neither here nor in"):
         open_photos(photos, ImagesConfig(labels="absent.csv"))
 

@@ -62,11 +62,9 @@ def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
     if is_archive(data):
         unpacked = unpack(data, runs / UNPACKED)
         data, notes = unpacked.root, (unpacked.note,)
+    if (images.labels or table_file.is_table(data)) and images.classes_from != "folders":
+        raise ConfigError("A table and images.classes_from both say what the classes are; choose one of them.")
     if images.labels:
-        if images.classes_from != "folders":
-            raise ConfigError(
-                "images.labels and images.classes_from both say what the classes are; choose one of them."
-            )
         return Source(data, (TableSource(_located(data, images.labels), data),), notes)
     if table_file.is_table(data):
         return Source(data.parent, (TableSource(data, data.parent),), notes)
