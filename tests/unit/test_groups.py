@@ -11,7 +11,7 @@ from tests.support import CLASSES, make_photos, table_of
 from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.data.folds import fold_of
-from potstill.data.pixels import PixelStore
+from potstill.data.pixels import PHOTO, PixelStore
 from potstill.data.splits import in_share
 from potstill.errors import ConfigError, DataError
 from potstill.images.source import open_photos
@@ -65,6 +65,21 @@ def test_no_group_is_in_two_folds_and_no_class_in_one_only(grouped: PixelStore, 
         assert set(labels[fold != number].tolist()) == {0, 1, 2}
     some = rows[::3]
     np.testing.assert_array_equal(fold_of(grouped, some, folds), fold[::3], "whatever the other photos are")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_groups_of_a_class_are_dealt_to_the_folds_in_turn(seed: int) -> None:
+    """Two train groups of each of four classes: by chance both would often be in one of two folds."""
+    groups = np.random.default_rng(seed).integers(0, 2**63, 16).astype(np.uint64)
+    store = object.__new__(PixelStore)
+    store.index = np.zeros(32, PHOTO)
+    store.index["label"] = np.tile(np.arange(4), 8)
+    store.index["split"] = np.tile(np.arange(16) >= 8, 2)  # the other half is val
+    store.groups = np.tile(groups, 2)
+    train = store.rows("train")
+    fold = fold_of(store, train, 2)
+    for label in range(4):
+        assert set(fold[store.labels(train) == label].tolist()) == {0, 1}
 
 
 def test_without_groups_nothing_changes(photos: Path, tmp_path: Path, packer) -> None:
