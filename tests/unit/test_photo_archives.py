@@ -188,6 +188,20 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list((tmp_path / "runs").rglob("*.bmp"))
 
 
+@pytest.mark.parametrize(("size", "header"), [(150_000, 0), (0, 300_000)])
+def test_files_and_headers_of_a_tar_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, header: int
+) -> None:
+    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 100_000)
+    monkeypatch.setattr(archives, "MAX_RATIO", 0)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as opened:
+        info = tarfile.TarInfo("a.bmp")
+        info.size, info.pax_headers = size, {"comment": "x" * header} if header else {}
+        opened.addfile(info, io.BytesIO(bytes(size)))
+    with pytest.raises(DataError, match="looks like a decompression bomb"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "runs")
+
+
 def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 1000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as opened:
