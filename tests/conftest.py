@@ -22,8 +22,8 @@ import potstill
 from potstill.compute import timing
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
-from potstill.images.folder import read_folder
 from potstill.images.plan import ImagesPlan
+from potstill.images.source import open_photos
 from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
@@ -95,7 +95,7 @@ def store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
 
 def pack(data: Path, target: Path, *, size: int = 80, **settings: Any) -> PixelStore:
     config = ImagesConfig(margin=1.0, **settings)
-    plan = ImagesPlan(read_folder(data, classes=config.classes), config, size)
+    plan = ImagesPlan(open_photos(data, config, runs=target.parent), config, size)
     return collect_images(plan, context_of(Run(target)))
 
 

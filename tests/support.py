@@ -1,6 +1,7 @@
 """What several tests need: drawn photos that a model can learn, settings of a tiny run, and the command line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,21 @@ def make_photos(
                 number += 1
                 draw_photo(name, number).save(folder / f"{name}-{number}.{suffix}")
     return root
+
+
+def table_of(photos: Path, target: Path, *, header: str = "path,label", **columns: Any) -> Path:
+    """Copy photos in class folders into one folder, and write `labels.csv` into it.
+
+    Args:
+        columns: functions of a photo's path that give the cells of further columns.
+    """
+    target.mkdir(parents=True)
+    lines = [",".join([header, *columns])]
+    for path in sorted(photos.rglob("*.*")):
+        shutil.copy2(path, target / path.name)
+        lines.append(",".join([path.name, path.parent.name, *(str(cell(path)) for cell in columns.values())]))
+    (target / "labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    return target
 
 
 def command(arguments: Sequence[str | Path]) -> list[str]:

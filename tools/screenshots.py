@@ -103,9 +103,9 @@ def opened(browser: Any, url: str, width: int, height: int, *, dark: bool = Fals
 
 
 SIDE_BY_SIDE = """<body style="margin:0;display:flex;gap:20px;padding:20px;background:#d8dee4;align-items:flex-start">
-<pre style="margin:0;width:900px;padding:18px;border-radius:8px;background:#16191d;color:#e6e6e6;white-space:pre-wrap;
-font:15px/1.45 'DejaVu Sans Mono',monospace">{text}</pre>
-<img style="width:820px;border-radius:8px" src="data:image/png;base64,{picture}"></body>"""
+<pre style="margin:0;width:1110px;padding:18px;border-radius:8px;background:#16191d;color:#e6e6e6;white-space:pre-wrap;
+font:14.5px/1.5 'DejaVu Sans Mono',monospace">{text}</pre>
+<img style="width:790px;border-radius:8px" src="data:image/png;base64,{picture}"></body>"""
 
 
 def terminal(run: Run) -> str:
@@ -118,7 +118,7 @@ def terminal(run: Run) -> str:
 
 def side_by_side(browser: Any, text: str, picture: bytes) -> Any:
     """A terminal beside a picture."""
-    page = browser.new_page(viewport={"width": 1800, "height": 800})
+    page = browser.new_page(viewport={"width": 2020, "height": 780})
     encoded = base64.b64encode(picture).decode()
     page.set_content(SIDE_BY_SIDE.format(text=html.escape(text), picture=encoded))
     return page

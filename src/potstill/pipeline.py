@@ -116,6 +116,7 @@ def distill(
     students: Sequence[str] | None = None,
     teacher: Sequence[str] | str | None = None,
     classes: Sequence[str] | None = None,
+    labels: Path | str | None = None,
     seeds: int | None = None,
     config: Config | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -129,8 +130,8 @@ def distill(
     """Train a teacher, students and their twins on a folder of photos, and compare them on its test photos.
 
     Args:
-        data: the photo folder, see `potstill.images.folder.read_folder`.
-        students, teacher, classes, seeds: short for settings of these names.
+        data: the photo folder, a table of labels, or an archive, see `potstill.images.source.open_photos`.
+        students, teacher, classes, labels, seeds: short for settings of these names.
         config: all settings; the defaults when None.
         settings: single settings by dotted name, such as `{"student.lr": 1e-3}`; they win over `config`.
         run: the run folder. When None, the newest one under `runs/` with the same data and settings, or a new one.
@@ -145,12 +146,13 @@ def distill(
     _refuse(unknown)
     short = {"student.models": students, "images.classes": classes, "seeds": seeds}
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
+    short["images.labels"] = None if labels is None else str(labels)
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
-    config = from_mapping({**(QUICK if quick else {}), **wanted}, base=config)
+    config = _with_absolute_labels(from_mapping({**(QUICK if quick else {}), **wanted}, base=config))
     data = Path(data)
     reporter = reporter or Reporter()
     check_tracker(track)
-    folder = read_for_training(data, config.images)
+    folder = read_for_training(data, config.images, runs=Path(run).parent if run is not None else Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config)
@@ -190,6 +192,15 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
     if dotted:
         near = f" Did you mean {' or '.join(f'settings={{{setting!r}: …}}' for setting in dotted)}?"
     raise ConfigError(f"distill() has no argument {name!r}.{near or ' It has: ' + ', '.join(own) + '.'}")
+
+
+def _with_absolute_labels(config: Config) -> Config:
+    """The config with the whole path of its table of labels, by which other commands find it from anywhere. A table in
+    the photo folder is found there."""
+    labels = config.images.labels
+    if not labels or not Path(labels).is_file():
+        return config
+    return from_mapping({"images.labels": str(Path(labels).resolve())}, base=config)
 
 
 def _stages(plan: Plan, context: Context) -> None:

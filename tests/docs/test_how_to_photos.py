@@ -12,7 +12,7 @@ assert photos
 assert runs  # each registers its commands
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("how-to/get-photos.md", "how-to/check-photos.md")
+PAGES = ("how-to/get-photos.md", "how-to/check-photos.md", "how-to/labels-from-a-table.md")
 
 
 def commands() -> list[str]:

@@ -1,15 +1,17 @@
 """`potstill count`: how many files there are per split and class; none is opened."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill.check.quarantine import Quarantine
-from potstill.config.schema import ClassesFrom
+from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
 from potstill.errors import DataError
-from potstill.images.folder import survey
+from potstill.images.folder import Folder, survey
 from potstill.images.ignored import Unused
+from potstill.images.source import find_source, open_photos
 from potstill.images.summary import layout_lines, unused_lines
 
 
@@ -57,14 +59,20 @@ class Counts:
         return [*layout_lines(self.layout, self.notes), *unused_lines(self.unused)]
 
 
-def count(root: Path, *, classes_from: ClassesFrom = "folders") -> Counts:
-    """Count the photos of a folder, also of an unfinished one.
+def count(root: Path, images: ImagesConfig | None = None) -> Counts:
+    """Count the photos of a folder, also of an unfinished one, of a table or of an archive.
 
+    Args:
+        images: where labels come from.
     Raises:
-        DataError: no such folder, one that can be read in several ways, or one without class folders.
+        ConfigError, DataError: as `open_photos` does, but a class may lack photos.
     """
-    root = Path(root)
-    layout, unused = survey(root, classes_from=classes_from)
+    images = images or ImagesConfig()
+    source = find_source(Path(root), images)
+    if source.tables:
+        return _counts_of(open_photos(Path(root), images))
+    root = source.root
+    layout, unused = survey(root, classes_from=images.classes_from)
     found = {
         split or "": {name: len(by_name[name].photos) for name in sorted(by_name)}
         for split, by_name in layout.classes.items()
@@ -81,6 +89,24 @@ def count(root: Path, *, classes_from: ClassesFrom = "folders") -> Counts:
         by_split={split: found[split] for split in ("", *SPLITS) if split in found},
         quarantine=Quarantine(root).counts(),
         layout=layout.text,
-        notes=layout.notes,
+        notes=(*source.notes, *layout.notes),
         unused=unused,
+    )
+
+
+def _counts_of(folder: Folder) -> Counts:
+    """Of photos whose labels are in a table: those without a row are not counted."""
+    names = [*folder.classes, ""]  # label -1 is the empty name
+    found = Counter((str(file.split or ""), names[file.label]) for file in folder.files)
+    by_split = {
+        split: {name: found[split, name] for name in sorted(names) if (split, name) in found}
+        for split in ("", *SPLITS)
+        if any(key[0] == split for key in found)
+    }
+    return Counts(
+        root=folder.root,
+        by_split=by_split,
+        quarantine=Quarantine(folder.root).counts(),
+        notes=folder.notes,
+        unused=folder.unused,
     )

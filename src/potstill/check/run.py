@@ -11,12 +11,13 @@ from typing import Any
 
 from potstill.check.inspect import Inspected, inspect_all
 from potstill.check.quarantine import Quarantine
-from potstill.config.schema import ClassesFrom
+from potstill.config.schema import ImagesConfig
 from potstill.data.label_errors import suspects
 from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
-from potstill.images.folder import Folder, plain_name, read_folder
+from potstill.images.folder import Folder, plain_name
 from potstill.images.reasons import action
+from potstill.images.source import open_photos
 from potstill.monitoring.progress import Reporter
 
 REPORT = "check.json"
@@ -88,7 +89,7 @@ def check(
     min_side: int = 32,
     near_bits: int = NEAR_BITS,
     run: Path | None = None,
-    classes_from: ClassesFrom = "folders",
+    images: ImagesConfig | None = None,
 ) -> CheckResult:
     """Find everything, move nothing.
 
@@ -97,12 +98,17 @@ def check(
         min_side: in pixels.
         near_bits: within a split, pictures are copies when their hashes differ by at most this many bits and their
             thumbnails agree; between splits LEAK_BITS are allowed. -1 only finds identical files.
-        classes_from: what the classes are, see the setting `images.classes_from`.
+        images: where labels come from.
         run: a finished run on these photos; its teacher's out-of-fold outputs show likely wrong labels.
     Raises:
         DataError: the folder cannot be used, or the run has no such outputs.
     """
-    folder = read_folder(root, classes_from=classes_from)
+    if Path(root).is_file():
+        raise DataError(
+            f"`potstill check` moves photos of a folder, and {root} is a file. Unpack an archive first; for a table: "
+            "`potstill check FOLDER --labels TABLE`."
+        )
+    folder = open_photos(root, images or ImagesConfig())
     photos = _inspect(folder, min_side, reporter)
     found = [*_own_faults(folder, photos), *_copies(folder, photos, near_bits)]
     if run is not None:

@@ -9,11 +9,13 @@ from cyclopts import Parameter
 
 from potstill.cli import command
 from potstill.cli.values import WHOLE
-from potstill.config.schema import ClassesFrom
+from potstill.config.schema import ClassesFrom, ImagesConfig
 from potstill.get.sources.registry import source_help
 
 ClassesFromFlag = Annotated[ClassesFrom, Parameter(name="--images.classes-from")]
 """The setting's own flag, so that a message can name one for all commands."""
+PathColumnFlag = Annotated[str, Parameter(name="--images.path-column")]
+LabelColumnFlag = Annotated[str, Parameter(name="--images.label-column")]
 
 
 @command("potstill init cat dog --into photos")
@@ -140,6 +142,9 @@ def check(
     min_side: Annotated[int, WHOLE] = 32,
     near_bits: Annotated[int, WHOLE] = 6,
     classes_from: ClassesFromFlag = "folders",
+    labels: str = "",
+    path_column: PathColumnFlag = "",
+    label_column: LabelColumnFlag = "",
 ) -> int:
     """Find broken photos, duplicates, and training photos that are also in test, and move them to quarantine.
 
@@ -167,6 +172,12 @@ def check(
         Most bits in which the 64-bit perceptual hashes of duplicates may differ. Thumbnails are compared to confirm.
     classes_from
         What the classes are, as in `potstill distill`.
+    labels
+        A table of labels, as in `potstill distill`.
+    path_column
+        Its column with the paths of the photos.
+    label_column
+        Its column with the classes.
     """
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
@@ -194,7 +205,8 @@ def check(
             return 2
         reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
         return 0
-    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, classes_from=classes_from)
+    images = ImagesConfig(classes_from=classes_from, labels=labels, path_column=path_column, label_column=label_column)
+    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, images=images)
     page, moves = None, not dry_run
     if not (dry_run and json):
         try:
@@ -216,7 +228,15 @@ def check(
 
 
 @command("potstill count photos")
-def count(data: Path, *, json: bool = False, classes_from: ClassesFromFlag = "folders") -> None:
+def count(
+    data: Path,
+    *,
+    json: bool = False,
+    classes_from: ClassesFromFlag = "folders",
+    labels: str = "",
+    path_column: PathColumnFlag = "",
+    label_column: LabelColumnFlag = "",
+) -> None:
     """Count the photos per split and class, and those in quarantine, and say how the folder was understood.
 
     Parameters
@@ -227,12 +247,19 @@ def count(data: Path, *, json: bool = False, classes_from: ClassesFromFlag = "fo
         Print the counts as JSON.
     classes_from
         What the classes are, as in `potstill distill`.
+    labels
+        A table of labels, as in `potstill distill`.
+    path_column
+        Its column with the paths of the photos.
+    label_column
+        Its column with the classes.
     """
     from potstill.check.count import count
     from potstill.check.summary import count_table
     from potstill.monitoring.tables import print_table
 
-    counts = count(data, classes_from=classes_from)
+    images = ImagesConfig(classes_from=classes_from, labels=labels, path_column=path_column, label_column=label_column)
+    counts = count(data, images)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:

@@ -19,6 +19,7 @@ SHORT: Mapping[str, tuple[str, ...]] = {
     "student.models": ("--students", "--student"),
     "teacher.model": ("--teacher", "--teachers"),
     "images.classes": ("--classes", "--class"),
+    "images.labels": ("--labels",),
     "seeds": ("--seeds",),
     "student.epochs": ("--epochs",),
     "student.lr": ("--lr",),

@@ -5,6 +5,7 @@ Settings come from the defaults here, then a TOML recipe, then flags; later wins
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,24 @@ def _check_ranges(section: Any, prefix: str) -> None:
                 raise ConfigError(f"{prefix}{item.name} must be {allowed}, got {number!r}.")
 
 
+LABEL_SETTINGS = ("labels", "path_column", "label_column", "split_column", "group_column", "group_pattern")
+"""Settings of `images` that say where labels, splits and groups are, and nothing of what they are."""
+
+
+def _check_pattern(pattern: str) -> None:
+    if len(pattern) > 200:  # file names have 255 characters at most, so what remains slow is short enough to see why
+        raise ConfigError("images.group_pattern is longer than 200 characters.")
+    try:
+        groups = re.compile(pattern).groups if pattern else 1
+    except re.error as error:
+        raise ConfigError(f"images.group_pattern {pattern!r} is not a regular expression: {error}.") from None
+    if groups != 1:
+        raise ConfigError(
+            f"images.group_pattern {pattern!r} has {groups} groups in parentheses; it needs exactly one, such as "
+            "'^([^_]+)_'. Write (?:…) for the others."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesConfig:
     """Which photos are used, how they are split, and how they are stored."""
@@ -75,9 +94,32 @@ class ImagesConfig:
     """Store photos with a shorter side of this many times the largest input size of any model in the run."""
     max_gb: Annotated[float, Range(0)] = 40.0
     """Store photos as JPEG if their raw pixels would take more disk space than this, in GB."""
+    labels: str = ""
+    """A table (.csv, .tsv, .jsonl, .parquet) with a row for each photo: its path, its class, perhaps its split and its
+    group. Empty: class folders, or a table in the photo folder with a usual name, such as labels.csv or metadata.csv.
+    Short form: --labels labels.csv."""
+    path_column: str = ""
+    """The column of the table with the paths of the photos. Empty: the one with a usual name, such as path, file_name
+    or id."""
+    label_column: str = ""
+    """The column of the table with the classes. Empty: the one with a usual name, such as label, class or target, or
+    the only column that is left."""
+    split_column: str = ""
+    """The column of the table with the splits: train, val, test or unlabeled. Empty: the one with a usual name, such as
+    split, if there is one. "none": no column."""
+    group_column: str = ""
+    """The column of the table with what photos have in common, such as the person, the patient or the object. All
+    photos of a group are on one side of each split, and in one fold. Empty: the column group, group_id, patient_id or
+    subject_id, if there is one. "none": no column."""
+    group_pattern: str = ""
+    """The same from file names: a regular expression with one group in parentheses, such as "^([^_]+)_" for the part
+    before the first underscore."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "images.")
+        _check_pattern(self.group_pattern)
+        if self.group_pattern and self.group_column not in ("", "none"):
+            raise ConfigError("images.group_column and images.group_pattern both define groups; choose one of them.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,8 @@ import numpy as np
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
-from potstill.images.folder import plain_name, read_folder
+from potstill.images.folder import plain_name
+from potstill.images.source import open_photos
 from potstill.run.folder import Run
 
 
@@ -27,12 +28,12 @@ class TrueLabels:
     """Names of photos that the run does not have, or has more than once."""
 
 
-def hidden_labels(data: Path, images: ImagesConfig) -> dict[str, int]:
-    """The classes of all photos that lie in a class folder, by path in the photo folder; none where that is gone."""
-    if not data.is_dir():
+def hidden_labels(data: Path, images: ImagesConfig, runs: Path) -> dict[str, int]:
+    """The classes of all photos that have one, by path in the photo folder; none where that is gone."""
+    if not data.exists():
         return {}
-    folder = read_folder(data, classes=images.classes, classes_from=images.classes_from)
-    return {plain_name(file.path.relative_to(data)): file.label for file in folder.files if file.label >= 0}
+    folder = open_photos(data, images, runs=runs)
+    return {plain_name(file.path.relative_to(folder.root)): file.label for file in folder.files if file.label >= 0}
 
 
 def read_labels(path: Path, classes: list[str]) -> dict[str, int]:

@@ -121,7 +121,7 @@ class _Controls:
         """Of all photos, as far as the photo folder and the table name them."""
         run, report = self.context.run, self.context.reporter.info
         data = Path(tomllib.loads(read_toml_text(run.path / "config.toml"))["data"])
-        hidden = hidden_labels(data, self.config.images) if self.config.images.per_class else {}
+        hidden = hidden_labels(data, self.config.images, run.path.parent) if self.config.images.per_class else {}
         given = read_labels(path, run.classes()) if path else {}
         truth = true_labels(run, self.store, hidden, given)
         if truth.unused:

@@ -2,6 +2,7 @@
 
     pixels.bin   for each photo (height, width, 3) uint8, or a JPEG of it where raw pixels would take too much disk
     index.npy    one `PHOTO` record per photo, ordered by split and id
+    groups.npy   where photos have groups: (N,) uint64, equal for photos of one group; a photo's id where it has none
 
 No file is opened and no JPEG is decoded while a model trains, and memory does not grow with the number of photos.
 """
@@ -33,6 +34,7 @@ PHOTO = np.dtype(
 )
 
 JPEG_QUALITY = 95
+GROUPS = "groups.npy"
 
 
 class PixelStore:
@@ -56,6 +58,12 @@ class PixelStore:
         file = (self.folder / "pixels.bin").open("rb", buffering=0)
         weakref.finalize(self, file.close)
         return file
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """(N,) uint64 of each photo's group; None where photos have no groups."""
+        path = self.folder / GROUPS
+        return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def __len__(self) -> int:
         return len(self.index)

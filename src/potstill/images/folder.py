@@ -36,6 +36,8 @@ class PhotoFile:
     """None in a flat folder: the split is decided by the photo's hash."""
     label: int
     """Index into `Folder.classes`; -1 for unlabeled photos."""
+    group: str = ""
+    """Photos of one group, such as one person's, are never on both sides of a split. Empty: the photo is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Folder:
     """What is in the folder and is not used."""
     notes: tuple[str, ...] = ()
     """What people should know about how the folder was read, one sentence each."""
+    from_table: bool = False
+    """Whether labels come from a table, so that names do not show them."""
 
 
 def read_folder(root: Path, *, classes: Sequence[str] = (), classes_from: ClassesFrom = "folders") -> Folder:

@@ -59,6 +59,7 @@ class Packed:
     thumb: str = ""
     crc: int = 0
     """CRC-32 of the bytes in `pixels.bin`."""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _decode_chunk(files: Sequence[PhotoFile], root: Path, pack_format: PackForma
 
 
 def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[Packed, bytes]:
-    entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label)
+    entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label, group=file.group)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())

@@ -15,18 +15,19 @@ from potstill.data.splits import LABELED, Split, in_share, unit_hash
 from potstill.errors import DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.duplicates import THUMB, Fingerprint
-from potstill.images.folder import Folder, read_folder
+from potstill.images.folder import Folder
 from potstill.images.pack import Packed
 from potstill.images.reasons import action
+from potstill.images.source import open_photos
 
 
-def read_for_training(root: Path, config: ImagesConfig) -> Folder:
-    """`read_folder` with the settings of a run, and the check that its classes have enough files.
+def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("runs")) -> Folder:
+    """`open_photos`, and the check that its classes have enough files.
 
     Raises:
-        DataError: as `read_folder` does, and for a class that has too few files for all splits.
+        ConfigError, DataError: as `open_photos` does, and for a class that has too few files for all splits.
     """
-    folder = read_folder(root, classes=config.classes, classes_from=config.classes_from)
+    folder = open_photos(data, config, runs=runs)
     counts = Counter((file.split or "train", file.label) for file in folder.files)
     for label, name in enumerate(folder.classes):
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=False):
@@ -37,7 +38,8 @@ def read_for_training(root: Path, config: ImagesConfig) -> Folder:
 def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
     """Assign splits, leave out copies and limit the labels per class.
 
-    Of copies the test photo stays, else the one of val.
+    Of copies the test photo stays, else the one of val. Splits are drawn for groups where photos have one; photos
+    without labels of a group that is in test or val are left out.
 
     Returns:
         kept, rejected: the photos to train and test on, and all others with code and reason.
@@ -49,9 +51,10 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, copies = _without_copies(good, folder, config.duplicate_bits)
     good = _with_every_class(good, drawn, config)
+    good, related = _without_groups_of_test(good)
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, over = _limited(good, config)
-    return good, rejected + copies + over
+    return good, rejected + copies + related + over
 
 
 def drawn_splits(folder: Folder) -> tuple[Split, ...]:
@@ -62,12 +65,12 @@ def drawn_splits(folder: Folder) -> tuple[Split, ...]:
 
 
 def _split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig) -> str:
-    seed = config.split_seed
+    seed, key = config.split_seed, entry.group or entry.sha256
     from_train = "test" in drawn and entry.split == "train"
-    if (entry.split is None or from_train) and in_share(entry.sha256, config.test_share, seed=seed, purpose="test"):
+    if (entry.split is None or from_train) and in_share(key, config.test_share, seed=seed, purpose="test"):
         return "test"
     if entry.split in (None, "train") and "val" in drawn:
-        return "val" if in_share(entry.sha256, config.val_share, seed=seed, purpose="val") else "train"
+        return "val" if in_share(key, config.val_share, seed=seed, purpose="val") else "train"
     return entry.split or "train"
 
 
@@ -75,11 +78,11 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
     """Give every class a photo in every split that is drawn, and leave it one in train, where it has that many.
 
     By chance a class of few photos can have none in a share of them. Then the photo that is next in the order of the
-    draw is moved. Where every split has a photo, the draws stay as they are.
+    draw is moved, and with it all of its group. Where every split has a photo, the draws stay as they are.
     """
 
     def place(photo: Packed, split: str) -> float:
-        return unit_hash(photo.sha256, seed=config.split_seed, purpose=split)
+        return unit_hash(photo.group or photo.sha256, seed=config.split_seed, purpose=split)
 
     moved = list(photos)
     splits = ("train", *drawn)
@@ -89,13 +92,44 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
             most = max(splits, key=lambda name: len(inside[name]))
             if inside[split] or len(inside[most]) < 2:
                 continue
+            one_of_each = {moved[i].group or moved[i].sha256: i for i in inside[most]}
+            movable = [i for i in one_of_each.values() if _can_move(moved, i)]
+            if not movable:
+                continue
             # Into a drawn split comes the photo that it would draw next; back into train the one that was drawn last.
             if split == "train":
-                chosen = max(inside[most], key=lambda i: place(moved[i], most))
+                chosen = max(movable, key=lambda i: place(moved[i], most))
             else:
-                chosen = min(inside[most], key=lambda i: place(moved[i], split))
-            moved[chosen] = replace(moved[chosen], split=split)
+                chosen = min(movable, key=lambda i: place(moved[i], split))
+            for i in _group_of(moved, chosen):
+                moved[i] = replace(moved[i], split=split)
     return moved
+
+
+def _group_of(photos: list[Packed], index: int) -> list[int]:
+    """A photo and all others of its group that are in its split."""
+    photo = photos[index]
+    if not photo.group:
+        return [index]
+    return [i for i, other in enumerate(photos) if (other.group, other.split) == (photo.group, photo.split)]
+
+
+def _can_move(photos: list[Packed], index: int) -> bool:
+    """Whether every class of a photo's group has other photos in its split."""
+    group, split = set(_group_of(photos, index)), photos[index].split
+    left = {photo.label for i, photo in enumerate(photos) if photo.split == split and i not in group}
+    return {photos[i].label for i in group} <= left
+
+
+def _without_groups_of_test(photos: list[Packed]) -> tuple[list[Packed], list[Packed]]:
+    """Leave out photos without labels of a group whose labeled photos are in test or val."""
+    held = {photo.group: photo for photo in reversed(photos) if photo.group and photo.split in ("test", "val")}
+    related = [
+        replace(p, code="group_in_test", reason=f"its group {p.group} is in {held[p.group].split}")
+        for p in photos
+        if p.split == "unlabeled" and p.group in held
+    ]
+    return [p for p in photos if p.split != "unlabeled" or p.group not in held], related
 
 
 def _without_copies(photos: list[Packed], folder: Folder, leak_bits: int) -> tuple[list[Packed], list[Packed]]:
@@ -152,7 +186,14 @@ def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packe
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
             lost = [photo for photo in rejected if photo.label == label]
             example = f" {len(lost)} files were rejected, such as {lost[0].path}: {lost[0].reason}." if lost else ""
-            raise DataError(text + example + _what_to_do(folder, name))
+            raise DataError(text + _together(kept, label) + example + _what_to_do(folder, name))
+
+
+def _together(kept: list[Packed], label: int) -> str:
+    """How many groups the photos of a class belong to, where they do."""
+    groups = len({photo.group for photo in kept if photo.label == label and photo.group})
+    hint = "" if groups > 2 else "; it needs photos of more groups"
+    return f" Its photos belong to {groups} groups, each of which stays together{hint}." if groups else ""
 
 
 def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: bool) -> str:

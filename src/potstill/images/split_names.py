@@ -51,6 +51,12 @@ def split_name(name: str) -> SplitName | None:
     return SplitName(split, rest, needs_train=not any(word in _NAMES for word in words))
 
 
+def split_of(name: str) -> Split | None:
+    """The split that a name means by itself, such as a cell of a table; None for any other name."""
+    found = split_name(name)
+    return found.split if found and not found.rest else None
+
+
 def is_plain(word: str) -> bool:
     """Whether a word says nothing about what is in a folder: images, data, 2017."""
     return word in _PLAIN.split() or word.isdecimal()

@@ -4,12 +4,13 @@ Photos are left out for the reasons for which `potstill check` would move them t
 """
 
 import hashlib
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from potstill.config.schema import ImagesConfig
+from potstill.config.schema import LABEL_SETTINGS, ImagesConfig
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
@@ -83,7 +84,8 @@ def _copy_attribution(data: Path, target: Path) -> None:
 
 def _settings(config: ImagesConfig) -> dict[str, Any]:
     """The settings that the stage's result depends on; where and how it is stored does not matter."""
-    return {k: v for k, v in asdict(config).items() if k not in ("margin", "max_gb")}
+    elsewhere = {"margin", "max_gb", *LABEL_SETTINGS}  # what these lead to is part of the listing
+    return {k: v for k, v in asdict(config).items() if k not in elsewhere}
 
 
 def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]:
@@ -98,6 +100,9 @@ def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]
         name = os.fsencode(file.path.relative_to(folder.root))
         digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     found = {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
+    if folder.from_table or any(file.group for file in folder.files):
+        facts = [[file.split, file.label, file.group] for file in folder.files]  # which no path shows
+        found["labels_sha256"] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if stage.is_done:
         before: dict[str, Any] = stage.facts()["inputs"]["photos"]
         same_names = {**before, "listing_sha256": found["listing_sha256"]} == found

@@ -1,13 +1,14 @@
 """The tables of `1_images/`: the index of the packed pixels, the photos, the rejected files, the classes."""
 
 import csv
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.data.pixels import PHOTO
+from potstill.data.pixels import GROUPS, PHOTO
 from potstill.data.splits import SPLITS, Split
 from potstill.images.folder import Folder
 from potstill.images.pack import Packed
@@ -15,7 +16,8 @@ from potstill.run.files import replacing, write_text
 
 
 def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
-    """Write index.npy, images.csv, rejected.csv and classes.txt. Sorts `kept` by split and hash."""
+    """Write index.npy, images.csv, rejected.csv and classes.txt; with groups, groups.npy as well. Sorts `kept` by split
+    and hash."""
     split_number = {split: number for number, split in enumerate(SPLITS)}
     kept.sort(key=lambda photo: (split_number[_known(photo)], photo.sha256))
     index = np.zeros(len(kept), PHOTO)
@@ -38,6 +40,12 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
         [row, p.path, p.split, names[p.label], p.sha256, p.width, p.height, p.format, p.mode]
         for row, p in enumerate(kept)
     ]
+    if any(photo.group for photo in kept):
+        columns.append("group")
+        rows = [[*row, photo.group] for row, photo in zip(rows, kept, strict=True)]
+        groups = np.array([_group_id(photo) for photo in kept], np.uint64)
+        with replacing(target / GROUPS) as temporary, temporary.open("wb") as file:
+            np.save(file, groups, allow_pickle=False)
     write_text(target / "images.csv", _csv(columns, rows))
     left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason, p.sha256] for p in rejected]
     write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason", "sha256"], left_out))
@@ -51,6 +59,12 @@ def packed_hashes(target: Path) -> dict[str, str]:
         with (target / name).open(encoding="utf-8", newline="") as file:
             found |= {row["path"]: row.get("sha256") or "" for row in csv.DictReader(file)}
     return found
+
+
+def _group_id(photo: Packed) -> int:
+    """Of the photo's group, or its own where it has none."""
+    digest = hashlib.sha256(f"group:{photo.group}".encode()).hexdigest() if photo.group else photo.sha256
+    return int(digest[:16], 16)
 
 
 def _known(photo: Packed) -> Split:

@@ -1,0 +1,430 @@
+"""Photos and a table that says what they show: a path and a class in every row, perhaps a split and a group.
+
+Columns have many names, and paths many beginnings: both are understood where there is no doubt, and the `notes` of the
+folder say how. What is doubtful is refused, with the rows.
+"""
+
+import math
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from potstill.config.schema import ImagesConfig
+from potstill.data.splits import LABELED, SPLITS, Split
+from potstill.errors import ConfigError, DataError, did_you_mean
+from potstill.images.folder import Folder, PhotoFile, check_class_name, check_class_names, plain_name
+from potstill.images.ignored import Unused, is_other_file, is_system_folder
+from potstill.images.split_names import split_of
+from potstill.images.table_file import Row, Table, read_table
+
+_PATHS = (
+    *("path", "file", "filename", "file_name", "filepath", "file_path", "filepaths"),
+    *("image", "image_path", "image_file", "image_name", "image_id", "img", "img_path", "photo", "id"),
+)
+_LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "y")
+_SPLITS = ("split", "data_set", "dataset", "subset", "partition", "set")
+_GROUPS = ("group", "group_id", "patient_id", "subject_id")
+_NONE = "none"
+
+_LISTED = 5
+"""Faults or examples that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """A table of labels, and where its photos are."""
+
+    path: Path
+    base: Path
+    """Its paths begin here."""
+    split: Split | None = None
+    """Of all its photos."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which column says what; "" where none does."""
+
+    path: str
+    label: str
+    split: str
+    group: str
+
+    def words(self) -> str:
+        named = [self.path, self.label, self.split, self.group]
+        return ", ".join(name for name in named if name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labeled:
+    """What a row says about a photo that is there."""
+
+    path: Path
+    label: str
+    split: Split | None
+    group: str
+    where: str
+    """The table and the row, for messages."""
+
+    @property
+    def facts(self) -> tuple[str, Split | None, str]:
+        return self.label, self.split, self.group
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read so far."""
+
+    root: Path
+    images: ImagesConfig
+    photos: dict[Path, _Labeled] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
+    """A sentence about each table."""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfig) -> Folder:
+    """The photos below a folder that tables name.
+
+    Photos without a row are not used, but for those in `root/unlabeled/`. A row without a class is a photo without a
+    label. Rows without a photo are counted.
+
+    Raises:
+        ConfigError: a column that the settings name is not there.
+        DataError: a column is missing, rows are wrong or contradict each other, no photo is found, or the classes are
+            not those of a classifier.
+    """
+    reading = _Reading(root, images)
+    for source in sources:
+        _read_source(source, reading)
+    _refuse(reading.faults)
+    photos = _in_splits(list(reading.photos.values()), reading)
+    photos, classes = _in_classes(_drawn_where_needed(photos, reading), reading)
+    index = {name: number for number, name in enumerate(classes)}
+    files = [PhotoFile(p.path, p.split if p.label else "unlabeled", index.get(p.label, -1), p.group) for p in photos]
+    unlabeled, unused = _without_row(reading)
+    files += [PhotoFile(path, "unlabeled", -1) for path in unlabeled]
+    order = {split: number for number, split in enumerate((None, *SPLITS))}
+    files.sort(key=lambda file: (order[file.split], file.label, file.path))
+    flat = not any(file.split in LABELED for file in files)
+    notes = (*reading.summaries, *reading.notes)
+    return Folder(root, tuple(classes), tuple(files), flat, unused=unused, notes=notes, from_table=True)
+
+
+def _read_source(source: TableSource, reading: _Reading) -> None:
+    """Add the photos of one table."""
+    table = read_table(source.path)
+    columns = _columns(table, reading.images)
+    index = _Index(source.base)
+    absent: list[str] = []
+    repeated = 0
+    before = len(reading.photos)
+    for row in table.rows:
+        where = f"{source.path}, row {row.number}"
+        try:
+            photo = _photo(row, columns, source, index, where)
+        except DataError as error:
+            reading.faults.append(f"{where}: {error}")
+            continue
+        if photo is None:
+            absent.append(f"row {row.number}: {_text(row.values.get(columns.path))}")
+            continue
+        first = reading.photos.setdefault(photo.path, photo)
+        if first.facts != photo.facts:
+            reading.faults.append(f"{where}: {photo.path.name} {_contradiction(first, photo)}")
+        repeated += first is not photo
+    if len(absent) == len(table.rows):
+        raise DataError(
+            f"None of the {len(table.rows):,} rows of {source.path} names a photo below {source.base}, such as "
+            f"{absent[0]}.\n  The paths in the column {columns.path!r} must begin there, or --images.path-column must "
+            "name another column."
+        )
+    reading.summaries.append(_summary(table, columns, len(reading.photos) - before))
+    if absent:
+        reading.notes.append(f"{len(absent):,} rows name no photo that is there, such as {absent[0]}.")
+    if repeated:
+        reading.notes.append(f"{repeated:,} rows repeat another one.")
+
+
+def _summary(table: Table, columns: _Columns, photos: int) -> str:
+    others = [name for name in table.columns if name and name not in columns.words().split(", ")]
+    unused = f"; not used: {_few(others)}" if others else ""
+    odd = f", read as {table.encoding}, since it is not UTF-8" if table.encoding else ""
+    return (
+        f"Labels from {table.path.name}{odd}: {len(table.rows):,} rows, {photos:,} photos "
+        f"(columns used: {columns.words()}{unused})."
+    )
+
+
+def _contradiction(first: _Labeled, second: _Labeled) -> str:
+    names = ("class", "split", "group")
+    what = [
+        f"the {name} {a or 'none'!r} and the {name} {b or 'none'!r}"
+        for name, a, b in zip(names, first.facts, second.facts, strict=True)
+        if a != b
+    ]
+    return f"has {' and '.join(what)}; the first is in {first.where.rpartition(', ')[2]}"
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    """Raise DataError for faults of rows, if there are any."""
+    if faults:
+        more = f"\n    and {len(faults) - _LISTED:,} more" if len(faults) > _LISTED else ""
+        lines = "\n".join(f"    {fault}" for fault in faults[:_LISTED])
+        raise DataError(f"The table cannot be used as it is:\n{lines}{more}\n  Correct these rows, or remove them.")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
+def _columns(table: Table, images: ImagesConfig) -> _Columns:
+    """Which column says what: as the settings name them, or by their usual names."""
+    path = _chosen(table, "path_column", images.path_column) or _usual(table, _PATHS)
+    if not path:
+        raise DataError(_no_column(table, "the paths of the photos", "path"))
+    label = _chosen(table, "label_column", images.label_column)
+    split = "" if images.split_column == _NONE else _chosen(table, "split_column", images.split_column)
+    group = "" if images.group_column == _NONE else _chosen(table, "group_column", images.group_column)
+    taken = {path, label, split, group}
+    label = label or _usual(table, _LABELS, taken)
+    if not split and images.split_column != _NONE:
+        split = _usual(table, _SPLITS, taken | {label})
+    if not group and images.group_column != _NONE and not images.group_pattern:
+        group = _usual(table, _GROUPS, taken | {label})
+    if not label:
+        left = [name for name in table.columns if name and name not in (path, split, group)]
+        if len(left) != 1:
+            raise DataError(_no_column(table, "the classes", "label"))
+        label = left[0]
+    return _Columns(path, label, split, group)
+
+
+def _chosen(table: Table, setting: str, name: str) -> str:
+    """The column that a setting names, in any case. Raises ConfigError where there is none."""
+    if not name:
+        return ""
+    found = [column for column in table.columns if column == name] or [
+        column for column in table.columns if _plain(column) == _plain(name)
+    ]
+    if not found:
+        raise ConfigError(
+            f"images.{setting}: {table.path} has no column {name!r}.{did_you_mean(name, table.columns)} "
+            f"It has: {_few(table.columns)}."
+        )
+    return found[0]
+
+
+def _usual(table: Table, names: Sequence[str], taken: set[str] | None = None) -> str:
+    """The first column that has one of these names, in the order of the names."""
+    by_name = {_plain(column): column for column in reversed(table.columns) if column not in (taken or ())}
+    return next((by_name[name] for name in names if name in by_name), "")
+
+
+def _plain(column: str) -> str:
+    return column.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def _no_column(table: Table, what: str, setting: str) -> str:
+    if setting == "label" and _is_one_hot(table):
+        return (
+            f"{table.path} has a column of 0 and 1 for each class, and may give a photo several; Potstill needs one "
+            "class for each photo.\n  Export as folders per class, or make a column with the class, named label."
+        )
+    return (
+        f"{table.path} has no column that is known to hold {what}. Its columns: {_few(table.columns)}.\n"
+        f"  Name the column with --images.{setting}-column; the first row must be a header."
+    )
+
+
+def _is_one_hot(table: Table) -> bool:
+    """Whether there are two or more columns of nothing but 0 and 1."""
+    rows = table.rows[:100]
+    found = [c for c in table.columns if all(_text(row.values.get(c)) in ("0", "1", "0.0", "1.0") for row in rows)]
+    return len(found) > 1
+
+
+def _text(value: Any) -> str:
+    """A cell as text; empty for missing values. Raises DataError for lists and mappings."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, list | dict | bytes):
+        raise DataError(f"a cell holds a {type(value).__name__} instead of one text: {str(value)[:40]}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers with a gap becomes one of fractions in most tools
+    return str(value).strip()
+
+
+def _photo(row: Row, columns: _Columns, source: TableSource, index: "_Index", where: str) -> _Labeled | None:
+    """What a row says; None where there is no such photo. Raises DataError for a row that is wrong."""
+    name = _text(row.values.get(columns.path))
+    path = index.find(_parts(name, index))
+    label = _text(row.values.get(columns.label))
+    group = _text(row.values.get(columns.group)) if columns.group else ""
+    if label:
+        check_class_name(label)
+    if unprintable := [c for c in group if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]:
+        raise DataError(f"the group {group!r} holds {unprintable[0]!r}")
+    split = source.split
+    if columns.split and (text := _text(row.values.get(columns.split))):
+        split = split_of(text)
+        if split is None:
+            raise DataError(
+                f"{text!r} in the column {columns.split!r} is not a split; known are train, val, test and unlabeled "
+                "(--images.split-column none ignores the column)"
+            )
+    if path is None:
+        return None
+    return _Labeled(path, "" if split == "unlabeled" else label, split, group, where)
+
+
+def _parts(name: str, index: "_Index") -> tuple[str, ...]:
+    """Folders and file name of a path in a table. Raises DataError for a path that leads out of the folder."""
+    if not name:
+        raise DataError("the path is empty")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise DataError(f"the path {name[:60]!r} holds characters that no path has")
+    text = name.replace("\\", "/")
+    drive = len(text) > 1 and text[1] == ":"
+    if text.startswith("/") or drive:
+        base = index.absolute.as_posix().rstrip("/") + "/"
+        if not text.startswith(base):
+            raise DataError(f"{name!r} is an absolute path, and not one below {index.root}")
+        text = text.removeprefix(base)
+    parts = tuple(part for part in text.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise DataError(f"{name!r} leads out of the folder")
+    if not parts:
+        raise DataError(f"{name!r} is not a file")
+    return parts
+
+
+class _Index:
+    """The files below a folder, to be found by what a table calls them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.absolute = root.resolve()
+
+    def find(self, parts: tuple[str, ...]) -> Path | None:
+        """The file with this path; or the only one whose path ends so, with or without a photo's suffix.
+
+        Raises:
+            DataError: several files end so.
+        """
+        parts = self._below(parts)
+        exact = self.root.joinpath(*parts)
+        try:
+            if exact.is_file():
+                return exact
+        except (OSError, ValueError):
+            return None  # a name that the system does not take
+        folded = tuple(unicodedata.normalize("NFC", part) for part in parts)
+        found = [path for path in self._by_name.get(folded[-1], ()) if self._ends_with(path, folded[:-1])]
+        if len(found) > 1:
+            names = ", ".join(plain_name(path.relative_to(self.root)) for path in found[:2])
+            raise DataError(f"{'/'.join(parts)!r} may be {len(found)} files, such as {names}")
+        return found[0] if found else None
+
+    def _below(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """The path without a beginning that repeats the end of the folder's own: `photos/a.jpg` in `data/photos`."""
+        own = self.absolute.parts
+        for count in range(len(parts) - 1, 0, -1):
+            if own[-count:] == parts[:count] and not (self.root / parts[0]).is_dir():
+                return parts[count:]
+        return parts
+
+    def _ends_with(self, path: Path, parents: tuple[str, ...]) -> bool:
+        above = path.relative_to(self.root).parts[:-1]
+        ours = tuple(unicodedata.normalize("NFC", part) for part in above[len(above) - len(parents) :])
+        return len(above) >= len(parents) and ours == parents
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[Path]]:
+        found: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in visible_photos(self.root):
+            name = unicodedata.normalize("NFC", path.name)
+            found[name].append(path)
+            found[PurePosixPath(name).stem].append(path)
+        return found
+
+
+def visible_photos(root: Path) -> Iterator[Path]:
+    """Every file below that may be a photo by its name, sorted."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_system_folder(name))
+        yield from (Path(folder, name) for name in sorted(names) if not is_other_file(name))
+
+
+def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
+    """The photos with their split: the row's, or that of the folder that they lie in. A row with a label says more than
+    a folder of photos without."""
+    by_folder = [photo.split or _split_of_folder(photo.path, reading.root) for photo in photos]
+    found = [
+        replace(photo, split=None if photo.label and split == "unlabeled" else split)
+        for photo, split in zip(photos, by_folder, strict=True)
+    ]
+    blank = [p for p in found if p.split in ("val", "test") and not p.label]
+    if blank:
+        reading.notes.append(f"{len(blank):,} photos of val or test have no label and are not used.")
+    return [p for p in found if p.label or p.split not in ("val", "test")]
+
+
+def _split_of_folder(path: Path, root: Path) -> Split | None:
+    parts = path.relative_to(root).parts
+    return split_of(parts[0]) if len(parts) > 1 else None
+
+
+def _drawn_where_needed(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
+    """Without a split for test, Potstill draws it from train; with one, a photo without a split is for training."""
+    labeled = Counter(photo.split for photo in photos if photo.label)
+    if labeled["test"]:
+        if labeled[None]:
+            reading.notes.append(f"{labeled[None]:,} photos without a split are used for training.")
+        return [replace(p, split="train") if p.split is None else p for p in photos]
+    if labeled["train"]:
+        reading.notes.append("No photo of test has a label, so a test split is drawn from the photos of train.")
+    return [replace(p, split=None) if p.split == "train" else p for p in photos]
+
+
+def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labeled], list[str]]:
+    """The photos of the wanted classes, and the classes, sorted."""
+    found = Counter(photo.label for photo in photos if photo.label)
+    wanted = reading.images.classes
+    if missing := [name for name in wanted if name not in found]:
+        near = did_you_mean(missing[0], found)
+        raise DataError(f"The table has no class {missing[0]!r}. It has: {_few(sorted(found))}.{near}")
+    classes = sorted(wanted or found)
+    if len(classes) < 2:
+        raise DataError(f"The table has {len(classes)} classes ({_few(classes)}); a classifier needs at least 2.")
+    if len(classes) > _LISTED and 2 * len(classes) > found.total():
+        raise DataError(
+            f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {_few(classes)}: "
+            "these are hardly classes.\n  Name the column with the classes by --images.label-column."
+        )
+    check_class_names(classes)
+    trained = {photo.label for photo in photos if photo.split in (None, "train")}
+    if untrained := [name for name in classes if name not in trained]:
+        raise DataError(f"No photo of train has the class {untrained[0]!r}, so no model can learn it. Leave it out.")
+    if left_out := sum(count for name, count in found.items() if name not in classes):
+        reading.notes.append(f"{left_out:,} photos of classes that images.classes leaves out are not used.")
+    return [photo for photo in photos if not photo.label or photo.label in classes], classes
+
+
+def _without_row(reading: _Reading) -> tuple[list[Path], tuple[Unused, ...]]:
+    """Photos that no row names: those in `unlabeled/`, and all others, which are not used."""
+    unlabeled, unused = list[Path](), list[Path]()
+    for path in visible_photos(reading.root):
+        if path not in reading.photos:
+            (unlabeled if _split_of_folder(path, reading.root) == "unlabeled" else unused).append(path)
+    if not unused:
+        return unlabeled, ()
+    example = plain_name(unused[0].relative_to(reading.root))
+    why = "no row in the table; one with an empty label would let the teacher label it"
+    return unlabeled, (Unused(example if len(unused) == 1 else f"{example}, …", len(unused), why),)

@@ -1,0 +1,192 @@
+"""Where photos and their labels come from: a folder of class folders, a folder and a table, or an archive of either."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from potstill.config.schema import ImagesConfig
+from potstill.errors import ConfigError, DataError
+from potstill.images import table_file
+from potstill.images.archives import SUFFIXES, is_archive, unpack
+from potstill.images.folder import Folder, plain_name, read_folder
+from potstill.images.ignored import is_other_file, is_system_folder
+from potstill.images.label_table import TableSource, read_labeled
+from potstill.images.split_names import split_of
+
+UNPACKED = ".unpacked"
+"""The folder for unpacked archives, beside the runs."""
+
+_NAMES = ("metadata", "labels")
+_TRAIN_LABELS = {"trainlabels": "train", "train_labels": "train"}
+"""Of tables that are found without being named. Those that are named after a split, such as train.csv, are, too."""
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the photos are, and what says their labels."""
+
+    root: Path
+    tables: tuple[TableSource, ...]
+    """Empty where the labels are the names of the folders."""
+    notes: tuple[str, ...] = ()
+
+
+def open_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> Folder:
+    """The photos of a folder, of a table or of an archive.
+
+    Args:
+        data: a photo folder, see `read_folder`; a folder with a table of labels, see `read_labeled`; the table itself;
+            or a zip or tar file of one of these.
+        images: where labels, splits and groups come from, among others.
+        runs: archives are unpacked to `runs/.unpacked/`.
+    Raises:
+        ConfigError: a setting about a table, and no table; or a column that is not there.
+        DataError: what `read_folder`, `read_labeled` and `unpack` raise; a group on both sides of a given split.
+    """
+    source = find_source(data, images, runs=runs)
+    if source.tables:
+        folder = read_labeled(source.root, source.tables, images)
+    else:
+        folder = read_folder(source.root, classes=images.classes, classes_from=images.classes_from)
+    folder = _grouped(folder, images.group_pattern)
+    _require_groups_in_one_split(folder)
+    return replace(folder, notes=(*source.notes, *folder.notes, *_group_notes(folder)))
+
+
+def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> Source:
+    """What there is to read, before anything is read but an archive."""
+    data, notes = Path(data), tuple[str, ...]()
+    if is_archive(data):
+        unpacked = unpack(data, runs / UNPACKED)
+        data, notes = unpacked.root, (unpacked.note,)
+    if (images.labels or table_file.is_table(data)) and images.classes_from != "folders":
+        raise ConfigError("A table and images.classes_from both say what the classes are; choose one of them.")
+    if images.labels:
+        return Source(data, (TableSource(_located(data, images.labels), data),), notes)
+    if table_file.is_table(data):
+        return Source(data.parent, (TableSource(data, data.parent),), notes)
+    if data.is_file():
+        kinds = ", ".join((*SUFFIXES, *table_file.SUFFIXES))
+        raise DataError(f"{data} is neither a folder nor a file that can be read ({kinds}).")
+    if not data.is_dir() or images.classes_from != "folders" or _has_class_folders(data):
+        _require_no_columns(images)
+        return Source(data, (), notes)
+    tables = _tables_in(data)
+    if not tables:
+        _require_no_columns(images)
+    unlabeled = [table for table in tables if len(tables) > 1 and _has_only_ids(table)]
+    notes += tuple(f"{table.path.name} has no labels and is not used." for table in unlabeled)
+    return Source(data, tuple(table for table in tables if table not in unlabeled), notes)
+
+
+def _located(data: Path, labels: str) -> Path:
+    """The table that the settings name: from here, or in the photo folder."""
+    if not data.is_dir():
+        raise ConfigError(f"images.labels names a table for the photos of a folder, but {data} is not a folder.")
+    found = [path for path in (Path(labels), data / labels) if path.is_file()]
+    if not found:
+        raise ConfigError(f"images.labels: there is no file {labels}, neither here nor in {data}.")
+    return found[0]
+
+
+def _require_no_columns(images: ImagesConfig) -> None:
+    for name in ("path_column", "label_column", "split_column", "group_column"):
+        if value := getattr(images, name):
+            raise ConfigError(
+                f"images.{name} is {value!r}, but the labels are the names of folders. Name the table: --labels FILE."
+            )
+
+
+def _tables_in(root: Path) -> tuple[TableSource, ...]:
+    """Tables with a usual name: one for all photos, one beside the photos of each split, or one named after each split.
+
+    Raises:
+        DataError: two tables for the same photos, or one that gives a photo several labels.
+    """
+    folders = [root, *sorted(entry for entry in root.iterdir() if entry.is_dir() and split_of(entry.name))]
+    found = [source for folder in folders for source in _tables_of(folder, root)]
+    splits = [source.split for source in found]
+    if len(found) > 1 and (None in splits or len(set(splits)) < len(splits)):
+        names = [plain_name(source.path.relative_to(root)) for source in found]
+        raise DataError(f"{root} has the tables {' and '.join(names)}. Name the one to use: --labels {names[0]}.")
+    return tuple(found)
+
+
+def _tables_of(folder: Path, root: Path) -> Iterator[TableSource]:
+    for path in sorted(folder.iterdir()):
+        stem = path.stem.casefold()
+        if path.name == "_classes.csv":
+            raise DataError(
+                f"{path} is the table of an export with several labels per photo; Potstill needs one class for each."
+                "\n  Export as folders per class (Roboflow: Folder Structure)."
+            )
+        if not table_file.is_table(path) or path.suffix.lower() == ".txt":
+            continue
+        if stem in _NAMES:
+            yield TableSource(path, folder, None if folder == root else split_of(folder.name))
+        elif folder == root and (split := split_of(_TRAIN_LABELS.get(stem, stem))):
+            beside = [entry for entry in root.iterdir() if entry.is_dir() and split_of(entry.name) == split]
+            yield TableSource(path, beside[0] if beside else root, split)
+
+
+def _has_only_ids(table: TableSource) -> bool:
+    """Whether a table has a single column: the one of a competition's test photos names no classes."""
+    return len(table_file.read_table(table.path).columns) < 2
+
+
+def _has_class_folders(root: Path) -> bool:
+    """Whether there are two or more folders of files, in the folder or in one of its splits."""
+    entries = [entry for entry in root.iterdir() if entry.is_dir()]
+    bases = [root, *(entry for entry in entries if split_of(entry.name))]
+    return any(sum(map(_is_class_folder, base.iterdir())) > 1 for base in bases)
+
+
+def _is_class_folder(path: Path) -> bool:
+    plain = path.is_dir() and not is_system_folder(path.name) and not split_of(path.name)
+    return plain and any(entry.is_file() and not is_other_file(entry.name) for entry in path.rglob("*"))
+
+
+def _grouped(folder: Folder, pattern: str) -> Folder:
+    """The folder with the groups that file names give. Raises DataError where no name gives one."""
+    if not pattern:
+        return folder
+    found = [re.search(pattern, plain_name(file.path.name)) for file in folder.files]
+    groups = [match.group(1) or "" if match else "" for match in found]
+    if not any(groups):
+        name = folder.files[0].path.name
+        raise DataError(f"images.group_pattern {pattern!r} fits no file name, such as {name!r}.")
+    files = tuple(replace(file, group=group) for file, group in zip(folder.files, groups, strict=True))
+    return replace(folder, files=files)
+
+
+def _require_groups_in_one_split(folder: Folder) -> None:
+    """Raise DataError for groups with labeled photos in several of the splits that are given."""
+    splits: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for file in folder.files:
+        if file.group and file.split != "unlabeled":
+            splits[file.group].setdefault(file.split or "train", plain_name(file.path.relative_to(folder.root)))
+    both = [(group, found) for group, found in splits.items() if len(found) > 1]
+    if not both:
+        return
+    lines = [
+        f"    {group}: " + ", ".join(f"{name} in {split}" for split, name in found.items())
+        for group, found in both[:_LISTED]
+    ]
+    if len(both) > _LISTED:
+        lines.append(f"    and {len(both) - _LISTED:,} more")
+    raise DataError(
+        f"{len(both):,} groups are on both sides of the given splits:\n" + "\n".join(lines) + "\n"
+        "  Put all photos of a group into one split, let Potstill split them, or do without the groups."
+    )
+
+
+def _group_notes(folder: Folder) -> Iterator[str]:
+    groups = {file.group for file in folder.files if file.group}
+    if groups:
+        alone = [file for file in folder.files if not file.group]
+        example = f", such as {plain_name(alone[0].path.relative_to(folder.root))}" if alone else ""
+        text = f"; {len(alone):,} photos belong to none{example}" if alone else ""
+        yield f"{len(groups):,} groups, each on one side of every split{text}."
