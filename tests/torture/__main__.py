@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,11 +48,13 @@ class Result:
     seconds: float
 
 
-def torture(parts: list[str], seed: int, minutes: float, home: Path, most: int | None = None) -> list[Result]:
+def torture(
+    parts: Sequence[str], seed: int, minutes: float, home: Path, most: Mapping[str, int] | None = None
+) -> list[Result]:
     """Run cases of the parts in turn, from where the journal ends.
 
     Args:
-        most: cases of each part, earlier ones included.
+        most: cases of each part, earlier ones included; as many as there is time for when None.
     Returns:
         All results, earlier ones included.
     """
@@ -61,11 +63,14 @@ def torture(parts: list[str], seed: int, minutes: float, home: Path, most: int |
     lines = journal.read_text("utf-8").splitlines() if journal.is_file() else []
     results = [Result(**json.loads(line)) for line in lines]
     done = Counter(result.part for result in results)
-    running = {part: _from(CAMPAIGNS[part](seed, home / part), done[part]) for part in parts}
+    running = {part: _from(CAMPAIGNS[part](seed, home / "job"), done[part]) for part in parts}
     end = time.monotonic() + 60 * minutes
     with journal.open("a", encoding="utf-8") as file:
-        while time.monotonic() < end and any(most is None or done[part] < most for part in parts):
-            for part, cases in running.items():
+        while time.monotonic() < end and running:
+            for part, cases in list(running.items()):
+                if most is not None and done[part] >= most[part]:
+                    del running[part]
+                    continue
                 result = _result(part, done[part], next(cases))
                 done[part] += 1
                 results.append(result)
