@@ -5,8 +5,6 @@ Stage 6, the export, is a command of its own: `potstill export`.
 
 import contextlib
 import inspect
-import shlex
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ from potstill.planning import Plan, make_plan, with_students
 from potstill.report.notebook import Figure, cost_figure, result_html
 from potstill.report.read import RunFiles
 from potstill.report.stage import write_report
+from potstill.run.command import typed_command
 from potstill.run.files import check_space, read_json, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
@@ -288,11 +287,11 @@ def _is_run_of(path: Path, config_text: str) -> bool:
 
 def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> None:
     """run.json, config.toml, the log's head, and .gitignore."""
-    command = shlex.join(["potstill", *sys.argv[1:]])
+    command = typed_command()
     new = run.create(command)
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
-    reporter.write_log(f"Command: {command}")
+    reporter.write_log(f"Command: {command or 'potstill.distill(…) in Python'}")
     reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
 
 

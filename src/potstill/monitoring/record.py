@@ -2,14 +2,13 @@
 
 import datetime
 import os
-import shlex
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from potstill.monitoring.overall import WholeRun
+from potstill.run.command import typed_command
 from potstill.run.files import write_json
 from potstill.run.layout import progress_path
 
@@ -54,7 +53,7 @@ class Record:
         return {
             "state": state,
             "reason": reason,
-            "command": shlex.join(["potstill", *sys.argv[1:]]),
+            "command": typed_command(),
             "process": os.getpid(),
             "started": self.started,
             "updated": _now(),

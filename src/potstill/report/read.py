@@ -121,9 +121,8 @@ class RunFiles:
 
     @cached_property
     def command(self) -> str | None:
-        """The command that made the run."""
-        found = read_json(self.run.path / "run.json").get("command")
-        return None if found is None else str(found)
+        """The command that made the run; None where it was made from Python."""
+        return read_json(self.run.path / "run.json").get("command") or None
 
     @cached_property
     def image_facts(self) -> dict[str, Any]:
