@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -249,11 +249,15 @@ class Stage:
         write_json(self.path / "inputs.json", wanted)
         return True
 
-    def finish(self, **facts: Any) -> None:
+    def finish(self, *, passing: Collection[str] = (), **facts: Any) -> None:
         """Mark the stage as finished. `facts` (counts, seconds) are kept beside the inputs, and so are the sizes and
-        hashes of its files."""
+        hashes of its files.
+
+        Args:
+            passing: names of files that a later stage removes.
+        """
         inputs = read_json(self.path / "inputs.json")
-        write_json(self.path / "done.json", {"inputs": inputs, **facts, "files": file_facts(self.path)})
+        write_json(self.path / "done.json", {"inputs": inputs, **facts, "files": file_facts(self.path, passing)})
         (self.path / "inputs.json").unlink()
 
     def record(self, inputs: Inputs, **facts: Any) -> None:

@@ -4,7 +4,7 @@ Disks, copies and people damage files. Without this, one changed byte in a store
 a report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,14 @@ _REPLACED = ("ATTRIBUTION.csv", "ATTRIBUTION.txt")
 """Copied from the photo folder on every run."""
 
 
-def file_facts(folder: Path) -> dict[str, list[Any]]:
-    """[bytes, sha256] of every file that a finished stage keeps, by its path in the folder."""
-    return {name: [(folder / name).stat().st_size, sha256_of(folder / name)] for name in sorted(_kept(folder))}
+def file_facts(folder: Path, passing: Collection[str] = ()) -> dict[str, list[Any]]:
+    """[bytes, sha256] of every file that a finished stage keeps, by its path in the folder.
+
+    Args:
+        passing: names of files that will be removed.
+    """
+    names = sorted(name for name in _kept(folder) if Path(name).name not in passing)
+    return {name: [(folder / name).stat().st_size, sha256_of(folder / name)] for name in names}
 
 
 def require_whole(run: Path, *, large: bool = False) -> None:
