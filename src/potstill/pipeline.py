@@ -60,6 +60,9 @@ QUICK: dict[str, Any] = {
 """What `--quick` changes: enough to see every stage work, not to judge anything."""
 
 
+TIMING = "Timing the models on this machine, for the estimate"
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run."""
@@ -213,10 +216,13 @@ def _stages(plan: Plan, context: Context) -> None:
     finished += [
         student.name for student in plan.students.students if is_trained(run, student.name, plan.students.seeds)
     ]
+    new = not run.stage("1_images").is_done
+    if new:
+        for line in [*folder_lines(plan.images.folder, plan.images.config), *plan.lines(), TIMING]:
+            reporter.info(line)
     expected = estimate(plan, context.machine, finished)
-    if not run.stage("1_images").is_done:
-        photos = folder_lines(plan.images.folder, plan.images.config)
-        for line in [*photos, *plan.lines(), *expected.lines()]:
+    if new:
+        for line in expected.lines():
             reporter.info(line)
         check_space(run.path, sum(plan.disk.values()), "This run")
     with reporter.whole_run(run.path, expected.parts):
@@ -258,12 +264,14 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
     return again
 
 
-def dry_run(data: Path, config: Config) -> list[str]:
-    """What the run would do and take, without starting it: the lines of its plan and its estimate."""
+def dry_run(data: Path, config: Config) -> Iterator[str]:
+    """What the run would do and take, without starting it: the lines of its plan, then those of its estimate, for
+    which the models are timed."""
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     plan = make_plan(folder, with_students(config, folder))
-    return [*folder_lines(folder, config.images), *plan.lines(), *estimate(plan, machine).lines()]
+    yield from [*folder_lines(folder, config.images), *plan.lines(), TIMING]
+    yield from estimate(plan, machine).lines()
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:

@@ -160,7 +160,7 @@ def test_dry_run_says_time_and_disk_and_makes_nothing(
     photos: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["distill", str(photos), "--dry-run", *flags(TINY)]) == 0
-    *understood, photos_line, teacher, soft_labels, student, time, disk = capsys.readouterr().out.splitlines()
+    *understood, photos_line, teacher, soft_labels, student, _, time, disk = capsys.readouterr().out.splitlines()
     assert understood[0].startswith("Folder")
     plan = [photos_line, teacher, soft_labels, student]
     assert [line.partition(":")[0] for line in plan] == ["Photos", "Teacher", "Soft labels", "Student"]

@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print. No logic lives here, and nobody imports it."""
 
 import errno
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -88,6 +89,9 @@ def run(tokens: Sequence[str] | None = None) -> int:
     except PotstillError as error:
         errors.print(f"{type(error).__name__}: {error}", markup=False)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough; what is left in the buffer must not be written at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in _FIXABLE:
             raise

@@ -65,7 +65,8 @@ def distill(
 
     config = combined(settings, recipe, pipeline.QUICK if quick else {})
     if dry_run:
-        print("\n".join(pipeline.dry_run(data, config)))
+        for line in pipeline.dry_run(data, config):
+            print(line, flush=True)
         return
     print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
 
@@ -261,6 +262,11 @@ def predict(
     from potstill.errors import DataError
     from potstill.export.load import find_exported
 
+    if not any(photo.is_file() for photo in photos):  # before models are loaded
+        first = photos[0]
+        raise DataError(
+            f"{first} is a folder. Name its photos: {first}/*.jpg" if first.is_dir() else f"There is no file {first}."
+        )
     exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
     predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
     failed = 0
