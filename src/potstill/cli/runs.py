@@ -262,11 +262,6 @@ def predict(
     from potstill.errors import DataError
     from potstill.export.load import find_exported
 
-    if not any(photo.is_file() for photo in photos):  # before models are loaded
-        first = photos[0]
-        raise DataError(
-            f"{first} is a folder. Name its photos: {first}/*.jpg" if first.is_dir() else f"There is no file {first}."
-        )
     exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
     predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
     failed = 0
