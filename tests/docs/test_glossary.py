@@ -22,6 +22,8 @@ ALLOWED = {
     "get/names.py: form": "of a word, as in WordNet",
     "get/names.py: forms": "of a word, as in WordNet",
     "get/tars.py: tell": "the method of a file",
+    "report/answers.py: answer": "to a question of the report's first screen",
+    "report/answers.py: answers": "to the questions of the report's first screen",
     "images/split_names.py: unlabelled": "a name that people give to folders",
 }
 """Where a word means another thing, as "module: word", and what it means there."""
