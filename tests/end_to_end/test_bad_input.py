@@ -69,7 +69,7 @@ def test_no_such_folder(photos: Path, refused: Refused) -> None:
 
 def test_a_file_for_a_folder(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"")
-    assert "is a file, not a folder of photos" in refused("distill", tmp_path / "photo.jpg")
+    assert "is neither a folder nor a file that can be read" in refused("distill", tmp_path / "photo.jpg")
 
 
 def test_one_class(data: Path, distil: Refused) -> None:
@@ -118,7 +118,7 @@ def test_one_class_of_bad_photos_names_that_class(data: Path, distil: Refused) -
         photo.write_text("not a photo")
     said = distil()
     assert "The class 'frame' has 0 usable photos" in said
-    assert "not an image format that Pillow can read" in said
+    assert "not an image format that Potstill reads" in said
 
 
 @pytest.mark.parametrize("name", [r"a\b", "a:b", "what?", " space", "dot.", "...", "CON", "val", "x" * 101, "e\u0301"])

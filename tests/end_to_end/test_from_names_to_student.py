@@ -61,12 +61,15 @@ def test_from_class_names_to_a_student(tmp_path: Path, monkeypatch: pytest.Monke
 
     done = potstill("count", "data", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "splits": {"train": {"Dogs": TRAIN, "cat": TRAIN}, "test": {"Dogs": TEST, "cat": TEST}},
-        "totals": {"train": 2 * TRAIN, "test": 2 * TEST},
-        "imbalance": {"train": 1.0, "test": 1.0},
-        "quarantine": {"in_test": 1, "not_image": 1},
-    }
+    assert (
+        json.loads(done.stdout).items()
+        >= {
+            "splits": {"train": {"Dogs": TRAIN, "cat": TRAIN}, "test": {"Dogs": TEST, "cat": TEST}},
+            "totals": {"train": 2 * TRAIN, "test": 2 * TEST},
+            "imbalance": {"train": 1.0, "test": 1.0},
+            "quarantine": {"in_test": 1, "not_image": 1},
+        }.items()
+    )
 
     settings = {**TINY, "seeds": 1, "student.epochs": 2}
     done = potstill("distill", "data", "--quick", "--run", "run", *flags(settings), cwd=tmp_path, timeout=240)
