@@ -69,7 +69,7 @@ def test_other_mistakes_are_noticed_first_too(
         ("student", "Did you mean 'students'?"),
         ("teachers", "Did you mean 'teacher'?"),
         ("epochs", "Did you mean settings={'student.epochs': …}?"),
-        ("zzz", "It has: students, teacher, classes, seeds"),
+        ("zzz", "It has: students, teacher, classes, labels, seeds"),
     ],
 )
 def test_unknown_keyword_arguments(name: str, says: str, photos: Path) -> None:
@@ -80,9 +80,9 @@ def test_unknown_keyword_arguments(name: str, says: str, photos: Path) -> None:
 
 
 def test_a_finished_run_says_what_to_type_next(tiny_run: "potstill.Result", capsys: pytest.CaptureFixture[str]) -> None:
-    from potstill.cli.runs import _print_result
+    from potstill.cli.runs import print_result
 
-    _print_result(tiny_run)
+    print_result(tiny_run)
     *_, first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith(f"  potstill open {tiny_run.path} ")
     assert second.startswith(f"  potstill predict {tiny_run.path} photo.jpg ")

@@ -92,7 +92,7 @@ def test_class_names_are_escaped(models: list[Served], monkeypatch: pytest.Monke
 
 
 def test_an_unknown_student_is_refused(tiny_run: "potstill.Result") -> None:
-    with pytest.raises(ModelError, match="no student 'nobody'"):
+    with pytest.raises(ModelError, match="no trained student 'nobody'"):
         load_models(Run(tiny_run.path), "nobody")
 
 

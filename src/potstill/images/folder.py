@@ -261,8 +261,8 @@ def list_photos(
     """
     layout = recognize(_tree(Path(root)), classes_from)
     for split, by_name in layout.classes.items():
+        check_class_names(sorted(by_name))
         for name in sorted(by_name):
-            check_class_name(name)
             yield split, name, None
             for path in sorted(by_name[name].photos):
                 yield split, name, path
