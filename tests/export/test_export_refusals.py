@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.export.conftest import STUDENT, quiet
+from tests.support import edit_settings
 from tests.support import potstill as command
 
 from potstill.errors import ExportError
@@ -323,10 +325,10 @@ def test_results_read_back_are_those_written(exported: Run, exported_copy: Run) 
 
 def test_intervals_have_the_confidence_of_the_run(taught_copy: Run) -> None:
     """Results with another confidence are measured again, and the card says which it is."""
-    path = taught_copy.comparison / "comparison.json"
 
     def exported_at(confidence: float) -> tuple[float, float]:
-        write_json(path, {**json.loads(path.read_text()), "confidence": confidence})
+        setting = f"confidence = {confidence}"
+        edit_settings(taught_copy.path, lambda text: re.sub(r"^confidence = [\d.]+", setting, text, flags=re.M))
         (result,) = export(taught_copy, ["torch"], ["float32"], reporter=quiet())
         student = exported_student(taught_copy, STUDENT)
         assert student.confidence == confidence

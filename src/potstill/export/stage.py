@@ -62,6 +62,7 @@ def export(
     if unknown:
         raise ExportError(f"There is no precision {unknown[0]!r}. There are: {', '.join(PRECISIONS)}.")
     with run.only_here("export"):  # beside the training of other students
+        (run.export / "done.json").unlink(missing_ok=True)  # what lies there is checked, or made again, below
         require_whole(run.path, large=True)
         name = student or chosen_student(run)
         reference = Reference.of(run, name, best_seed(run, name, "distilled", seed))
