@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support import TINY
+from tests.support import TINY, unseal
 from torch import Tensor
 
 import potstill
@@ -80,6 +80,7 @@ def test_a_teacher_that_answers_in_onnx_runtime_is_counted_too(
     described = read_json(run_copy.teacher / "model.json")
     described["trained"]["runtime"] = "onnxruntime"
     write_json(run_copy.teacher / "model.json", described)
+    unseal(run_copy.path)
     shutil.rmtree(run_copy.soft_labels)
     distill(photos, run_copy)
     assert looks[f"{TEACHER} in ONNX Runtime"] >= 42

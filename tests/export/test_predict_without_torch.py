@@ -102,7 +102,7 @@ def test_what_is_asked_for_is_never_ignored(exported: Run, capsys: pytest.Captur
         ([folder, "--seed", "1"], "seed 1 can be chosen from a run folder only"),
         ([folder, "--arm", "alone"], "alone can be chosen"),
         ([exported.path, "--arm", "teacher", "--student", "x"], "leave out student x"),
-        ([exported.path, "--student", "nobody"], "has no student 'nobody'"),
+        ([exported.path, "--student", "nobody"], "has no trained student 'nobody'"),
         ([exported.path, "--seed", "77"], "has no seed 77"),
     ):
         assert command(["predict", str(words[0]), "photo.jpg", *map(str, words[1:])]) == 2
