@@ -11,7 +11,7 @@ from potstill.data.splits import SPLITS
 from potstill.errors import DataError
 from potstill.images.folder import Folder, survey
 from potstill.images.ignored import Unused
-from potstill.images.source import find_source, open_photos
+from potstill.images.source import find_source, read_source
 from potstill.images.summary import layout_lines, unused_lines
 
 
@@ -70,7 +70,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
     images = images or ImagesConfig()
     source = find_source(Path(root), images)
     if source.tables:
-        return _counts_of(open_photos(Path(root), images))
+        return _counts_of(read_source(source, images))
     root = source.root
     layout, unused = survey(root, classes_from=images.classes_from)
     found = {

@@ -46,7 +46,11 @@ def open_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
         ConfigError: a setting about a table, and no table; or a column that is not there.
         DataError: what `read_folder`, `read_labeled` and `unpack` raise; a group on both sides of a given split.
     """
-    source = find_source(data, images, runs=runs)
+    return read_source(find_source(data, images, runs=runs), images)
+
+
+def read_source(source: Source, images: ImagesConfig) -> Folder:
+    """The photos of a source that was found. Raises as `open_photos` does."""
     if source.tables:
         folder = read_labeled(source.root, source.tables, images)
     else:
