@@ -209,7 +209,7 @@ def _stages(plan: Plan, context: Context) -> None:
     """All stages of the pipeline, in order."""
     run, reporter = context.run, context.reporter
     if not comparison_path(run).is_file():  # cheap to make again, so it may be deleted
-        (run.comparison / "done.json").unlink(missing_ok=True)
+        run.stage("5_comparison").reopen()
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     finished = [name for name in STAGES if run.stage(name).is_done]

@@ -73,7 +73,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     inputs = _inputs(run, plan, names)
     logits, on_train = (_known_logits(run, inputs, name) for name in ("predictions.npz", "train_views.npz"))
     if stage.is_done and stage.facts()["inputs"] != inputs:
-        (run.comparison / "done.json").unlink()  # cheap to make again, and never made from anything but finished models
+        stage.reopen()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
     scores = _score(plan, context, names, logits)

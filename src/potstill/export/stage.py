@@ -62,7 +62,7 @@ def export(
     if unknown:
         raise ExportError(f"There is no precision {unknown[0]!r}. There are: {', '.join(PRECISIONS)}.")
     with run.only_here("export"):  # beside the training of other students
-        (run.export / "done.json").unlink(missing_ok=True)  # what lies there is checked, or made again, below
+        run.stage("6_export").reopen()  # what lies there is checked, or made again, below
         require_whole(run.path, large=True)
         name = student or chosen_student(run)
         reference = Reference.of(run, name, best_seed(run, name, "distilled", seed))
@@ -97,7 +97,6 @@ def _begin(reference: Reference, tolerance: Tolerance) -> None:
         shutil.rmtree(run.export / AWARE / name, ignore_errors=True)
     elif _measured_alike(before, student):
         student = before
-    (run.export / "done.json").unlink(missing_ok=True)
     run.stage("6_export").begin({"soft_labels": fingerprint})
     for leftover in run.export.glob(".part-*"):  # of a call that was killed
         shutil.rmtree(leftover)

@@ -19,7 +19,7 @@ def write_report(run: Run) -> Path:
     stage = run.stage("7_report")
     inputs = {"comparison": run.stage("5_comparison").digest()}
     page = render(RunFiles(run))
-    (run.report / "done.json").unlink(missing_ok=True)  # cheap, so made again each time: exports may have come since
+    stage.reopen()  # cheap, so made again each time: exports may have come since
     stage.begin(inputs)
     write_text(run.report / "index.html", page)
     stage.finish(bytes=len(page.encode()))

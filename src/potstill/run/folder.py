@@ -260,6 +260,10 @@ class Stage:
         write_json(self.path / "done.json", {"inputs": inputs, **facts, "files": file_facts(self.path, passing)})
         (self.path / "inputs.json").unlink()
 
+    def reopen(self) -> None:
+        """Forget that the stage is finished, if it is. Its files stay."""
+        (self.path / "done.json").unlink(missing_ok=True)
+
     def record(self, inputs: Inputs, **facts: Any) -> None:
         """Mark a folder of parts that are finished one by one; unlike `begin`, nothing is ever removed."""
         self.path.mkdir(parents=True, exist_ok=True)
