@@ -2,31 +2,23 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from tests.reports import edit
 from tests.support import TINY, draw_photo, unseal
 
 import potstill
 from potstill import metrics
 from potstill.deploy.predictor import Prediction, load_predictor
 from potstill.monitoring.progress import Reporter
-from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
 from potstill.run.results import Comparison
 from potstill.students.job import UNSURE_SHARE
 
 CONFIDENCE = 0.8
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> None:
-    values = read_json(path)
-    change(values)
-    write_json(path, values)
 
 
 @pytest.fixture
