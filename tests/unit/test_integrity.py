@@ -149,6 +149,18 @@ def test_rows_behind_a_changed_byte_are_written_again(tmp_path: Path, name: str)
     assert (np.load(tmp_path / "rows.npy") == values).all()
 
 
+def test_rewound_rows_are_written_again(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(6, 4)
+    writer = RowWriter(tmp_path / "rows.npy", values.shape, np.float32)
+    writer.write(values[:5] + 1)
+    writer.rewind(3)
+    writer.rewind(9)
+    assert writer.done == 3, "never forward"
+    writer.write(values[3:])
+    writer.close()
+    assert (np.load(tmp_path / "rows.npy") == np.concatenate([values[:3] + 1, values[3:]])).all()
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_changed_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "checkpoint.safetensors"

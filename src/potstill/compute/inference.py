@@ -50,12 +50,13 @@ def store_features(
 ) -> None:
     """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
 
-    Resumes after the last photo that the writer holds. `update` gets the number of finished photos. `transform` turns
+    Resumes after the last batch that the writer holds. `update` gets the number of finished photos. `transform` turns
     features (n, V, D) and the positions (n,) of their photos into what is written.
     """
     keep_freed_memory()
     photos, count = renderer.shape
     block = max(1, precision.batch // max(count, 1))
+    writer.rewind(writer.done // block * block)  # in other batches the same photo may be rounded otherwise
     for start in range(writer.done, photos, block):
         numbers = np.arange(start, min(start + block, photos))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))

@@ -34,6 +34,11 @@ class RowWriter:
         weakref.finalize(self, self._sums.close)
         self.done = self._whole_rows()
         """Rows written so far."""
+        self.rewind(self.done)
+
+    def rewind(self, rows: int) -> None:
+        """Keep only so many of the rows that are written."""
+        self.done = min(rows, self.done)
         for file, row_bytes in ((self._file, self._row_bytes), (self._sums, _SUM.itemsize)):
             file.truncate(self.done * row_bytes)
             file.seek(self.done * row_bytes)
