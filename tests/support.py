@@ -143,6 +143,19 @@ def run_on(store: PixelStore, folder: Path) -> Run:
     return run
 
 
+def processes_of(run: Path) -> list[str]:
+    """Command lines of the processes that were started for this run, such as its trainings."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_text("utf-8", "replace").replace("\0", " ")
+        except OSError:  # it has ended
+            continue
+        if str(run) in line:
+            found.append(line)
+    return found
+
+
 def weight_hashes(run: Path) -> dict[str, str]:
     """sha256 of every trained model below a run folder, by its path there."""
     return {str(p.parent.relative_to(run)): sha256_of(p) for p in sorted(run.rglob("model.safetensors"))}

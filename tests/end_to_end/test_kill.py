@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import TINY, environment, flags, weight_hashes
+from tests.support import TINY, environment, flags, processes_of, weight_hashes
 
 import potstill
 from potstill.monitoring.progress import Reporter
@@ -82,7 +82,7 @@ def test_killed_in_every_stage_it_ends_with_the_weights_of_an_unbroken_run(
         assert victim.done() == STAGES[:3], point
         _wait_for_orphans(victim.run)
     assert victim("children train", "SIGINT", machine__jobs=2) == 130, victim.said()
-    assert _children(victim.run) == [], "Ctrl-C leaves no process behind"
+    assert processes_of(victim.run) == [], "Ctrl-C leaves no process behind"
     assert victim("comparison") == -9, victim.said()
     assert victim.done() == STAGES[:4]
     assert victim("report") == -9, victim.said()
@@ -117,22 +117,9 @@ def test_killed_before_and_after_the_twins_length_is_chosen_it_ends_with_the_sam
 def _wait_for_orphans(run: Path) -> None:
     """Children of a killed parent stop within seconds of it: nobody else may write to the folder."""
     deadline = time.monotonic() + 20
-    while _children(run):
-        assert time.monotonic() < deadline, f"still running: {_children(run)}"
+    while processes_of(run):
+        assert time.monotonic() < deadline, f"still running: {processes_of(run)}"
         time.sleep(0.1)
-
-
-def _children(run: Path) -> list[str]:
-    """Processes that train a student of this run."""
-    lines = [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return [line for line in lines if str(run) in line and "student_process" in line]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").replace("\0", " ")
-    except OSError:
-        return ""
 
 
 def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(victim: Victim) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support import processes_of
 from tests.torture.cases import RIGHT, WRONG, Case, Outcome
 from tests.torture.forked import Command, server
 from tests.torture.job import TinyJob, leftovers, result_of
@@ -42,7 +43,7 @@ def _killed(job: TinyJob, kills: list[tuple[str, str, float]]) -> Callable[[Path
         said = (folder / "output.txt").read_text("utf-8")
         if code != 0:
             return Outcome(WRONG, f"exit code {code}\n{said[-4000:]}")
-        if (left := leftovers(target)) or (left := _children(target)):
+        if (left := leftovers(target)) or (left := processes_of(target)):
             return Outcome(WRONG, f"left behind: {left}")
         return Outcome(RIGHT) if result_of(target) == reference else Outcome(WRONG, "other weights or numbers")
 
@@ -80,21 +81,8 @@ def _children_of(pid: int) -> list[int]:
     return [int(word) for word in path.read_text().split()] if path.is_file() else []
 
 
-def _children(run: Path) -> list[str]:
-    """Processes that work on this run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_text("utf-8", "replace").replace("\0", " ")
-        except OSError:
-            continue
-        if str(run) in line:
-            found.append(line)
-    return found
-
-
 def _wait_for_children(run: Path) -> None:
     """Children of a killed parent stop within seconds."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while _children(run) and time.monotonic() < deadline:
+    while processes_of(run) and time.monotonic() < deadline:
         time.sleep(0.1)
