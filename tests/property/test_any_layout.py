@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potstill.check.count import count
-from potstill.config.schema import ClassesFrom
+from potstill.config.schema import ClassesFrom, ImagesConfig
 from potstill.errors import DataError
 from potstill.images.folder import list_photos, read_folder
 
@@ -59,7 +59,7 @@ def test_every_file_is_a_photo_or_counted_or_the_folder_is_refused(
     total = sum(path.is_file() for path in root.rglob("*"))
     refusal = ""
     try:
-        counts = count(root, classes_from=rule)
+        counts = count(root, ImagesConfig(classes_from=rule))
     except DataError as error:
         refusal = str(error)
     if refusal:
