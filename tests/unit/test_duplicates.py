@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from potstill.images.duplicates import Fingerprint, fingerprint, near_pairs, same_pairs, same_picture
+from potstill.images import near_hashes
+from potstill.images.duplicates import Fingerprint, fingerprint, same_pairs, same_picture
+from potstill.images.near_hashes import MAX_BITS, all_compared, indexed, near_pairs
 
 
 def scene(seed: int, side: int = 240) -> Image.Image:
@@ -108,23 +112,40 @@ def test_a_few_copies_of_one_scene_are_all_found() -> None:
     assert pairs([*scenes_, *again], max_bits=-1) == set()
 
 
-def test_near_pairs_is_the_same_in_blocks_as_by_brute_force() -> None:
-    generator = np.random.default_rng(0)
-    left = generator.integers(0, 2**63, 70, dtype=np.uint64)
-    right = np.concatenate([left[:20] ^ np.uint64(5), generator.integers(0, 2**63, 10, dtype=np.uint64)])
-    expected = {
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    changed=st.integers(0, 24),
+    max_bits=st.integers(0, MAX_BITS),
+)
+@settings(max_examples=40)
+def test_the_index_finds_what_comparing_all_finds(
+    seed: int, sizes: tuple[int, int], changed: int, max_bits: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    left = generator.integers(0, 2**64, sizes[0], dtype=np.uint64)
+    # Half of them differ from one of the others in a few bits, and some bits are changed twice.
+    flips = np.bitwise_or.reduce(np.uint64(1) << generator.integers(0, 64, (changed + 1, len(left)), dtype=np.uint64))
+    right = np.concatenate([left ^ flips, generator.integers(0, 2**64, sizes[1], dtype=np.uint64)])
+    expected = sorted(
         (i, j, (int(a) ^ int(b)).bit_count())
         for i, a in enumerate(left)
         for j, b in enumerate(right)
-        if (int(a) ^ int(b)).bit_count() <= 20
-    }
-    found = {
-        (int(i), int(j), int(d))
-        for i_, j_, d_ in near_pairs(left, right, max_bits=20, block=16)
-        for i, j, d in zip(i_, j_, d_, strict=True)
-    }
-    assert found == expected
-    assert len(found) >= 20
+        if (int(a) ^ int(b)).bit_count() <= max_bits
+    )
+    for search in (indexed, all_compared):
+        found = [zip(*(part.tolist() for part in parts), strict=True) for parts in search(left, right, max_bits)]
+        assert sorted(pair for parts in found for pair in parts) == expected, search.__name__
+
+
+def test_many_hashes_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 300, dtype=np.uint64)
+    monkeypatch.setattr(near_hashes, "FEW", 300 * 300)
+    monkeypatch.setattr(near_hashes, "indexed", lambda *_: pytest.fail("few hashes need no index"))
+    assert sum(len(i) for i, _, _ in near_hashes.near_pairs(hashes, hashes, max_bits=10)) == 300
+    monkeypatch.setattr(near_hashes, "indexed", lambda *_: iter([(np.arange(7),) * 3]))
+    monkeypatch.setattr(near_hashes, "FEW", 300 * 300 - 1)
+    assert sum(len(i) for i, _, _ in near_hashes.near_pairs(hashes, hashes, max_bits=10)) == 7
 
 
 def scenes(data: Path) -> Path:

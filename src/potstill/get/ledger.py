@@ -52,7 +52,7 @@ class Verdict:
 
 
 class Ledger:
-    """All fetched photos of a folder. `near_bits` as in duplicates.near_pairs; -1 compares whole files only."""
+    """All fetched photos of a folder. `near_bits` as in `near_hashes.near_pairs`; -1 compares whole files only."""
 
     def __init__(self, *, near_bits: int) -> None:
         self._near_bits = near_bits

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from potstill.images.near_hashes import near_pairs
+
 THUMB = 24
 """Side of the confirming thumbnail, in pixels."""
 
@@ -54,24 +56,6 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     spectrum = _DCT @ np.asarray(gray, np.float32) @ _DCT.T
     # Mirroring a picture flips the sign of every odd horizontal frequency.
     return Fingerprint(_bits(spectrum), _bits(spectrum * _MIRROR), thumb)
-
-
-def near_pairs(
-    left: np.ndarray, right: np.ndarray, *, max_bits: int, block: int = 512
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """All pairs of hashes at most `max_bits` apart, block by block.
-
-    Args:
-        left, right: (N,) and (M,) uint64.
-        max_bits: of 64. Copies of one photo differ by 0 to 10 bits, different photos by 14 and more, rarely 8.
-    Yields:
-        (i, j, bits): indices into left and right, and the distance of each pair.
-    """
-    for start in range(0, len(left), block):
-        distance = np.bitwise_count(left[start : start + block, None] ^ right[None, :])
-        i, j = np.nonzero(distance <= max_bits)
-        if len(i):
-            yield i + start, j, distance[i, j]
 
 
 def same_pairs(hashes: np.ndarray, mirrored: np.ndarray, thumbs: np.ndarray, *, max_bits: int) -> Iterator[Pair]:
