@@ -51,7 +51,7 @@ def indexed(left: np.ndarray, right: np.ndarray, max_bits: int) -> Iterator[Pair
     for word in range(_WORDS):
         ours, theirs = _Buckets.of(left, word), _Buckets.of(right, word)
         for value in np.flatnonzero(ours.sizes()):
-            mine = ours.members(value)
+            mine = ours.members(np.array([value]))
             near = theirs.members(value ^ masks)
             block = max(1, _BLOCK // max(1, len(near)))
             for start in range(0, len(mine), block):
@@ -78,10 +78,8 @@ class _Buckets:
 
     def members(self, values: np.ndarray) -> np.ndarray:
         """Indices of the hashes whose word has one of the values."""
-        starts, ends = self._starts[values], self._starts[values + 1]
-        if np.ndim(values) == 0:
-            return self._order[starts:ends]
-        sizes = ends - starts
+        starts = self._starts[values]
+        sizes = self._starts[values + 1] - starts
         before = np.cumsum(sizes) - sizes
         return self._order[np.arange(sizes.sum()) + np.repeat(starts - before, sizes)]
 
