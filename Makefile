@@ -28,7 +28,7 @@ test-fast: $(STAMP)
 
 # Pages in a real Chromium: needs Debian's package chromium, and npm for the web export.
 browser: $(STAMP)
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest -m browser $(PARALLEL) $(ARGS)
 
 # Kills, damaged files and the like, until MINUTES are up; `make torture SEED=7` draws other cases.
 MINUTES ?= 20
