@@ -153,6 +153,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
     from potstill.compute.selection import fastest_precision, fastest_threads
     from potstill.compute.timing import Workload
     from potstill.config.schema import MachineConfig, TeacherConfig, ViewsConfig
+    from potstill.context import Context
     from potstill.data.pixels import PixelStore
     from potstill.models.classifier import build, describe, load
     from potstill.monitoring.progress import Reporter
@@ -184,7 +185,7 @@ def ours(photos: Path, weights: str, seed: int) -> dict[str, Any]:
         job = Job(run.students / "distilled", STUDENT, SIZE, weights, seed, recipe)
         work = Workload(size=SIZE, batch=BATCH, photos=0, trainings=1)
         threads, _ = fastest_threads(student, work, precision, machine)
-        JobRunner(run, machine, Reporter(quiet=True)).run([job], "student", threads)
+        JobRunner(Context(run, machine, Reporter(quiet=True))).run([job], "student", threads)
         stages["student"] = time.perf_counter() - started
         model, store = load(job.folder), PixelStore(run.images)
 

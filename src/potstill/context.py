@@ -1,8 +1,11 @@
-"""What every stage is given beside its plan: the run folder, the machine, and a reporter for progress and messages."""
+"""What every stage is given beside its plan: the run folder, the machine, where long work runs, and a reporter for
+progress and messages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from potstill.compute.machine import Machine
+from potstill.engines.engine import Engine
+from potstill.engines.local import LocalEngine
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 
@@ -14,3 +17,5 @@ class Context:
     run: Run
     machine: Machine
     reporter: Reporter
+    engine: Engine = field(default_factory=LocalEngine)
+    """Where labeling and trainings run."""

@@ -152,11 +152,12 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
         converted = views / speed > MIN_SECONDS and faster_backend(machine)
         if converted:
             speed *= BACKEND_SPEEDUP
-        speeds.append(speed)
+        in_shards = speed * machine.label_speedup
+        speeds.append(in_shards)
         yield Part("measure teacher", "2_teacher", START_SECONDS + (CONVERSION_SECONDS if converted else 0.0))
         if photos > plan.labeled_photos and config.unlike == "leave_out":
             yield Part("unlike photos", "2_teacher", photos / speed)
-        yield Part("features", "2_teacher", views / speed)
+        yield Part("features", "2_teacher", views / in_shards)
         head = _head_steps(plan) * feature_widths(info)[0] * HEAD_STEP_SECONDS
         yield Part("head", "2_teacher", head)
         if config.train != "probe":

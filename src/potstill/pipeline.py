@@ -22,6 +22,8 @@ from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
+from potstill.engines.engine import Engine
+from potstill.engines.opening import open_engine
 from potstill.errors import ConfigError, PotstillError, did_you_mean
 from potstill.estimate import estimate
 from potstill.images.selection import read_for_training
@@ -165,11 +167,21 @@ def distill(
         started = time.monotonic()
         _describe_run(target, data, config, reporter)
         target = replace(target, earlier=_earlier_runs(target, machine, reporter))
-        with tracking(target, track, reporter):
-            _stages(plan, Context(target, machine, reporter))
+        with open_engine(config.machine, machine.device, target.path) as engine, tracking(target, track, reporter):
+            machine = _with_room(machine, engine)
+            _stages(plan, Context(target, machine, reporter, engine))
         target.write_readme()
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
+
+
+def _with_room(machine: Machine, engine: Engine) -> Machine:
+    """The use of a machine that has the room of an engine beside its own."""
+    if engine.room is None:
+        return machine
+    jobs = engine.room if machine.requested.jobs == "auto" else machine.jobs
+    alone = machine.cores if machine.device == "cpu" else 1
+    return replace(machine, jobs=jobs, label_speedup=min(jobs, engine.room) / alone)
 
 
 def _require_weights(plan: Plan, run: Run) -> None:
@@ -218,7 +230,8 @@ def _stages(plan: Plan, context: Context) -> None:
     ]
     new = not run.stage("1_images").is_done
     if new:
-        for line in [*folder_lines(plan.images.folder, plan.images.config), *plan.lines(), TIMING]:
+        engine = context.engine.describe()
+        for line in [*folder_lines(plan.images.folder, plan.images.config), *plan.lines(), *engine, TIMING]:
             reporter.info(line)
     expected = estimate(plan, context.machine, finished)
     if new:

@@ -15,6 +15,7 @@ from potstill import metrics
 from potstill.compute.inference import plain_outputs
 from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
+from potstill.context import Context
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
 from potstill.models.classifier import load
@@ -143,7 +144,7 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
     monkeypatch.setattr(
         job_runner, "train_job", lambda job, *others: (trained.append(job.folder.name), train_job(job, *others))
     )
-    runner = JobRunner(run, Machine("cpu", 1, 1), Reporter(quiet=True))
+    runner = JobRunner(Context(run, Machine("cpu", 1, 1), Reporter(quiet=True)))
     runner.run(jobs, "students", 1)
     assert trained == ["distilled", "distilled"], "once for each seed"
     for seed in (0, 1):

@@ -19,7 +19,7 @@ from potstill.cli import app, deploy, photos, run, runs  # noqa: F401  each regi
 from potstill.config.load import from_mapping, settings
 from potstill.errors import ConfigError
 
-OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "export", "cd"}
+OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "ray", "export", "cd"}
 COMMANDS = {name for name in app if not name.startswith("-")}
 
 

@@ -27,11 +27,13 @@ ROOMS: dict[str, set[str]] = {
     "models": {"errors", "run"},
     "compute": {"errors", "config", "run", "processes", "metrics", "data", "models"},
     "training": {"errors", "run", "compute"},
-    "context": {"run", "monitoring", "compute"},
+    "engines": {"errors", "config", "processes"},
+    "context": {"run", "monitoring", "compute", "engines"},
+    "shards": {"errors", "run", "data", "engines", "context"},
     "images": {"errors", "config", "run", "monitoring", "processes", "data", "context"},
-    "teacher": FOUNDATION | {"context"},
-    "soft_labels": FOUNDATION | {"context"},
-    "students": FOUNDATION | {"context"},
+    "teacher": FOUNDATION | {"context", "shards"},
+    "soft_labels": FOUNDATION | {"context", "shards"},
+    "students": FOUNDATION | {"context", "engines"},
     "comparison": FOUNDATION | {"context"},
     "controls": FOUNDATION | {"context", "images", "soft_labels", "students"},
     "deploy": {"errors", "run", "data", "models", "images"},
@@ -43,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "estimate": FOUNDATION | {"planning", "teacher", "students"},
     "pipeline": FOUNDATION
     | {"context", "images", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
-    | {"planning", "estimate"},
+    | {"planning", "estimate", "engines"},
     "tools": FOUNDATION | {"context", "students", "pipeline", "get"},
 }
 """Each room, and the rooms that it may import, from the ground up. The command line may import all of them."""

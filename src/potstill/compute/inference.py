@@ -45,21 +45,30 @@ def store_features(
     renderer: Renderer,
     writer: RowWriter,
     precision: Precision,
-    update: Callable[[int], None],
+    update: Callable[[int], None] = lambda photos: None,
     transform: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda features, photos: features,
+    *,
+    first: int = 0,
 ) -> None:
-    """Write the features of all views of all photos of the renderer, photo by photo: (V, D) per row of the writer.
+    """Write the features of all views of the renderer's photos, photo by photo: (V, D) per row of the writer.
 
     Resumes after the last batch that the writer holds. `update` gets the number of finished photos. `transform` turns
-    features (n, V, D) and the positions (n,) of their photos into what is written.
+    features (n, V, D) and the positions (n,) of their photos into what is written. `first` is the photo that the
+    writer's first row is of, a multiple of `photos_per_batch`.
     """
     keep_freed_memory()
-    photos, count = renderer.shape
-    block = max(1, precision.batch // max(count, 1))
+    _, count = renderer.shape
+    block = photos_per_batch(precision, count)
     writer.rewind(writer.done // block * block)  # in other batches the same photo may be rounded otherwise
-    for start in range(writer.done, photos, block):
-        numbers = np.arange(start, min(start + block, photos))
+    stop = first + writer.shape[0]
+    for start in range(first + writer.done, stop, block):
+        numbers = np.arange(start, min(start + block, stop))
         pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
         features, _ = outputs(model, pixels, precision)
         writer.write(transform(features.reshape(len(numbers), count, -1), numbers))
-        update(int(numbers[-1]) + 1)
+        update(int(numbers[-1]) + 1 - first)
+
+
+def photos_per_batch(precision: Precision, views: int) -> int:
+    """Photos of so many views that are computed together."""
+    return max(1, precision.batch // max(views, 1))

@@ -16,6 +16,8 @@ class Machine:
     """Students trained at the same time."""
     requested: MachineConfig = field(default_factory=MachineConfig)
     """The settings. Their "auto" values are decided by timing, for each model (`potstill.compute.measured`)."""
+    label_speedup: float = 1.0
+    """How many times as fast as in this process a cluster labels."""
 
     def spare_threads(self, trainings: int) -> int:
         """Threads for each of so many trainings, so that no core has two: 1 where all cores have a training."""

@@ -365,6 +365,12 @@ class MachineConfig:
     reuse: Literal["on", "off"] = "on"
     """Whether a run takes over photos, teacher and soft labels from an earlier run beside it that made them from the
     same photos with the same settings, versions and machine. "off": make everything anew."""
+    engine: Literal["local", "ray"] = "local"
+    """Where labeling and trainings run: in processes of this machine, or on the nodes of a Ray cluster (extra "ray"),
+    all of which must see the run folder under the same path."""
+    ray_address: str = ""
+    """Address of the Ray cluster, HOST:PORT. "": that of the environment variable RAY_ADDRESS, or the cluster that was
+    started on this machine."""
     cache_gb: Annotated[float, Range(0, 1e6)] = 8.0
     """Disk space in GB for views rendered at a student's input size, so that they are rendered once for all seeds and
     epochs. 0: render them every time."""

@@ -143,7 +143,7 @@ class _Controls:
         if any(not (job.folder / "done.json").is_file() for job in jobs):
             render_views(size, context.machine.requested.cache_gb, SoftLabels.open(run), context)
         measured = Measured.read(run.students / self.name) or Measured(dtype="float32", photos_per_second={})
-        JobRunner(run, context.machine, context.reporter).run(jobs, f"{self.name}: controls", measured.threads)
+        JobRunner(context).run(jobs, f"{self.name}: controls", measured.threads)
         views_path(run, size).unlink(missing_ok=True)
 
     def _self_taught(self) -> list[Job]:

@@ -13,6 +13,7 @@ the mean of all. With several teachers the logits are the logarithms of their me
 side by side.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import nn
 
 from potstill import metrics
 from potstill.compute.backends import inference_model, remove_files
-from potstill.compute.inference import plain_outputs, store_features
+from potstill.compute.inference import photos_per_batch, plain_outputs, store_features
 from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.arrays import RowWriter
@@ -34,8 +35,9 @@ from potstill.data.unlike import read_unlike, used_rows
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
-from potstill.run.files import check_space, replacing, sha256_of, write_json
+from potstill.run.files import check_space, read_json, replacing, sha256_of, write_json
 from potstill.run.layout import teacher_networks, unlike_path
+from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
 
 _BLOCK = 256
@@ -61,7 +63,7 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     drawn = draw_views(store, photos, plan.num_views, plan.views)
     _save(folder / "photos.npy", photos)
     _save(folder / "views.npy", drawn)
-    labeling = _Labeling(store, photos, drawn, context, len(networks))
+    labeling = Labeling(store, photos, drawn, context, len(networks))
     outputs = [labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)]
     val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
     _save(folder / "val_logits.npy", val_logits)
@@ -158,7 +160,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class _Labeling:
+class Labeling:
     """The photos and views to be labeled."""
 
     store: PixelStore
@@ -175,22 +177,38 @@ class _Labeling:
         """(N,) -1 for photos without one."""
         return self.store.labels(self.photos)
 
-    def outputs_of_all(self, networks: list[Path], target: Path) -> _Group:
+    def outputs_of_all(self, folders: list[Path], target: Path) -> _Group:
         """Run a group of networks over the photos that they may label.
 
         Args:
-            networks: their folders; of several, each has learned from all train photos but those of its fold.
+            folders: of the networks; of several, each has learned from all train photos but those of its fold.
             target: name that the files with their outputs begin with.
         """
-        fold = np.where(self.labels >= 0, fold_of(self.store, self.photos, len(networks)), -1)
-        outputs = []
-        for number, folder in enumerate(networks):
-            chosen = np.flatnonzero((fold == number) | (fold == -1))
-            outputs.append(self._outputs_of(folder, chosen, target.with_name(f"{target.name}-{number}.npy")))
-        return _Group(tuple(outputs))
+        return _Group(
+            tuple(
+                self._outputs_of(_Part(folder, number, len(folders)), target.with_name(f"{target.name}-{number}.npy"))
+                for number, folder in enumerate(folders)
+            )
+        )
 
-    def _outputs_of(self, folder: Path, chosen: np.ndarray, target: Path) -> _Outputs:
-        """Run a network over all views of the photos at the positions `chosen` (n,) that are not stored yet."""
+    def _outputs_of(self, part: "_Part", target: Path) -> _Outputs:
+        """Run a network over all views, of the photos that it may label, that are not stored yet."""
+        network, chosen = self.network(part.folder), self.chosen(part)
+        stored = self._stored_features(network.model, part.folder, len(chosen))
+        done = stored.shape[1]
+        labeled = np.empty((len(chosen), 0, network.width), np.float16)
+        if done < self.views.shape[1]:
+            if not target.is_file():
+                self._label(network, part, done, target)
+            labeled = np.load(target, mmap_mode="r", allow_pickle=False)
+        place = np.full(len(self.photos), -1)
+        place[chosen] = np.arange(len(chosen))
+        val, threads = self.store.rows("val"), self.context.machine.cores
+        _, val_logits = plain_outputs(network.backbone, self.store, val, network.precision, threads=threads)
+        return _Outputs(network.heads, stored, labeled, place, val_logits)
+
+    def network(self, folder: Path) -> "_Network":
+        """The network stored in a folder, ready to label."""
         machine = self.context.machine
         model = load(folder).to(machine.device)
         model.to(memory_format=torch.channels_last)
@@ -198,25 +216,30 @@ class _Labeling:
         dtype = getattr(torch, trained.precision)
         precision = Precision(torch.device(machine.device), dtype, trained.runtime, trained.batch)
         backbone = inference_model(model, precision, folder, threads=machine.cores)
-        heads = self._heads(model, folder)
-        stored = self._stored_features(model, folder, len(chosen))
-        todo = self.views[:, stored.shape[1] :]
-        labeled = np.empty((len(chosen), 0, heads.width + len(model.info.classes)), np.float16)
-        if todo.shape[1]:
-            if not target.is_file():
-                renderer = Renderer(self.store, self.photos, todo, model.info.size, threads=machine.cores)
-                self._label(backbone, heads, renderer.only(chosen), precision, target)
-            labeled = np.load(target, mmap_mode="r", allow_pickle=False)
-        place = np.full(len(self.photos), -1)
-        place[chosen] = np.arange(len(chosen))
-        val = self.store.rows("val")
-        _, val_logits = plain_outputs(backbone, self.store, val, precision, threads=machine.cores)
-        return _Outputs(heads, stored, labeled, place, val_logits)
-
-    def _heads(self, model: Classifier, folder: Path) -> _FoldHeads:
         heads = load_fold_heads(folder) or [model.head.cpu()]
         folds = np.where(self.labels >= 0, fold_of(self.store, self.photos, len(heads)), -1)
-        return _FoldHeads(heads, folds, model.num_last_features)
+        return _Network(model, backbone, _FoldHeads(heads, folds, model.num_last_features), precision)
+
+    def chosen(self, part: "_Part") -> np.ndarray:
+        """(n,) positions of the photos that a network may label."""
+        fold = np.where(self.labels >= 0, fold_of(self.store, self.photos, part.networks), -1)
+        return np.flatnonzero((fold == part.number) | (fold == -1))
+
+    def renderer(self, network: "_Network", part: "_Part", done: int) -> Renderer:
+        """Of the views that the network is to label: all but the first so many."""
+        machine, size = self.context.machine, network.model.info.size
+        every = Renderer(self.store, self.photos, self.views[:, done:], size, threads=machine.cores)
+        return every.only(self.chosen(part))
+
+    def label_shard(self, job: Path) -> None:
+        """Write the shard that a JSON file of `write_in_shards` asks for, beside it."""
+        values = read_json(job)
+        part = _Part(Path(values["folder"]), values["number"], values["networks"])
+        network, photos = self.network(part.folder), values["stop"] - values["start"]
+        renderer = self.renderer(network, part, values["done"])
+        writer = RowWriter(job.with_name(RESULT), (photos, renderer.shape[1], network.width), np.float16)
+        network.label(renderer, writer, first=values["start"])
+        writer.close()
 
     def _stored_features(self, model: Classifier, folder: Path, photos: int) -> np.ndarray:
         """(n, P, D) features of the first views that the teacher's stage stored, where they are still the model's own;
@@ -228,21 +251,67 @@ class _Labeling:
                 return stored[:, 1 : 1 + self.views.shape[1]]
         return np.empty((photos, 0, model.num_features), np.float16)
 
-    def _label(
-        self, backbone: Classifier, heads: _FoldHeads, renderer: Renderer, precision: Precision, target: Path
-    ) -> None:
-        """Write last features and logits of the renderer's views to `target` (n, v, W + C)."""
-        width = heads.width + len(backbone.info.classes)
+    def _label(self, network: "_Network", part: "_Part", done: int, target: Path) -> None:
+        """Write last features and logits of all views but the first so many to `target` (n, v, W + C)."""
+        renderer = self.renderer(network, part, done)
         photos, views = renderer.shape
-        check_space(target.parent, float(np.prod(self.views.shape)) * 4 * width, "Soft labels")
-        writer = RowWriter(target, (photos, views, width), np.float16)
+        check_space(target.parent, float(np.prod(self.views.shape)) * 4 * network.width, "Soft labels")
+        writer = RowWriter(target, (photos, views, network.width), np.float16)
         label = f"Soft labels: the teacher labels {views} views of each photo"
+        if not self.context.engine.is_local:
+            batch = photos_per_batch(network.precision, views)
+            values = {**part.to_json(), "done": done}
+            module = "potstill.soft_labels.worker"
+            write_in_shards(writer, module, values, self.context, batch=batch, label=label, part="soft labels")
+            return
         of = (len(list(target.parent.glob("teacher-*.npy"))), self.networks)
         with self.context.reporter.bar(label, photos, unit="photos", part="soft labels", of=of) as update:
-            store_features(
-                backbone, renderer, writer, precision, update, lambda f, numbers: heads(f, renderer.chosen[numbers])
-            )
+            network.label(renderer, writer, update)
         writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of a group of networks, each of which labels a part of the photos."""
+
+    folder: Path
+    number: int
+    networks: int
+    """In the group."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """One of the teacher's networks, ready to label."""
+
+    model: Classifier
+    backbone: Classifier
+    """The same, as it is run here."""
+    heads: _FoldHeads
+    precision: Precision
+
+    @property
+    def width(self) -> int:
+        """W + C."""
+        return self.heads.width + len(self.model.info.classes)
+
+    def label(
+        self,
+        renderer: Renderer,
+        writer: RowWriter,
+        update: Callable[[int], None] = lambda photos: None,
+        *,
+        first: int = 0,
+    ) -> None:
+        """Write last features and logits of the renderer's views, of the photos from `first` on."""
+
+        def outputs(features: np.ndarray, photos: np.ndarray) -> np.ndarray:
+            return self.heads(features, renderer.chosen[photos])
+
+        store_features(self.backbone, renderer, writer, self.precision, update, outputs, first=first)
 
 
 def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
@@ -276,7 +345,7 @@ def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
         np.savez(file, mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
-def _confidence_stats(folder: Path, labeling: _Labeling, val_logits: np.ndarray) -> dict[str, Any]:
+def _confidence_stats(folder: Path, labeling: Labeling, val_logits: np.ndarray) -> dict[str, Any]:
     """How saturated the teacher is: on unmixed train views, or val where there are none, and on val; and the
     temperatures that minimize the NLL."""
     store, photos = labeling.store, labeling.photos

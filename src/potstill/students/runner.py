@@ -1,33 +1,30 @@
-"""Trainings as jobs: several at the same time where there are cores, each then in a process of its own."""
+"""Trainings as jobs: several at the same time where there are cores, each then a task of the engine."""
 
 import functools
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from potstill.compute.machine import Machine
 from potstill.compute.timing import torch_threads
+from potstill.context import Context
+from potstill.engines.engine import Task, run_all
 from potstill.errors import PotstillError
-from potstill.monitoring.progress import Reporter
-from potstill.processes.child import Child, ChildCrashError
+from potstill.processes.child import ChildCrashError
 from potstill.run.files import write_json
-from potstill.run.folder import Run, Stage
+from potstill.run.folder import Stage
 from potstill.students.job import copy_job, train_job
 from potstill.students.recipe import Job
 
-_POLL_SECONDS = 0.5
 _WORK = "worker.json"
-"""In a job's folder while a process of its own trains it."""
+"""In a job's folder while a task of the engine trains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """Runs jobs, several at a time where the machine has the cores."""
+    """Runs jobs, several at a time where the machine, or the cluster, has the cores."""
 
-    run_folder: Run
-    machine: Machine
-    reporter: Reporter
+    context: Context
 
     def run(self, jobs: Sequence[Job], label: str, threads: int, *, part: str = "") -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
@@ -36,7 +33,7 @@ class JobRunner:
         Of jobs that are the same training, as student and twin are where the student learns without a teacher, one is
         run, and the others get its files.
         """
-        todo = [job for job in jobs if Stage(job.folder, _title(job), self.run_folder.redo).begin(job.inputs())]
+        todo = [job for job in jobs if Stage(job.folder, _title(job), self.context.run.redo).begin(job.inputs())]
         for job in todo:
             write_json(job.folder / "job.json", job.to_json())
         firsts = dict[str, Job]()
@@ -45,59 +42,57 @@ class JobRunner:
         training = [job for job in todo if firsts[_training(job)] is job]
         total = sum(job.recipe.steps(self._photos()) for job in training)
         if training:
-            with self.reporter.bar(label, total, unit="steps", part=part) as update:
+            with self.context.reporter.bar(label, total, unit="steps", part=part) as update:
                 self._train(training, threads, update)
         for job in todo:
             if firsts[_training(job)] is not job:
                 copy_job(firsts[_training(job)], job)
 
     def _train(self, todo: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
-        if self.machine.jobs == 1 or len(todo) == 1:
+        alone = self.context.machine.jobs == 1 or len(todo) == 1
+        if self.context.engine.is_local and alone:
             self._one_by_one(todo, threads, update)
         else:
             self._side_by_side(todo, threads, update)
 
     def _photos(self) -> int:
-        return int(self.run_folder.stage("3_soft_labels").facts()["photos"])
+        return int(self.context.run.stage("3_soft_labels").facts()["photos"])
 
     def _one_by_one(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
         before = 0
         with torch_threads(threads):
             for job in jobs:
-                train_job(job, self.run_folder, self.machine.device, functools.partial(_add, update, before))
+                train_job(job, self.context.run, self.context.machine.device, functools.partial(_add, update, before))
                 before += job.recipe.steps(self._photos())
 
     def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
-        """One process per job."""
-        waiting, running = list(jobs), dict[Child, Job]()
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.machine.jobs:
-                    job = waiting.pop(0)
-                    running[self._start(job, threads)] = job
-                time.sleep(_POLL_SECONDS)
-                for child in [child for child in running if child.has_ended]:
-                    _finish(child, running.pop(child))
-                update(sum(_steps_done(job, self._photos()) for job in jobs))
-        finally:
-            for child in running:
-                child.process.terminate()
-            for child in running:
-                child.process.wait()
+        """One task per job."""
+        work = {self._written(job, threads): job for job in jobs}
+        run_all(
+            self.context.engine,
+            "potstill.students.worker",
+            list(work),
+            threads=threads,
+            at_once=self.context.machine.jobs,
+            ended=lambda path, task: _finish(path, task, work[path]),
+            watch=lambda: update(sum(_steps_done(job, self._photos()) for job in jobs)),
+        )
 
-    def _start(self, job: Job, threads: int) -> Child:
-        values = {"run": str(self.run_folder.path), "folder": str(job.folder), "threads": threads}
+    def _written(self, job: Job, threads: int) -> Path:
+        """The file that tells the task what to do."""
+        run, device = self.context.run, self.context.machine.device
+        values = {"run": str(run.path), "folder": str(job.folder), "threads": threads, "device": device}
         write_json(job.folder / _WORK, values)
-        return Child.start("potstill.students.worker", job.folder / _WORK, threads=threads)
+        return job.folder / _WORK
 
 
-def _finish(child: Child, job: Job) -> None:
+def _finish(path: Path, task: Task, job: Job) -> None:
     """Check that a training ended well. Raises PotstillError."""
     try:
-        child.check()
+        task.check()
     except ChildCrashError as error:
         raise PotstillError(f"Training {_title(job)} stopped unexpectedly:\n{error}") from None
-    (job.folder / _WORK).unlink()
+    path.unlink()
 
 
 def _training(job: Job) -> str:

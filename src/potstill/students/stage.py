@@ -84,7 +84,7 @@ class _Training:
         candidates = self._candidates(measured)
         render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
         pilots = {arm: self._pilots(arm, candidates[arm]) for arm in ARMS}
-        runner = JobRunner(context.run, context.machine, context.reporter)
+        runner = JobRunner(context)
         tried = [job for arm in ARMS for job in pilots[arm]]
         title = f"{name}: trying {len(tried)} settings on val, for student and twin"
         runner.run(tried, title, measured.threads, part="pilots")

@@ -1,4 +1,4 @@
-"""One training in a process of its own, started by `runner` through `potstill.processes.child`."""
+"""One training as a task of an engine, started by `runner`."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ from potstill.students.recipe import Job
 
 
 def work(job: Path) -> None:
-    """Train as a JSON file says: `run` and `folder` (which holds the training's job.json), `threads`."""
+    """Train as a JSON file says: `run` and `folder` (which holds the training's job.json), `threads`, `device`."""
     values = read_json(job)
     torch.set_num_threads(values["threads"])
     training = Job.read(Path(values["folder"]))
@@ -24,4 +24,4 @@ def work(job: Path) -> None:
             written = time.monotonic()
             (training.folder / "step.txt").write_text(str(step))
 
-    train_job(training, Run(Path(values["run"])), "cpu", update)
+    train_job(training, Run(Path(values["run"])), values["device"], update)

@@ -6,6 +6,7 @@ one fold of the photos, to label that fold: a head is far too confident on photo
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from potstill.compute.backends import (
     title_of,
 )
 from potstill.compute.fold_batchnorm import MIN_AGREEMENT, agreement
-from potstill.compute.inference import plain_outputs, store_features
+from potstill.compute.inference import photos_per_batch, plain_outputs, store_features
 from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
@@ -38,9 +39,10 @@ from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, save
-from potstill.run.files import check_space, read_json, write_json, write_text
+from potstill.run.files import check_space, read_json, replacing, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
+from potstill.shards import write_in_shards
 from potstill.teacher.finetune import FineTuned, FineTuning
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
@@ -202,14 +204,35 @@ class _Member:
             width = self.model.num_features
             check_space(self.folder, 2.0 * views.size * width, "The teacher's features")
             writer = RowWriter(path, (*views.shape, width), np.float16)
-            renderer = Renderer(
-                self.store, self.photos, views, self.model.info.size, threads=self.context.machine.cores
-            )
             label = f"Teacher: what {self.name} sees in every photo"
-            with self.context.reporter.bar(label, len(self.photos), unit="photos", part="features") as update:
-                store_features(backbone, renderer, writer, precision, update)
-            writer.close()
+            if self.context.engine.is_local:
+                threads = self.context.machine.cores
+                renderer = Renderer(self.store, self.photos, views, self.model.info.size, threads=threads)
+                with self.context.reporter.bar(label, len(self.photos), unit="photos", part="features") as update:
+                    store_features(backbone, renderer, writer, precision, update)
+                writer.close()
+            else:
+                self._store_in_shards(writer, views, precision, label)
         return RowReader(path, leading=2)
+
+    def _store_in_shards(self, writer: RowWriter, views: np.ndarray, precision: Precision, label: str) -> None:
+        """The same by the tasks of the engine, which find the model and the views in a folder of their own."""
+        folder = self.folder / "features.work"
+        save(self.model, folder)
+        for name, array in (("photos", self.photos), ("views", views)):
+            with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+        values = {
+            "folder": str(folder),
+            "dtype": precision.name,
+            "runtime": precision.runtime,
+            "batch": precision.batch,
+        }
+        batch = photos_per_batch(precision, views.shape[1])
+        write_in_shards(
+            writer, "potstill.teacher.worker", values, self.context, batch=batch, label=label, part="features"
+        )
+        shutil.rmtree(folder)
 
     def _train_head(self, probe: Probe, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
         """The head, its logits on val, and whether photos without labels took part: where they lower the val NLL."""

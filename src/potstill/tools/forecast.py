@@ -228,7 +228,7 @@ def _train(plan: ForecastPlan, context: Context) -> None:
         render_views(size, context.machine.requested.cache_gb, plan.soft, context)
     measured = Measured.read(plan.run.students / plan.student)
     threads = measured.threads if measured else 1
-    JobRunner(plan.run, context.machine, context.reporter).run(jobs, f"{plan.student} on parts of the photos", threads)
+    JobRunner(context).run(jobs, f"{plan.student} on parts of the photos", threads)
     for cache in plan.run.students.glob("views-*.npy"):
         cache.unlink()
 

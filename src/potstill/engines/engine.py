@@ -1,0 +1,83 @@
+"""What an engine is, and the loop that keeps one busy."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+_POLL_SECONDS = 0.5
+
+
+class Task(Protocol):
+    """Work that an engine has started."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, well or not."""
+        ...
+
+    def check(self) -> None:
+        """Wait for the end. Raises the PotstillError that the work raised, or ChildCrashError."""
+        ...
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        ...
+
+
+class Engine(Protocol):
+    """Where work runs."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine, on which short work may as well be done in this process."""
+        ...
+
+    @property
+    def room(self) -> int | None:
+        """How many tasks, of one core or one GPU each, run at the same time; None where the machine's settings tell."""
+        ...
+
+    def describe(self) -> list[str]:
+        """The engine as lines to print; none for this machine."""
+        ...
+
+    def start(self, module: str, job: Path, *, threads: int) -> Task:
+        """Let `work(job)` of a module begin, as soon as there is room.
+
+        Args:
+            job: a JSON file, alone in its folder as far as jobs are concerned.
+            threads: CPU cores that it uses.
+        """
+        ...
+
+
+def run_all(
+    engine: Engine,
+    module: str,
+    jobs: Sequence[Path],
+    *,
+    threads: int,
+    at_once: int,
+    ended: Callable[[Path, Task], None],
+    watch: Callable[[], None],
+) -> None:
+    """Run jobs, so many at a time, to their end. All are stopped where one fails or this process is interrupted.
+
+    Args:
+        ended: gets each job that has ended, and its task to check.
+        watch: called now and then, for progress.
+    """
+    waiting, running = list(jobs), dict[Path, Task]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[job] = engine.start(module, job, threads=threads)
+            time.sleep(_POLL_SECONDS)
+            for job in [job for job, task in running.items() if task.has_ended]:
+                ended(job, running.pop(job))
+            watch()
+    finally:
+        for task in running.values():
+            task.stop()

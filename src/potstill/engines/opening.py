@@ -1,0 +1,32 @@
+"""Opens the engine that the settings name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from potstill.config.schema import MachineConfig
+from potstill.engines.engine import Engine
+from potstill.engines.local import LocalEngine
+from potstill.errors import ConfigError
+
+
+@contextmanager
+def open_engine(config: MachineConfig, device: str, folder: Path) -> Iterator[Engine]:
+    """The engine, ready for work, until the block ends.
+
+    Args:
+        device: what tasks compute on, as torch names it.
+        folder: an existing folder that all nodes must see under the same path.
+    Raises:
+        ConfigError: its packages are missing, there is no cluster, or a node of it cannot do the work.
+    """
+    if config.engine == "local":
+        yield LocalEngine()
+        return
+    if find_spec("ray") is None:
+        raise ConfigError('machine.engine = "ray" needs: pip install "potstill[ray]", on every node')
+    from potstill.engines import ray_engine
+
+    with ray_engine.connected(config, device, folder) as engine:
+        yield engine

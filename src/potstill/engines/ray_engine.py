@@ -1,0 +1,223 @@
+"""A Ray cluster: a Ray task for each task, on any node that sees the run folder.
+
+Ray finds a free node, and starts a task again elsewhere when its node is lost. What travels is the path of a JSON
+file; photos, soft labels and models lie on storage that all nodes see.
+"""
+
+import importlib
+import json
+import os
+import socket
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Else Ray announces by a warning what it will change; tasks without a GPU get none either way.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from potstill import errors
+from potstill.config.schema import MachineConfig
+from potstill.errors import ConfigError, PotstillError
+from potstill.processes.child import ChildCrashError
+
+RETRIES = 10
+"""Times that a task is started again after its worker or node was lost."""
+
+NODE_SECONDS = 90
+"""A node that has not looked by then is not fit for work: starting a process and importing torch takes up to 20."""
+
+CONNECT_SECONDS = 10
+
+_PACKAGES = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
+
+
+@contextmanager
+def connected(config: MachineConfig, device: str, folder: Path) -> Iterator["RayEngine"]:
+    """The engine, connected to the cluster that the settings, or RAY_ADDRESS, name, and every node of it looked at.
+
+    Raises:
+        ConfigError: there is no cluster, or a node has other versions, or does not see the folder.
+    """
+    was_connected = ray.is_initialized()  # by the script that calls
+    if not was_connected:
+        _connect(config.ray_address or os.environ.get("RAY_ADDRESS") or "auto")
+    try:
+        engine = RayEngine(tuple(_usable_nodes(folder)), on_gpus=device.startswith("cuda"))
+        if not engine.room:
+            raise ConfigError(f"The Ray cluster has no {'GPU' if engine.on_gpus else 'CPU core'} to work on.")
+        yield engine
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        _require_listener(address)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray about itself
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=False,
+                runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
+            )
+    except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
+        where = "on this machine" if address == "auto" else f"at {address}"
+        raise ConfigError(
+            f'machine.engine = "ray", but there is no Ray cluster {where}: {_first_line(error)}\n'
+            "  Start one (`ray start --head`), or name one: --machine.ray-address HOST:6379, or RAY_ADDRESS."
+        ) from None
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    id: str
+    name: str
+    cores: int
+    gpus: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "_Node":
+        has = values["Resources"]
+        return cls(values["NodeID"], values["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Tasks on the nodes of a Ray cluster."""
+
+    nodes: tuple[_Node, ...]
+    on_gpus: bool
+    """Whether each task has a GPU of its own."""
+
+    is_local = False
+
+    @property
+    def room(self) -> int:
+        return sum(node.gpus if self.on_gpus else node.cores for node in self.nodes)
+
+    def describe(self) -> list[str]:
+        cores, gpus = (sum(getattr(node, kind) for node in self.nodes) for kind in ("cores", "gpus"))
+        return [f"Ray cluster: nodes {len(self.nodes)}, cores {cores}, GPUs {gpus}"]
+
+    def start(self, module: str, job: Path, *, threads: int) -> "RayTask":
+        most = max(node.cores for node in self.nodes)
+        options = {"num_cpus": min(threads, most), "num_gpus": int(self.on_gpus), "max_retries": RETRIES}
+        return RayTask(
+            ray.remote(**options)(_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
+        )
+
+
+def _usable_nodes(folder: Path) -> Iterator[_Node]:
+    """The nodes of the cluster, each asked. Raises ConfigError for one that has other versions than this process, or
+    does not see the folder."""
+    mark = folder / f".seen-by-all-{uuid.uuid4().hex}"
+    mark.write_text("")
+    try:
+        nodes = [_Node.of(values) for values in ray.nodes() if values["Alive"]]
+        asked = {node: _look_at(node, mark) for node in nodes if node.cores or node.gpus}
+        found = {node: _outcome(node, reference) for node, reference in asked.items()}
+    finally:
+        mark.unlink()
+    here = _versions()
+    for node, outcome in found.items():
+        if outcome is None:  # lost a moment ago
+            continue
+        there, sees = outcome
+        if other := [f"{name} {there.get(name)}, here {here[name]}" for name in here if there.get(name) != here[name]]:
+            raise ConfigError(
+                f"The Ray node {node.name} has other versions, whose numbers may differ: {'; '.join(other)}.\n"
+                "  Install the same ones on every node."
+            )
+        if not sees:
+            raise ConfigError(
+                f"The Ray node {node.name} does not see {folder}.\n"
+                "  Put the run on storage that all nodes mount under the same path, and name it by --run."
+            )
+        yield node
+
+
+@dataclass(frozen=True, slots=True)
+class RayTask:
+    """A task of Ray."""
+
+    reference: Any
+
+    @property
+    def has_ended(self) -> bool:
+        ended, _ = ray.wait([self.reference], timeout=0, fetch_local=False)
+        return bool(ended)
+
+    def check(self) -> None:
+        try:
+            failure = ray.get(self.reference)
+        except exceptions.RayError as error:
+            raise ChildCrashError(f"Ray: {str(error).strip()[-2000:]}") from None
+        if failure is not None:
+            name, message = json.loads(failure)
+            raise getattr(errors, name, PotstillError)(message)
+
+    def stop(self) -> None:
+        ray.cancel(self.reference, force=True)
+        ray.wait([self.reference], timeout=NODE_SECONDS, fetch_local=False)
+
+
+def _work(module: str, job: str) -> str | None:
+    """Run a task in this process of a node. Returns the class and message of a PotstillError, as JSON."""
+    try:
+        importlib.import_module(module).work(Path(job))
+    except PotstillError as error:
+        return json.dumps([type(error).__name__, str(error)])
+    return None
+
+
+def _look(mark: str) -> tuple[dict[str, str], bool]:
+    """The versions on this node, and whether it sees a file."""
+    return _versions(), Path(mark).is_file()
+
+
+def _look_at(node: _Node, mark: Path) -> Any:
+    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_look).remote(str(mark))
+
+
+def _outcome(node: _Node, reference: Any) -> tuple[dict[str, str], bool] | None:
+    """What `_look` found; None where the node is no longer there."""
+    try:
+        return ray.get(reference, timeout=NODE_SECONDS)
+    except exceptions.TaskUnschedulableError:
+        return None
+    except exceptions.GetTimeoutError:
+        reason = f"it has not done anything in {NODE_SECONDS} s"
+    except exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+    raise ConfigError(
+        f"The Ray node {node.name} cannot do the work: {reason}\n"
+        '  It needs Potstill and Ray as here: pip install "potstill[ray]".'
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,130 @@
+"""On a Ray cluster of two nodes, each with one core of this machine, a run has the same bytes as without it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import TINY
+
+import potstill
+from potstill.config.schema import MachineConfig
+from potstill.engines.opening import open_engine
+from potstill.errors import ConfigError, DataError, PotstillError
+from potstill.monitoring.progress import Reporter
+from potstill.processes.child import ChildCrashError
+from potstill.run.files import read_json, write_json
+
+ray = pytest.importorskip("ray")
+ray_engine = pytest.importorskip("potstill.engines.ray_engine")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+ON_RAY = MachineConfig(engine="ray", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without cores, and two nodes of one core each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(str(Path(p).resolve()) for p in ("src", ".")))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+        cluster.shutdown()
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """Of everything that a finished run keeps but times and speeds."""
+    kept = {}
+    for done in sorted(run.rglob("done.json")):
+        for name, (_, sha256) in read_json(done).get("files", {}).items():
+            if Path(name).suffix in (".npy", ".npz", ".safetensors"):
+                kept[f"{done.parent.relative_to(run)}/{name}"] = sha256
+    return kept
+
+
+def test_a_run_has_the_same_bytes_as_on_this_machine(cluster: Any, photos: Path, tiny_run: Any, tmp_path: Path) -> None:
+    settings = {**TINY, "machine.engine": "ray", "machine.jobs": "auto"}
+    result = potstill.distill(photos, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True))
+    assert "Ray cluster: nodes 2, cores 2, GPUs 0" in (result.path / "log.txt").read_text()
+    mine, theirs = hashes(result.path), hashes(tiny_run.path)
+    assert mine == theirs
+    assert len(mine) > 5
+
+
+def test_a_task_of_a_lost_node_ends_on_another(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, resources={"third": 1})
+    with open_engine(ON_RAY, "cpu", tmp_path) as engine:
+        assert engine.room == 3
+        tasks = []
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            write_json(folder / "worker.json", {"seconds": 4.0})
+            tasks.append(engine.start("tests.engines.job", folder / "worker.json", threads=1))
+        began = wait_for(lambda: [path.parent for path in tmp_path.glob("*/began-*")], 3)
+        assert len(began) == 3
+        cluster.remove_node(node, allow_graceful=False)
+        for task in tasks:
+            task.check()
+    assert all((tmp_path / str(number) / "done").is_file() for number in range(3))
+    starts = [len(list((tmp_path / str(number)).glob("began-*"))) for number in range(3)]
+    assert sorted(starts) == [1, 1, 2], "only the lost one is begun again"
+
+
+def test_errors_and_ends_of_tasks(cluster: Any, tmp_path: Path) -> None:
+    with open_engine(ON_RAY, "cpu", tmp_path) as engine:
+        for kind, error in (("data", DataError), ("bug", ChildCrashError)):
+            folder = tmp_path / kind
+            folder.mkdir()
+            write_json(folder / "worker.json", {"fail": kind})
+            with pytest.raises(error, match="says why"):
+                engine.start("tests.engines.job", folder / "worker.json", threads=1).check()
+        write_json(tmp_path / "worker.json", {"seconds": 600})
+        task = engine.start("tests.engines.job", tmp_path / "worker.json", threads=1)
+        wait_for(lambda: list(tmp_path.glob("began-*")), 1)
+        assert not task.has_ended
+        task.stop()
+        assert task.has_ended
+
+
+def test_what_a_node_lacks_is_said_before_long_work(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_versions", lambda: {"potstill": "0.0.1"})
+    with (
+        pytest.raises(ConfigError, match=r"other versions.*: potstill \S+, here 0.0.1"),
+        open_engine(ON_RAY, "cpu", tmp_path),
+    ):
+        pass
+    monkeypatch.undo()
+    real = ray_engine._look_at
+    monkeypatch.setattr(ray_engine, "_look_at", lambda node, mark: real(node, mark / "elsewhere"))
+    with pytest.raises(ConfigError, match="does not see"), open_engine(ON_RAY, "cpu", tmp_path):
+        pass
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="has no GPU"), open_engine(ON_RAY, "cuda", tmp_path):
+        pass
+
+
+def test_no_cluster_is_one_error(tmp_path: Path) -> None:
+    nowhere = MachineConfig(engine="ray", ray_address="127.0.0.1:9")
+    with (
+        pytest.raises(PotstillError, match=r"there is no Ray cluster at 127.0.0.1:9(.|\n)*ray start --head"),
+        open_engine(nowhere, "cpu", tmp_path),
+    ):
+        pass
+
+
+def wait_for(found: Callable[[], list[Path]], number: int, seconds: float = 120) -> list[Path]:
+    end = time.monotonic() + seconds
+    while len(found()) < number and time.monotonic() < end:
+        time.sleep(0.1)
+    return found()
