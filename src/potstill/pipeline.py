@@ -283,8 +283,9 @@ def dry_run(data: Path, config: Config) -> Iterator[str]:
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     plan = make_plan(folder, with_students(config, folder))
-    yield from [*folder_lines(folder, config.images), *plan.lines(), TIMING]
-    yield from estimate(plan, machine).lines()
+    with open_engine(config.machine, machine.device, None) as engine:
+        yield from [*folder_lines(folder, config.images), *plan.lines(), *engine.describe(), TIMING]
+        yield from estimate(plan, _with_room(machine, engine)).lines()
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:

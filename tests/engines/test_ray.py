@@ -10,10 +10,12 @@ import pytest
 from tests.support import TINY
 
 import potstill
+from potstill.config.load import from_mapping
 from potstill.config.schema import MachineConfig
 from potstill.engines.opening import open_engine
 from potstill.errors import ConfigError, DataError, PotstillError
 from potstill.monitoring.progress import Reporter
+from potstill.pipeline import dry_run
 from potstill.processes.child import ChildCrashError
 from potstill.run.files import read_json, write_json
 
@@ -57,6 +59,20 @@ def test_a_run_has_the_same_bytes_as_on_this_machine(cluster: Any, photos: Path,
     mine, theirs = hashes(result.path), hashes(tiny_run.path)
     assert mine == theirs
     assert len(mine) > 5
+
+
+def test_a_dry_run_states_the_cluster(cluster: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = []
+    monkeypatch.setattr("potstill.pipeline.estimate", lambda plan, machine: rooms.append(machine) or _Nothing())
+    config = from_mapping({**TINY, "machine.engine": "ray", "machine.jobs": "auto"})
+    assert "Ray cluster: nodes 2, cores 2, GPUs 0" in list(dry_run(photos, config))
+    assert rooms[0].jobs == 2
+    assert rooms[0].label_speedup == 2 / rooms[0].cores
+
+
+class _Nothing:
+    def lines(self) -> list[str]:
+        return []
 
 
 def test_a_task_of_a_lost_node_ends_on_another(cluster: Any, tmp_path: Path) -> None:

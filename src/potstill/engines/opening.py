@@ -12,12 +12,12 @@ from potstill.errors import ConfigError
 
 
 @contextmanager
-def open_engine(config: MachineConfig, device: str, folder: Path) -> Iterator[Engine]:
+def open_engine(config: MachineConfig, device: str, folder: Path | None) -> Iterator[Engine]:
     """The engine, ready for work, until the block ends.
 
     Args:
         device: what tasks compute on, as torch names it.
-        folder: an existing folder that all nodes must see under the same path.
+        folder: an existing folder that all nodes must see under the same path; None: they are not asked.
     Raises:
         ConfigError: its packages are missing, there is no cluster, or a node of it cannot do the work.
     """

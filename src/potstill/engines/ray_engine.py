@@ -41,7 +41,7 @@ _PACKAGES = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
 
 
 @contextmanager
-def connected(config: MachineConfig, device: str, folder: Path) -> Iterator["RayEngine"]:
+def connected(config: MachineConfig, device: str, folder: Path | None) -> Iterator["RayEngine"]:
     """The engine, connected to the cluster that the settings, or RAY_ADDRESS, name, and every node of it looked at.
 
     Raises:
@@ -51,7 +51,8 @@ def connected(config: MachineConfig, device: str, folder: Path) -> Iterator["Ray
     if not was_connected:
         _connect(config.ray_address or os.environ.get("RAY_ADDRESS") or "auto")
     try:
-        engine = RayEngine(tuple(_usable_nodes(folder)), on_gpus=device.startswith("cuda"))
+        nodes = _nodes() if folder is None else _usable_nodes(folder)
+        engine = RayEngine(tuple(nodes), on_gpus=device.startswith("cuda"))
         if not engine.room:
             raise ConfigError(f"The Ray cluster has no {'GPU' if engine.on_gpus else 'CPU core'} to work on.")
         yield engine
@@ -126,14 +127,19 @@ class RayEngine:
         )
 
 
+def _nodes() -> list[_Node]:
+    """The nodes of the cluster that can work."""
+    nodes = (_Node.of(values) for values in ray.nodes() if values["Alive"])
+    return [node for node in nodes if node.cores or node.gpus]
+
+
 def _usable_nodes(folder: Path) -> Iterator[_Node]:
     """The nodes of the cluster, each asked. Raises ConfigError for one that has other versions than this process, or
     does not see the folder."""
     mark = folder / f".seen-by-all-{uuid.uuid4().hex}"
     mark.write_text("")
     try:
-        nodes = [_Node.of(values) for values in ray.nodes() if values["Alive"]]
-        asked = {node: _look_at(node, mark) for node in nodes if node.cores or node.gpus}
+        asked = {node: _look_at(node, mark) for node in _nodes()}
         found = {node: _outcome(node, reference) for node, reference in asked.items()}
     finally:
         mark.unlink()
