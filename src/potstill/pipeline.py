@@ -28,7 +28,7 @@ from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
 from potstill.images.summary import folder_lines
 from potstill.models.classifier import describe
-from potstill.models.weights import require_weights
+from potstill.models.weights import Role, require_weights
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
@@ -175,12 +175,14 @@ def distill(
 def _require_weights(plan: Plan, run: Run) -> None:
     """Raise WeightsError for weights that the run will need and that are not there, before anything is made."""
     teacher = plan.teacher.config
-    needed = [] if run.stage("2_teacher").is_done else [(name, teacher.weights) for name in teacher.model]
+    needed: list[tuple[Role, str, str]] = []
+    if not run.stage("2_teacher").is_done:
+        needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
-        needed += [(student.model, student.weights) for student in plan.students.students]
-    for name, weights in needed:
+        needed += [("student", student.model, student.weights) for student in plan.students.students]
+    for role, name, weights in needed:
         info = describe(name, ())
-        require_weights(info.architecture, info.arguments, weights)
+        require_weights(info.architecture, info.arguments, weights, role)
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

@@ -113,7 +113,7 @@ class _Training:
     def _measure(self) -> Measured:
         student, machine = self.student, self.context.machine
         info = describe(student.model, self.context.run.classes(), size=student.size)
-        model = build(info, weights=student.weights)  # also fails early where weights are missing
+        model = build(info, weights=student.weights, role="student")  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
         work = Workload(
             size=info.size,
