@@ -167,7 +167,6 @@ def distill(
         target = replace(target, earlier=_earlier_runs(target, machine, reporter))
         with tracking(target, track, reporter):
             _stages(plan, Context(target, machine, reporter))
-        target.write_readme()
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
 
@@ -235,7 +234,6 @@ def _work(plan: Plan, context: Context) -> None:
     run = context.run
     with _stage("1_images", context):
         store = collect_images(plan.images, context, resize=quick_bicubic)
-    run.write_readme()
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with _stage("2_teacher", context):
         train_teacher(plan.teacher, context)
@@ -256,6 +254,7 @@ def _stage(name: str, context: Context) -> Iterator[None]:
     context.reporter.begin_stage(name)
     with context.run.timed(name):
         yield
+    context.run.write_readme()
 
 
 def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) -> Plan:
@@ -301,6 +300,7 @@ def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> N
     new = run.create(command)
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
+    run.write_readme()
     reporter.write_log(f"Command: {command or 'potstill.distill(…) in Python'}")
     reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
 

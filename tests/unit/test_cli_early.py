@@ -29,10 +29,16 @@ def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"teacher.model": ["resnet18"], "teacher.weights": "auto"}, "teacher resnet18 cannot be fetched(.|\n)*--teacher.weights FILE"),
+        (
+            {"teacher.model": ["resnet18"], "teacher.weights": "auto"},
+            "teacher resnet18 cannot be fetched(.|\n)*--teacher.weights FILE",
+        ),
         ({"teacher.model": ["resnet18"], "teacher.weights": "package"}, "No weight package is known for 'resnet18'"),
         ({"teacher.weights": "nowhere.safetensors"}, "There is no weights file nowhere.safetensors"),
-        ({"student.models": ["resnet18@32"], "student.weights": "hub"}, "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--weights none"),
+        (
+            {"student.models": ["resnet18@32"], "student.weights": "hub"},
+            "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--weights none",
+        ),
         ({"student.models": ["mobilenetv1_025@32=no.pth"]}, "There is no weights file no.pth"),
         ({"student.weights": "auto"}, "no weights for mobilenetv1 (.|\n)*`--student NAME=FILE(.|\n)*`--weights none`"),
         ({"teacher.model": ["mobilenetv1_025"], "teacher.weights": "hub"}, "`--teacher.weights none`"),

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from potstill.cli.help import EVERYTHING, HelpFormatter, examples
 from potstill.errors import PotstillError
+from potstill.run.command import typed
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
@@ -68,9 +68,13 @@ def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 done but something is wrong, 2 refused, 130 interrupted."""
     from potstill.cli import deploy, photos, runs  # noqa: F401  each registers its commands
 
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     words = list(sys.argv[1:] if tokens is None else tokens)
-    same = shlex.join(["potstill", *words])
+    with typed(words) as same:
+        return _run(words, same)
+
+
+def _run(words: list[str], same: str) -> int:
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if "--help-all" in words:
         words = ["--help" if word == "--help-all" else word for word in words]
         EVERYTHING.set(True)

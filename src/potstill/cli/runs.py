@@ -449,6 +449,7 @@ def print_result(result: Any) -> None:
     """The tables and verdicts of a finished run, and what to type next."""
     from potstill.monitoring.tables import print_table
     from potstill.report.table import agreement_table, comparison_note, comparison_table
+    from potstill.run.folder import next_commands
 
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
@@ -456,10 +457,6 @@ def print_result(result: Any) -> None:
     for line in result.verdicts():
         print(line)
     print(f"Report: {result.report}")
-    run = shlex.quote(str(result.path))
-    print(
-        "\nNext:\n"
-        f"  potstill open {run}                  # the report in your browser\n"
-        f"  potstill predict {run} photo.jpg     # classify a photo\n"
-        f"  potstill export {run} --to onnx      # a file to deploy"
-    )
+    commands = next_commands(result.path)
+    width = max(len(command) for command, _ in commands)
+    print("\n".join(["", "Next:", *(f"  {command:{width}}   # {what}" for command, what in commands)]))

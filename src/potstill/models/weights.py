@@ -215,9 +215,7 @@ def _block_positions(base: str) -> list[tuple[int, int]]:
     return [(s, b) for s, stage in enumerate(net.blocks) for b in range(len(stage))]
 
 
-def _from_hub(
-    architecture: str, arguments: Mapping[str, Any], role: Role
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _from_hub(architecture: str, arguments: Mapping[str, Any], role: Role) -> tuple[dict[str, Tensor], dict[str, Any]]:
     config = _hub_config(architecture, arguments, role)
     _require_hub(architecture, config, role)
     try:

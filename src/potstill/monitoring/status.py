@@ -88,7 +88,7 @@ class Status:
                 f"{student.val_accuracy:.1%}{usable}"
             )
         if self.state in ("stopped", "unknown") and not self.stages["5_comparison"]:
-            lines.append(f"  Resume with: {self.command or f'potstill distill DATA --run {self.run}'}")
+            lines.append(f"  To resume: {self.command or Run(Path(self.run)).resume}")
         return [*lines, "", *self.log] if self.log else lines
 
     def _what(self) -> str:

@@ -122,7 +122,7 @@ class RunFiles:
     @cached_property
     def command(self) -> str | None:
         """The command that made the run; None where it was made from Python."""
-        return read_json(self.run.path / "run.json").get("command") or None
+        return self.run.command or None
 
     @cached_property
     def image_facts(self) -> dict[str, Any]:

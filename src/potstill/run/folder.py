@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -88,6 +89,17 @@ class Run:
             self.require_format()
         write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
         return new
+
+    @property
+    def command(self) -> str:
+        """What was typed to make the run, or last to go on with it; "" where it was called from Python."""
+        path = self.path / "run.json"
+        return str(read_json(path).get("command") or "") if path.is_file() else ""
+
+    @property
+    def resume(self) -> str:
+        """What to do to go on with it."""
+        return self.command or "call potstill.distill again, with the same arguments"
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
@@ -193,13 +205,23 @@ class Run:
         write_text(self.path / "README.md", "\n".join(lines))
 
     def _next(self, done: Mapping[str, bool]) -> list[str]:
+        run = shlex.quote(str(self.path))
         if not done["5_comparison"]:
-            return [f"potstill distill DATA --run {self.path}     # resume"]
-        return [
-            f"potstill predict {self.path} photo.jpg",
-            f"potstill export {self.path} --to onnx",
-            f"potstill report {self.path}",
-        ]
+            return [
+                f"potstill status {run}     # what it is doing",
+                f"{self.resume}     # resume it, if it was stopped",
+            ]
+        return [f"{command}     # {what}" for command, what in next_commands(self.path)]
+
+
+def next_commands(run: Path) -> list[tuple[str, str]]:
+    """What to type once a run is finished, and what for."""
+    path = shlex.quote(str(run))
+    return [
+        (f"potstill open {path}", "the report in your browser"),
+        (f"potstill predict {path} photo.jpg", "classify a photo"),
+        (f"potstill export {path} --to onnx", "a file to deploy; predict starts in a second with it"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
