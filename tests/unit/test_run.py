@@ -161,6 +161,24 @@ def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: obj
         Run(tmp_path).create("potstill distill photos")
 
 
+def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: Path) -> None:
+    with pytest.raises(PotstillError, match=r"There is no run folder runs/nope\.\n.*`potstill distill DATA` makes one"):
+        Run.open("runs/nope")
+    for number in range(7):
+        write_text(Path(f"runs/2026-11-2{number}_cells/config.toml"), "seeds = 1\n")
+        os.utime(f"runs/2026-11-2{number}_cells/config.toml", (number, number))
+    with pytest.raises(PotstillError) as caught:
+        Run.open("runs/2026-11-27_cells")
+    assert "There is no run folder runs/2026-11-27_cells. Did you mean '2026-11-2" in str(caught.value)
+    assert "Run folders here: runs/2026-11-26_cells, runs/2026-11-25_cells" in str(caught.value)
+    assert ", and 2 older ones." in str(caught.value)
+    with pytest.raises(PotstillError, match=r"runs is not a run folder \(it has no config.toml\).\n.*runs/2026-11-26_cell"):
+        Run.open("runs")
+    Path("photo.jpg").write_bytes(b"")
+    with pytest.raises(PotstillError, match=r"photo.jpg is a file, not a run folder.\n.*runs/2026-11-26_cells"):
+        Run.open("photo.jpg")
+
+
 def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert run.create("potstill distill photos")

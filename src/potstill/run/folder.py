@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from potstill.errors import PotstillError, StaleError
+from potstill.errors import PotstillError, StaleError, did_you_mean
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
@@ -37,6 +37,9 @@ STAGES: dict[str, str] = {
 
 FORMAT = 3
 """Of run folders, in run.json. Folders of format 1 have no such file."""
+
+_NAMED = 5
+"""Runs that a message names."""
 
 Inputs = Mapping[str, Any]
 
@@ -55,10 +58,7 @@ class Run:
         """An existing run folder. Raises PotstillError where there is none, or one of another format."""
         path = Path(path)
         if not (path / "config.toml").is_file():
-            raise PotstillError(
-                f"{path} is not a run folder (it has no config.toml).\n"
-                "  `potstill distill DATA` makes one under runs/ and prints its name."
-            )
+            raise PotstillError(_no_run(path))
         run = cls(path)
         run.require_format()
         return run
@@ -300,6 +300,29 @@ class Stage:
         if not self.is_done:
             raise PotstillError(f"{self.path} is not finished. Run `potstill distill` on this run folder first.")
         return dict(read_json(self.path / "done.json"))
+
+
+def _no_run(path: Path) -> str:
+    """What is said of a path that is no run folder: what it is, and which runs there are near it."""
+    if not path.exists():
+        what, beside = f"There is no run folder {path}.", path.parent
+        what += did_you_mean(path.name, (run.name for run in _runs_in(beside)))
+    elif path.is_dir():
+        what, beside = f"{path} is not a run folder (it has no config.toml).", path
+    else:
+        what, beside = f"{path} is a file, not a run folder.", Path("runs")
+    if not (found := _runs_in(beside) or _runs_in(Path("runs"))):
+        return f"{what}\n  `potstill distill DATA` makes one under runs/ and prints its name."
+    more = f", and {len(found) - _NAMED:,} older ones" if len(found) > _NAMED else ""
+    return (
+        f"{what}\n  Run folders here: {', '.join(map(str, found[:_NAMED]))}{more}. `potstill distill DATA` makes new ones."
+    )
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest first."""
+    configs = sorted(folder.glob("*/config.toml"), key=lambda path: -path.stat().st_mtime)
+    return [path.parent for path in configs]
 
 
 def new_run_name(data: Path, teacher: str) -> str:
