@@ -24,6 +24,7 @@ from potstill.students.plan import StudentPlan, StudentsPlan
 from potstill.students.recipe import Recipe
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.losses import check_method
+from potstill.wording import counted
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 
@@ -77,18 +78,19 @@ class Plan:
             f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
         )
         lines = [
-            f"Photos: {len(self.images.folder.files):,} files in {len(self.images.folder.classes)} classes, about "
+            f"Photos: {counted(len(self.images.folder.files), 'file')} in "
+            f"{counted(len(self.images.folder.classes), 'class')}, about "
             f"{self.train_photos:,} to train on, packed with a short side of {self.images.short_side} px",
             f"Teacher: {teachers}, {_teacher_training(self.teacher)}",
-            f"Soft labels: {self.soft_labels.num_views} views of each photo",
+            f"Soft labels: {counted(self.soft_labels.num_views, 'view')} of each photo",
         ]
         for student in self.students.students:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
-            pilots = f"{student.num_pilots} pilots, then " if student.num_pilots else ""
+            pilots = f"{counted(student.num_pilots, 'pilot')}, then " if student.num_pilots else ""
             lines.append(
-                f"Student: {student.model} at {student.input_size} px, {start}, {recipe.epochs} epochs in batches of "
-                f"{recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
+                f"Student: {student.model} at {student.input_size} px, {start}, {counted(recipe.epochs, 'epoch')} in "
+                f"batches of {recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
                 f"{_lengths(student)}"
             )
         return lines
@@ -114,7 +116,7 @@ def _lengths(student: StudentPlan) -> str:
     *others, last = [recipe.epochs for recipe in student.lengths(student.shared)]
     if others:
         return f" (alone for {', '.join(map(str, others))} or {last} epochs, chosen on val)"
-    return "" if last == student.shared.epochs else f" (alone for {last} epochs)"
+    return "" if last == student.shared.epochs else f" (alone for {counted(last, 'epoch')})"
 
 
 def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None) -> Plan:

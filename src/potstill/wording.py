@@ -5,12 +5,12 @@ def noun(number: float, one: str, many: str = "") -> str:
     """`photo` for one, else `photos`.
 
     Args:
-        one: the word for one.
+        one: the word for one. Units, such as MiB, stay as they are.
         many: the word for other numbers, where it is not made with s or es.
     """
-    if number == 1:
+    if number == 1 or not one or one[-1].isupper():
         return one
-    return many or (f"{one}es" if one.endswith(("s", "x", "ch", "sh")) else f"{one}s" if one else "")
+    return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")
 
 
 def counted(number: int, one: str, many: str = "") -> str:

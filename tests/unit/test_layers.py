@@ -13,32 +13,36 @@ import potstill
 
 ROOT = Path(potstill.__file__).parent
 
-FOUNDATION = {"errors", "config", "run", "monitoring", "processes", "metrics", "data", "models", "compute", "training"}
+GROUND = {"errors", "wording"}
+"""What everything stands on."""
+
+FOUNDATION = {*GROUND, "config", "run", "monitoring", "processes", "metrics", "data", "models", "compute", "training"}
 """What all stages from the teacher to the comparison stand on."""
 
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "wording": set(),
     "metrics": set(),
-    "processes": {"errors"},
-    "config": {"errors"},
-    "run": {"errors", "metrics"},
-    "monitoring": {"errors", "run"},
-    "data": {"errors", "config", "run"},
-    "models": {"errors", "run"},
-    "compute": {"errors", "config", "run", "processes", "metrics", "data", "models"},
-    "training": {"errors", "run", "compute"},
+    "processes": GROUND,
+    "config": GROUND,
+    "run": {*GROUND, "metrics"},
+    "monitoring": {*GROUND, "run"},
+    "data": {*GROUND, "config", "run"},
+    "models": {*GROUND, "run"},
+    "compute": {*GROUND, "config", "run", "processes", "metrics", "data", "models"},
+    "training": {*GROUND, "run", "compute"},
     "context": {"run", "monitoring", "compute"},
-    "images": {"errors", "config", "run", "monitoring", "processes", "data", "context"},
+    "images": {*GROUND, "config", "run", "monitoring", "processes", "data", "context"},
     "teacher": FOUNDATION | {"context"},
     "soft_labels": FOUNDATION | {"context"},
     "students": FOUNDATION | {"context"},
     "comparison": FOUNDATION | {"context"},
     "controls": FOUNDATION | {"context", "images", "soft_labels", "students"},
-    "deploy": {"errors", "run", "data", "models", "images"},
+    "deploy": {*GROUND, "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
-    "report": {"errors", "run", "monitoring", "metrics", "data", "export"},
-    "check": {"errors", "config", "run", "monitoring", "processes", "data", "images"},
-    "get": {"errors", "run", "monitoring", "processes", "data", "images"},
+    "report": {*GROUND, "run", "monitoring", "metrics", "data", "export"},
+    "check": {*GROUND, "config", "run", "monitoring", "processes", "data", "images"},
+    "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
     "estimate": FOUNDATION | {"planning", "teacher", "students"},
     "pipeline": FOUNDATION

@@ -172,7 +172,9 @@ def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: P
     assert "There is no run folder runs/2026-11-27_cells. Did you mean '2026-11-2" in str(caught.value)
     assert "Run folders here: runs/2026-11-26_cells, runs/2026-11-25_cells" in str(caught.value)
     assert ", and 2 older ones." in str(caught.value)
-    with pytest.raises(PotstillError, match=r"runs is not a run folder \(it has no config.toml\).\n.*runs/2026-11-26_cell"):
+    with pytest.raises(
+        PotstillError, match=r"runs is not a run folder \(it has no config.toml\).\n.*runs/2026-11-26_cell"
+    ):
         Run.open("runs")
     Path("photo.jpg").write_bytes(b"")
     with pytest.raises(PotstillError, match=r"photo.jpg is a file, not a run folder.\n.*runs/2026-11-26_cells"):

@@ -11,6 +11,7 @@ from potstill.cli import command
 from potstill.cli.values import WHOLE
 from potstill.config.schema import ClassesFrom, ImagesConfig
 from potstill.get.sources.registry import source_help
+from potstill.wording import counted
 
 ClassesFromFlag = Annotated[ClassesFrom, Parameter(name="--images.classes-from")]
 """The setting's own flag, so that a message can name one for all commands."""
@@ -197,13 +198,13 @@ def check(
     quarantine = Quarantine(data)
     if restore is not None:
         restored = quarantine.restore("" if restore == "all" else restore)
-        reporter.info(f"Restored {restored:,} photos to {data}.")
+        reporter.info(f"Restored {counted(restored, 'photo')} to {data}.")
         return 0
     if purge is not None:
         reason = "" if purge == "all" else purge
-        if not _agreed(f"Permanently delete {sum(1 for _ in quarantine.photos(reason)):,} photos?", yes=yes):
+        if not _agreed(f"Permanently delete {counted(sum(1 for _ in quarantine.photos(reason)), 'photo')}?", yes=yes):
             return 2
-        reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
+        reporter.info(f"Deleted {counted(quarantine.purge(reason), 'photo')}.")
         return 0
     images = ImagesConfig(classes_from=classes_from, labels=labels, path_column=path_column, label_column=label_column)
     result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, images=images)
@@ -214,7 +215,7 @@ def check(
         except OSError as error:  # photos on a disk that may only be read
             reporter.info(f"Nothing can be written to {data} ({error.strerror}): no page, and no photo is moved.")
             moves = False
-    reporter.info(f"Checked {result.photos:,} photos.")
+    reporter.info(f"Checked {counted(result.photos, 'photo')}.")
     if result.findings:
         print_table(finding_table(result), sys.stderr)
     moved = 0

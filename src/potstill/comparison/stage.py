@@ -49,6 +49,7 @@ from potstill.run.results import (
     read_training,
     write_comparison,
 )
+from potstill.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: 
     test, logits = _TestPhotos.of(context), dict(known)
     todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
     label = "Scoring on the test photos"
-    with context.reporter.bar(label, 1 + len(todo), unit="models", part="test photos") as update:
+    with context.reporter.bar(label, 1 + len(todo), unit="model", part="test photos") as update:
         if "teacher" not in logits:
             logits["teacher"] = test.teacher_logits(plan.teacher)
         update(1)
@@ -291,8 +292,8 @@ def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
         reason = "the only student of the run"
     else:
         reason = (
-            f"accuracy {accuracy[chosen]:.1%} on {photos} val photos, the fewest MACs of those within one standard "
-            f"error ({100 * error:.1f} points) of the best ({best:.1%})"
+            f"accuracy {accuracy[chosen]:.1%} on {counted(photos, 'val photo')}, the fewest MACs of those within one "
+            f"standard error ({100 * error:.1f} points) of the best ({best:.1%})"
         )
     return Chosen(chosen, reason, accuracy)
 
@@ -300,7 +301,7 @@ def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
 def verdict(name: str, difference: Interval, reduction: float | None, visible: float, photos: int, seeds: int) -> str:
     """The result in words. A gain is claimed only where the whole interval lies above 0."""
     points = difference.points
-    basis = f"{photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}"
+    basis = f"{counted(photos, 'test photo')}, {counted(seeds, 'seed')}"
     # The interval of one seed knows the luck of the photos, not that of the training.
     once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
     if difference.low > 0:

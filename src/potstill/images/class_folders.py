@@ -14,6 +14,7 @@ from potstill.errors import DataError
 from potstill.images.file_names import OPTION, by_name, offer
 from potstill.images.split_names import is_plain_name
 from potstill.images.tree import Tree
+from potstill.wording import counted
 
 _BESIDE_GROUPS = {"labels", "label", "masks", "mask", "annotations", "annotation", "bboxes", "boxes", "thumbnails"}
 """Names of folders that lie beside groups of classes and are no class themselves."""
@@ -196,7 +197,7 @@ def _two_readings(folder: Tree, top: Sequence[Tree], leaves: Sequence[Tree]) -> 
 
 def _loose(folder: Tree) -> str:
     return (
-        f"{folder.path} has {len(folder.photos):,} photos, but no class folders."
+        f"{folder.path} has {counted(len(folder.photos), 'photo')}, but no class folders."
         f"{offer(folder.photos)}"
         f"\n  Otherwise make one folder per class and move the photos there: {folder.path}/CLASS/*.jpg."
     )

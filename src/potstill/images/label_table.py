@@ -21,6 +21,7 @@ from potstill.images.folder import Folder, PhotoFile, check_class_name, check_cl
 from potstill.images.ignored import Unused, is_other_file, is_system_folder
 from potstill.images.split_names import split_of
 from potstill.images.table_file import Row, Table, read_table
+from potstill.wording import counted
 
 _PATHS = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "filepaths"),
@@ -141,15 +142,17 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
         repeated += first is not photo
     if len(absent) == len(table.rows):
         raise DataError(
-            f"None of the {len(table.rows):,} rows of {source.path} names a photo below {source.base}, such as "
+            f"None of the {counted(len(table.rows), 'row')} of {source.path} names a photo below {source.base}: "
             f"{absent[0]}.\n  The paths in the column {columns.path!r} must begin there, or --images.path-column must "
             "name another column."
         )
     reading.summaries.append(_summary(table, columns, len(reading.photos) - before))
     if absent:
-        reading.notes.append(f"{len(absent):,} rows name no photo that is there, such as {absent[0]}.")
+        reading.notes.append(
+            f"{counted(len(absent), 'row names', 'rows name')} no photo that is there, such as {absent[0]}."
+        )
     if repeated:
-        reading.notes.append(f"{repeated:,} rows repeat another one.")
+        reading.notes.append(f"{counted(repeated, 'row repeats', 'rows repeat')} another one.")
 
 
 def _summary(table: Table, columns: _Columns, photos: int) -> str:
@@ -157,7 +160,7 @@ def _summary(table: Table, columns: _Columns, photos: int) -> str:
     unused = f"; not used: {_few(others)}" if others else ""
     odd = f", read as {table.encoding}, since it is not UTF-8" if table.encoding else ""
     return (
-        f"Labels from {table.path.name}{odd}: {len(table.rows):,} rows, {photos:,} photos "
+        f"Labels from {table.path.name}{odd}: {counted(len(table.rows), 'row')}, {counted(photos, 'photo')} "
         f"(columns used: {columns.words()}{unused})."
     )
 
@@ -372,7 +375,7 @@ def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
     ]
     blank = [p for p in found if p.split in ("val", "test") and not p.label]
     if blank:
-        reading.notes.append(f"{len(blank):,} photos of val or test have no label and are not used.")
+        reading.notes.append(f"{counted(len(blank), 'photo')} of val or test without a label: not used.")
     return [p for p in found if p.label or p.split not in ("val", "test")]
 
 
@@ -386,7 +389,7 @@ def _drawn_where_needed(photos: list[_Labeled], reading: _Reading) -> list[_Labe
     labeled = Counter(photo.split for photo in photos if photo.label)
     if labeled["test"]:
         if labeled[None]:
-            reading.notes.append(f"{labeled[None]:,} photos without a split are used for training.")
+            reading.notes.append(f"{counted(labeled[None], 'photo')} without a split: used for training.")
         return [replace(p, split="train") if p.split is None else p for p in photos]
     if labeled["train"]:
         reading.notes.append("No photo of test has a label, so a test split is drawn from the photos of train.")
@@ -402,7 +405,9 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
         raise DataError(f"The table has no class {missing[0]!r}. It has: {_few(sorted(found))}.{near}")
     classes = sorted(wanted or found)
     if len(classes) < 2:
-        raise DataError(f"The table has {len(classes)} classes ({_few(classes)}); a classifier needs at least 2.")
+        raise DataError(
+            f"The table has {counted(len(classes), 'class')} ({_few(classes)}); a classifier needs at least 2."
+        )
     if len(classes) > _LISTED and 2 * len(classes) > found.total():
         raise DataError(
             f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {_few(classes)}: "
@@ -413,7 +418,7 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
     if untrained := [name for name in classes if name not in trained]:
         raise DataError(f"No photo of train has the class {untrained[0]!r}, so no model can learn it. Leave it out.")
     if left_out := sum(count for name, count in found.items() if name not in classes):
-        reading.notes.append(f"{left_out:,} photos of classes that images.classes leaves out are not used.")
+        reading.notes.append(f"{counted(left_out, 'photo')} of classes that images.classes leaves out: not used.")
     return [photo for photo in photos if not photo.label or photo.label in classes], classes
 
 

@@ -9,6 +9,7 @@ from potstill.images.class_folders import shown
 from potstill.images.folder import Folder
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
+from potstill.wording import counted
 
 FEW = 20
 """Photos per class below which a word is said."""
@@ -48,9 +49,9 @@ def unused_lines(unused: Sequence[Unused]) -> list[str]:
 
 
 def _group(group: Unused) -> str:
-    count = f"{group.files:,} file{'' if group.files == 1 else 's'}"
+    count = counted(group.files, "file")
     if group.why == OTHER:
-        return f"{group.files:,} other file{'' if group.files == 1 else 's'} ({group.name})"
+        return f"{counted(group.files, 'other file')} ({group.name})"
     return f"{group.name} ({count}: {group.why})" if group.files else f"{group.name} ({group.why})"
 
 

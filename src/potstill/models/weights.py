@@ -22,6 +22,7 @@ from torch import Tensor
 from potstill.errors import WeightsError
 from potstill.models.zoo import construct
 from potstill.run.files import sha256_of
+from potstill.wording import counted
 
 HUB_SECONDS = 5.0
 """How long to wait for a connection to the model hub."""
@@ -318,7 +319,7 @@ def _checked(
         problem = "is missing" if missing else f"has shape {tuple(given[name].shape)}, not {tuple(wanted[name])}"
         raise WeightsError(
             f"{source} does not hold weights of {_full_name(architecture, arguments)}: {name} {problem} "
-            f"({len(missing)} tensors missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
+            f"({counted(len(missing), 'tensor')} missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
             "  Use the file of exactly this model, or name the model that the file belongs to."
         )
     return given

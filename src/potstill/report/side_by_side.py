@@ -16,6 +16,7 @@ from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS
 from potstill.run.results import Agreement, Comparison, Costs
+from potstill.wording import counted
 
 RESAMPLES = 4_000
 NAMED = 3
@@ -78,8 +79,8 @@ class SideBySide:
     def notes(self) -> list[str]:
         """What the numbers of the table are."""
         return [
-            f"{self.test_photos:,} test photos, the same in all runs; {percent(self.confidence)} intervals over seeds "
-            f"and photos. Reference: {self.reference}.",
+            f"{counted(self.test_photos, 'test photo')}, the same in all runs; {percent(self.confidence)} intervals "
+            f"over seeds and photos. Reference: {self.reference}.",
             "Train views and test: share on which a model predicts the class that the teacher of its own run does.",
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
         ]
@@ -216,7 +217,8 @@ def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) 
     if moved:
         path, label = ours[moved[0]][1], ours[moved[0]][0]
         raise DataError(
-            f"{first_name} and {name} cannot be compared: {len(moved)} test photos have other labels, such as {path}: "
+            f"{first_name} and {name} cannot be compared: "
+            f"{counted(len(moved), 'test photo has another label', 'test photos have other labels')}, such as {path}: "
             f"{label} and {theirs[moved[0]][0]}."
         )
 
@@ -227,7 +229,7 @@ def _test_photos(files: RunFiles) -> dict[str, tuple[str, str]]:
 
 
 def _some(names: list[str]) -> str:
-    return f"{len(names)} classes: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
+    return f"{counted(len(names), 'class')}: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
 
 
 def _span(interval: Interval) -> str:

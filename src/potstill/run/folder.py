@@ -24,6 +24,7 @@ from potstill.errors import PotstillError, StaleError, did_you_mean
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
+from potstill.wording import counted
 
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
@@ -313,10 +314,9 @@ def _no_run(path: Path) -> str:
         what, beside = f"{path} is a file, not a run folder.", Path("runs")
     if not (found := _runs_in(beside) or _runs_in(Path("runs"))):
         return f"{what}\n  `potstill distill DATA` makes one under runs/ and prints its name."
-    more = f", and {len(found) - _NAMED:,} older ones" if len(found) > _NAMED else ""
-    return (
-        f"{what}\n  Run folders here: {', '.join(map(str, found[:_NAMED]))}{more}. `potstill distill DATA` makes new ones."
-    )
+    more = f", and {counted(len(found) - _NAMED, 'older one')}" if len(found) > _NAMED else ""
+    names = ", ".join(map(str, found[:_NAMED]))
+    return f"{what}\n  Run folders here: {names}{more}. `potstill distill DATA` makes new ones."
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -37,6 +37,7 @@ from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, replacing, sha256_of, write_json
 from potstill.run.layout import teacher_networks, unlike_path
 from potstill.soft_labels.plan import SoftLabelsPlan
+from potstill.wording import counted
 
 _BLOCK = 256
 
@@ -236,9 +237,9 @@ class _Labeling:
         photos, views = renderer.shape
         check_space(target.parent, float(np.prod(self.views.shape)) * 4 * width, "Soft labels")
         writer = RowWriter(target, (photos, views, width), np.float16)
-        label = f"Soft labels: the teacher labels {views} views of each photo"
+        label = f"Soft labels: the teacher labels {counted(views, 'view')} of each photo"
         of = (len(list(target.parent.glob("teacher-*.npy"))), self.networks)
-        with self.context.reporter.bar(label, photos, unit="photos", part="soft labels", of=of) as update:
+        with self.context.reporter.bar(label, photos, unit="photo", part="soft labels", of=of) as update:
             store_features(
                 backbone, renderer, writer, precision, update, lambda f, numbers: heads(f, renderer.chosen[numbers])
             )

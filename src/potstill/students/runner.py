@@ -45,7 +45,7 @@ class JobRunner:
         training = [job for job in todo if firsts[_training(job)] is job]
         total = sum(job.recipe.steps(self._photos()) for job in training)
         if training:
-            with self.reporter.bar(label, total, unit="steps", part=part) as update:
+            with self.reporter.bar(label, total, unit="step", part=part) as update:
                 self._train(training, threads, update)
         for job in todo:
             if firsts[_training(job)] is not job:
