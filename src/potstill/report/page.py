@@ -92,6 +92,7 @@ def content(files: RunFiles) -> dict[str, Any]:
     found = find(files, doubtful)
     return {
         "title": files.run.path.resolve().name,
+        "drawn": "photos" if files.predictions.groups is None else "groups of photos",
         "comparison": comparison,
         "teacher": comparison.teacher,
         "teacher_name": " + ".join(comparison.teacher.models),

@@ -201,6 +201,11 @@ class Predictions:
         self.rows: np.ndarray = self._stored("rows")
         """(n,) rows of the pixel store."""
 
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """(n,) the group of each photo; None where no two are of one group."""
+        return self._files.store.groups_of(self.rows)
+
     def __len__(self) -> int:
         return len(self.labels)
 

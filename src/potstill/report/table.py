@@ -41,7 +41,8 @@ def comparison_note(comparison: Comparison) -> str:
     ]
     return (
         f"{counted(comparison.test_photos, 'test photo')}, {counted(comparison.seeds, 'seed')}, "
-        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
+        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos (or groups of them); NLL and ECE "
+        f"after temperature "
         f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}{''.join(shorter)}"
     )
 

@@ -240,7 +240,9 @@ def _curve(plan: ForecastPlan, groups: Sequence[Group], photos: int | None) -> C
     every = int(counts[-1])
     wrong = np.stack([group.wrong() for group in groups]).astype(float)
     fits = power_law.fit(counts / every, wrong.mean((1, 2))[None])
-    resampled = power_law.fit(counts / every, metrics.resampled_means(wrong, resamples=RESAMPLES))
+    store = PixelStore(plan.run.images)
+    of_val = store.groups_of(store.rows("val"))
+    resampled = power_law.fit(counts / every, metrics.resampled_means(wrong, resamples=RESAMPLES, groups=of_val))
 
     def interval(of: np.ndarray, resamples: np.ndarray) -> Interval:
         tail = (1 - plan.comparison.confidence) / 2
