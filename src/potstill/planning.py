@@ -71,6 +71,9 @@ class Plan:
         known = before.lines()
         return [line for line in self.lines()[2:] if line not in known]
 
+    def _with_labels(self) -> str:
+        return f" ({self.labeled_photos:,} with a label)" if self.labeled_photos < self.train_photos else ""
+
     def lines(self) -> list[str]:
         """The plan as lines to print."""
         config = self.teacher.config
@@ -79,8 +82,8 @@ class Plan:
         )
         lines = [
             f"Photos: {counted(len(self.images.folder.files), 'file')} in "
-            f"{counted(len(self.images.folder.classes), 'class')}, about "
-            f"{self.train_photos:,} to train on, packed with a short side of {self.images.short_side} px",
+            f"{counted(len(self.images.folder.classes), 'class')}, about {self.train_photos:,} to train on"
+            f"{self._with_labels()}, packed with a short side of {self.images.short_side} px",
             f"Teacher: {teachers}, {_teacher_training(self.teacher)}",
             f"Soft labels: {counted(self.soft_labels.num_views, 'view')} of each photo",
         ]
@@ -180,6 +183,12 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
     photos = _train_files(folder, config)
     most = config.images.per_class * len(folder.classes)
     return int(min(photos, most) if most else photos)
+
+
+def expected_test_photos(folder: Folder, config: Config) -> int:
+    """Photos to test on, as far as file names tell."""
+    by_split = Counter(file.split for file in folder.files)
+    return by_split["test"] or round((by_split[None] + by_split["train"]) * config.images.test_share)
 
 
 def _train_files(folder: Folder, config: Config) -> float:

@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "check": {*GROUND, "config", "run", "monitoring", "processes", "data", "images"},
     "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
-    "estimate": FOUNDATION | {"planning", "teacher", "students"},
+    "estimate": FOUNDATION | {"planning", "teacher", "students", "comparison"},
     "pipeline": FOUNDATION
     | {"context", "images", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
     | {"planning", "estimate"},
