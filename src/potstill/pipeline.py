@@ -22,7 +22,7 @@ from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
-from potstill.errors import ConfigError, PotstillError, did_you_mean
+from potstill.errors import ConfigError, PotstillError, WeightsError, did_you_mean
 from potstill.estimate import estimate
 from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
@@ -179,9 +179,15 @@ def _require_weights(plan: Plan, run: Run) -> None:
         needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
         needed += [("student", student.model, student.weights) for student in plan.students.students]
+    missing: list[str] = []
     for role, name, weights in needed:
         info = describe(name, ())
-        require_weights(info.architecture, info.arguments, weights, role)
+        try:
+            require_weights(info.architecture, info.arguments, weights, role)
+        except WeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("\n".join(missing))
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:
@@ -267,10 +273,16 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
 
 def dry_run(data: Path, config: Config) -> Iterator[str]:
     """What the run would do and take, without starting it: the lines of its plan, then those of its estimate, for
-    which the models are timed."""
+    which the models are timed.
+
+    Raises:
+        PotstillError: what `distill` would refuse at once, missing weights too.
+    """
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
-    plan = make_plan(folder, with_students(config, folder))
+    config = with_students(config, folder)
+    plan = make_plan(folder, config)
+    _require_weights(plan, Run(find_run(data, config)))
     yield from [*folder_lines(folder, config.images), *plan.lines(), TIMING]
     yield from estimate(plan, machine).lines()
 

@@ -12,6 +12,7 @@ from tests.support import TINY, flags
 import potstill
 from potstill import pipeline
 from potstill.cli import run as command
+from potstill.config.load import from_mapping
 from potstill.errors import ConfigError, WeightsError
 from potstill.tools import doctor
 
@@ -50,6 +51,19 @@ def test_missing_weights_are_noticed_first(
     with pytest.raises(WeightsError, match=says):
         potstill.distill(photos, settings={**TINY, **settings}, run=tmp_path / "runs" / "new")
     assert not list(tmp_path.iterdir())
+
+
+def test_all_missing_weights_are_said_at_once(photos: Path, in_folder: Path, no_photos: None) -> None:
+    """Not those of the student when those of the teacher have been found."""
+    with pytest.raises(WeightsError, match=r"teacher resnet18 cannot(.|\n)*student resnet34 cannot"):
+        potstill.distill(photos, teacher="resnet18", students=["resnet34"])
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(photos: Path, in_folder: Path, no_photos: None) -> None:
+    settings = from_mapping({**TINY, "student.models": ["resnet18@32"], "student.weights": "hub"})
+    with pytest.raises(WeightsError, match="weights of the student resnet18 cannot be fetched"):
+        next(pipeline.dry_run(photos, settings))
+    assert not list(in_folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class JobRunner:
     run_folder: Run
     machine: Machine
     reporter: Reporter
+    prepare: Callable[[], None] | None = None
+    """Called before a training, and not where nothing is left to train."""
 
     def run(self, jobs: Sequence[Job], label: str, threads: int, *, part: str = "") -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
@@ -45,6 +47,8 @@ class JobRunner:
         training = [job for job in todo if firsts[_training(job)] is job]
         total = sum(job.recipe.steps(self._photos()) for job in training)
         if training:
+            if self.prepare is not None:
+                self.prepare()
             with self.reporter.bar(label, total, unit="step", part=part) as update:
                 self._train(training, threads, update)
         for job in todo:

@@ -83,9 +83,8 @@ class _Training:
         context.reporter.begin("measure student", f"{name}: timing it to choose how to train it here")
         measured = self._measured()
         candidates = self._candidates(measured)
-        render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
         pilots = {arm: self._pilots(arm, candidates[arm]) for arm in ARMS}
-        runner = JobRunner(context.run, context.machine, context.reporter)
+        runner = JobRunner(context.run, context.machine, context.reporter, prepare=self._render)
         tried = [job for arm in ARMS for job in pilots[arm]]
         title = f"{name}: trying {counted(len(tried), 'setting')} on val, for student and twin"
         runner.run(tried, title, measured.threads, part="pilots")
@@ -101,6 +100,9 @@ class _Training:
         jobs = [*(students or self._seeds("distilled", twin)), *self._seeds("alone", twin)]
         title = "training the twin" if lengths and students else "training student and twin"
         runner.run([*lengths, *jobs], f"{name}: {title}, {times}", measured.threads, part="twin")
+
+    def _render(self) -> None:
+        render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
 
     def _measured(self) -> Measured:
         """How the trainings are computed here, by timing once."""
