@@ -23,6 +23,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 """Every command, in the order of the work: in `potstill --help` and in the reference."""
 
+EXAMPLES: dict[str, str] = {}
+"""The first example of each command that has one, for messages."""
+
 _GROUPS = {title: Group(title, sort_key=place) for place, title in enumerate(COMMANDS)}
 
 app = App(
@@ -52,6 +55,7 @@ def command(*lines: str, name: str = "", note: str = "") -> Callable[[Any], Any]
     def register(function: Any) -> Any:
         own = name or function.__name__
         title, members = next(item for item in COMMANDS.items() if own in item[1])
+        EXAMPLES.update({own: lines[0]} if lines else {})
         return app.command(
             function,
             name=own,

@@ -5,10 +5,9 @@ folder say how. What is doubtful is refused, with the rows.
 """
 
 import math
-import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,10 +16,12 @@ from typing import Any
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import LABELED, SPLITS, Split
 from potstill.errors import ConfigError, DataError, did_you_mean
+from potstill.images.class_folders import shown
 from potstill.images.folder import Folder, PhotoFile, check_class_name, check_class_names, plain_name
-from potstill.images.ignored import Unused, is_other_file, is_system_folder
+from potstill.images.ignored import Unused
 from potstill.images.split_names import split_of
 from potstill.images.table_file import Row, Table, read_table
+from potstill.images.tree import read_tree
 from potstill.wording import counted
 
 _PATHS = (
@@ -157,7 +158,7 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
 
 def _summary(table: Table, columns: _Columns, photos: int) -> str:
     others = [name for name in table.columns if name and name not in columns.words().split(", ")]
-    unused = f"; not used: {_few(others)}" if others else ""
+    unused = f"; not used: {shown(others)}" if others else ""
     odd = f", read as {table.encoding}, since it is not UTF-8" if table.encoding else ""
     return (
         f"Labels from {table.path.name}{odd}: {counted(len(table.rows), 'row')}, {counted(photos, 'photo')} "
@@ -181,10 +182,6 @@ def _refuse(faults: Sequence[str]) -> None:
         more = f"\n    and {len(faults) - _LISTED:,} more" if len(faults) > _LISTED else ""
         lines = "\n".join(f"    {fault}" for fault in faults[:_LISTED])
         raise DataError(f"The table cannot be used as it is:\n{lines}{more}\n  Correct these rows, or remove them.")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _columns(table: Table, images: ImagesConfig) -> _Columns:
@@ -219,7 +216,7 @@ def _chosen(table: Table, setting: str, name: str) -> str:
     if not found:
         raise ConfigError(
             f"images.{setting}: {table.path} has no column {name!r}.{did_you_mean(name, table.columns)} "
-            f"It has: {_few(table.columns)}."
+            f"It has: {shown(table.columns)}."
         )
     return found[0]
 
@@ -241,7 +238,7 @@ def _no_column(table: Table, what: str, setting: str) -> str:
             "class for each photo.\n  Export as folders per class, or make a column with the class, named label."
         )
     return (
-        f"{table.path} has no column that is known to hold {what}. Its columns: {_few(table.columns)}.\n"
+        f"{table.path} has no column that is known to hold {what}. Its columns: {shown(table.columns)}.\n"
         f"  Name the column with --images.{setting}-column; the first row must be a header."
     )
 
@@ -351,18 +348,11 @@ class _Index:
     @cached_property
     def _by_name(self) -> Mapping[str, Sequence[Path]]:
         found: defaultdict[str, list[Path]] = defaultdict(list)
-        for path in visible_photos(self.root):
+        for path in read_tree(self.root).all_photos():
             name = unicodedata.normalize("NFC", path.name)
             found[name].append(path)
             found[PurePosixPath(name).stem].append(path)
         return found
-
-
-def visible_photos(root: Path) -> Iterator[Path]:
-    """Every file below that may be a photo by its name, sorted."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not is_system_folder(name))
-        yield from (Path(folder, name) for name in sorted(names) if not is_other_file(name))
 
 
 def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
@@ -402,15 +392,15 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
     wanted = reading.images.classes
     if missing := [name for name in wanted if name not in found]:
         near = did_you_mean(missing[0], found)
-        raise DataError(f"The table has no class {missing[0]!r}. It has: {_few(sorted(found))}.{near}")
+        raise DataError(f"The table has no class {missing[0]!r}. It has: {shown(sorted(found))}.{near}")
     classes = sorted(wanted or found)
     if len(classes) < 2:
         raise DataError(
-            f"The table has {counted(len(classes), 'class')} ({_few(classes)}); a classifier needs at least 2."
+            f"The table has {counted(len(classes), 'class')} ({shown(classes)}); a classifier needs at least 2."
         )
     if len(classes) > _LISTED and 2 * len(classes) > found.total():
         raise DataError(
-            f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {_few(classes)}: "
+            f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {shown(classes)}: "
             "these are hardly classes.\n  Name the column with the classes by --images.label-column."
         )
     check_class_names(classes)
@@ -425,7 +415,7 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
 def _without_row(reading: _Reading) -> tuple[list[Path], tuple[Unused, ...]]:
     """Photos that no row names: those in `unlabeled/`, and all others, which are not used."""
     unlabeled, unused = list[Path](), list[Path]()
-    for path in visible_photos(reading.root):
+    for path in read_tree(reading.root).all_photos():
         if path not in reading.photos:
             (unlabeled if _split_of_folder(path, reading.root) == "unlabeled" else unused).append(path)
     if not unused:

@@ -221,7 +221,7 @@ def next_commands(run: Path) -> list[tuple[str, str]]:
     return [
         (f"potstill open {path}", "the report in your browser"),
         (f"potstill predict {path} photo.jpg", "classify a photo"),
-        (f"potstill export {path} --to onnx", "a file to deploy; predict starts in a second with it"),
+        (f"potstill export {path} --to onnx", "a file to deploy; predict starts faster with it"),
     ]
 
 
