@@ -17,7 +17,7 @@ from docstring_parser import parse
 from python_reference import python_page
 
 from potstill.cli import COMMANDS, app, deploy, photos, runs  # noqa: F401  each registers its commands
-from potstill.cli.settings import SHORT
+from potstill.cli.settings import SHORT, flag_of
 from potstill.config.load import Setting, settings
 from potstill.config.schema import Config
 
@@ -119,12 +119,14 @@ def _shown(argument: Argument) -> str:
     if argument.index is not None:
         several = argument.field_info.kind is argument.field_info.VAR_POSITIONAL or "list" in str(argument.hint)
         return argument.field_info.name.upper() + ("…" if several else "")
-    return argument.name if argument.hint is bool else f"{argument.name} {_value(argument)}"
+    name = next((flag_of(setting) for setting in SHORT if argument.name == f"--{setting}"), argument.name)
+    return name if argument.hint is bool else f"{name} {_value(argument)}"
 
 
 def _value(argument: Argument) -> str:
     """What stands for a flag's value."""
-    if choices := [c for kind in get_args(argument.hint) if get_origin(kind) is Literal for c in get_args(kind)]:
+    kinds = (argument.hint, *get_args(argument.hint))
+    if choices := [c for kind in kinds if get_origin(kind) is Literal for c in get_args(kind)]:
         return " or ".join(choices)
     text = str(argument.hint)
     word = "PATH" if "Path" in text else "N" if "int" in text or "float" in text else "TEXT"
@@ -133,6 +135,8 @@ def _value(argument: Argument) -> str:
 
 def _default(argument: Argument) -> str:
     value = argument.field_info.default
+    if argument.parameter.show_default and isinstance(argument.parameter.show_default, str):
+        value = argument.parameter.show_default  # of a setting
     if value is inspect.Parameter.empty or value is None or value is False or value in ("", ()):
         return "required" if argument.required else ""
     return f"`{value.as_posix() if isinstance(value, Path) else value}`"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from potstill.run.results import ArmResult, Costs, TeacherResult, read_comparison
+from potstill.wording import counted, noun
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,8 +42,9 @@ def results(name: str) -> list[str]:
     lines += ["", *(f"- {student.verdict}" for student in comparison.students), ""]
     environment, seeds = comparison.environment, comparison.seeds
     lines.append(
-        f"n = {comparison.test_photos} test photos, {seeds} seed{'s' if seeds > 1 else ''}; NLL and ECE after "
-        f"temperature scaling on val; ms per photo in torch on one thread of {environment.machine['cores']} cores, "
+        f"n = {comparison.test_photos} {noun(comparison.test_photos, 'test photo')}, {counted(seeds, 'seed')}; NLL "
+        f"and ECE after temperature scaling on val; ms per photo in torch on one thread of "
+        f"{counted(environment.machine['cores'], 'core')}, "
         f"{environment.processor} ({environment.cpu_capability}), torch {environment.versions['torch']}."
     )
     return lines
@@ -76,7 +78,7 @@ def summary(names: str) -> list[str]:
                     f"{-100 * fewer:+.0f} %".replace("-", "−") if fewer is not None else "–",
                 )
             )
-        notes.append(f"{comparison.test_photos:,} test photos and {comparison.seeds} seeds")
+        notes.append(f"{counted(comparison.test_photos, 'test photo')} and {counted(comparison.seeds, 'seed')}")
     return [*lines, "", f"Accuracy on test photos that no training saw: {'; '.join(notes)}."]
 
 

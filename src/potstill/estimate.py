@@ -1,8 +1,9 @@
 """What a run will take, from its plan and a few seconds of timing: reported before a long run starts."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from potstill.comparison.agreement import MAX_TRAIN_VIEWS
 from potstill.compute.backends import MIN_SECONDS, faster_backend
 from potstill.compute.fold_batchnorm import fold
 from potstill.compute.machine import Machine
@@ -11,19 +12,22 @@ from potstill.compute.selection import fastest_precision
 from potstill.models.classifier import build, describe, feature_widths
 from potstill.monitoring.overall import Part
 from potstill.monitoring.progress import duration
-from potstill.planning import Plan
+from potstill.planning import Plan, expected_test_photos
 from potstill.students.plan import StudentPlan
 from potstill.teacher.heads import MIN_STEPS, PROBE_BATCH
 from potstill.teacher.probe import HEADS_FROM_ALL, MAX_STEPS
 
-START_SECONDS = 4.0
+START_SECONDS = 2.0
 """Before a model trains or labels: building it, and timing."""
 
 CONVERSION_SECONDS = 25.0
 """To convert the teacher for a faster backend, and to time it there."""
 
-TRAINING_SECONDS = 8.0
-"""Of a training, beside its steps: starting a process, importing torch, measuring val, and saving."""
+PROCESS_SECONDS = 6.0
+"""Of a training in a process of its own, as where several run at once: starting it, and importing torch."""
+
+TRAINING_SECONDS = 2.0
+"""Of a training, beside its steps: measuring val, and saving."""
 
 TRAINING_FACTOR = 1.4
 """How much longer a step takes than the forward and backward pass that are timed: views, losses, optimizer, average."""
@@ -37,8 +41,11 @@ VIEWS_PER_SECOND = 1500
 HEAD_STEP_SECONDS = 2.5e-6
 """Of a training step of a head, per feature."""
 
-TEST_SECONDS, TRAIN_VIEWS_SECONDS = 6.0, 3.0
-"""In the comparison, for the teacher and for each student: running it, counting and timing what it costs."""
+COMPARED_SECONDS = 1.5
+"""In the comparison, for each model: loading it, counting and timing what it costs."""
+
+FORWARD_SPEEDUP = 3.0
+"""How much faster a model predicts than it trains."""
 
 BACKEND_SPEEDUP = 2.0
 """How much faster labeling is in a backend than in torch, where one is installed."""
@@ -46,7 +53,8 @@ BACKEND_SPEEDUP = 2.0
 LARGE = 0.2
 """A part that takes this share of the time is named, with the setting that makes it shorter."""
 
-FINE_TUNING = "fine-tuning"
+FINE_TUNING, TEST, ON_TRAIN = "fine-tuning", "test photos", "train views"
+COMPARISON = "5_comparison"
 
 NAMES = {
     "photos": "photos",
@@ -62,8 +70,8 @@ NAMES = {
     "pilots": "students",
     "trainings": "students",
     "twin": "students",
-    "test photos": "comparison",
-    "train views": "comparison",
+    TEST: "comparison",
+    ON_TRAIN: "comparison",
 }
 """What each part is counted under in the lines for people."""
 
@@ -137,8 +145,7 @@ def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Es
     for student in plan.students.students:
         if student.name not in finished:
             parts += _student_parts(student, plan, machine)
-    parts += _comparison_parts(plan)
-    return Estimate(tuple(parts), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
+    return Estimate(tuple(_in_order(parts)), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
 
 
 def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
@@ -149,6 +156,7 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
         model = fold(build(info), Precision.on(machine.device))
         precision, measured = fastest_precision(model, size, machine, training=False)
         speed, views = measured[precision.name], photos * teacher.stored_views
+        yield Part(TEST, COMPARISON, COMPARED_SECONDS + expected_test_photos(plan.images.folder, plan.config) / speed)
         converted = views / speed > MIN_SECONDS and faster_backend(machine)
         if converted:
             speed *= BACKEND_SPEEDUP
@@ -204,7 +212,8 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
 
     def part(name: str, trainings: int, length: float) -> Part:
         at_once = min(machine.jobs, max(trainings, 1))
-        return Part(name, stage, (length * full + trainings * TRAINING_SECONDS) / at_once)
+        beside = TRAINING_SECONDS + (PROCESS_SECONDS if at_once > 1 else 0.0)
+        return Part(name, stage, (length * full + trainings * beside) / at_once)
 
     yield Part("measure student", stage, START_SECONDS)
     if views * info.size**2 * 3 <= plan.students.cache_gb * 1e9:
@@ -216,12 +225,19 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
         yield part("twin", seeds - 1, (seeds - 1) * longest)
     else:
         yield part("twin", 2 * seeds, seeds * (1 + longest))
+    for name, photos in (
+        (TEST, expected_test_photos(plan.images.folder, plan.config)),
+        (ON_TRAIN, min(plan.train_photos, MAX_TRAIN_VIEWS)),
+    ):
+        scored = 2 * seeds * photos / (FORWARD_SPEEDUP * speeds[precision.name])
+        yield Part(name, COMPARISON, COMPARED_SECONDS + scored)
 
 
-def _comparison_parts(plan: Plan) -> Iterator[Part]:
-    models = 1 + len(plan.students.students)
-    yield Part("test photos", "5_comparison", TEST_SECONDS * models)
-    yield Part("train views", "5_comparison", TRAIN_VIEWS_SECONDS * models)
+def _in_order(parts: Sequence[Part]) -> Iterator[Part]:
+    """Stage by stage. The comparison scores all models in one part, first on test photos, then on train views."""
+    yield from (part for part in parts if part.stage != COMPARISON)
+    for name in (TEST, ON_TRAIN):
+        yield Part(name, COMPARISON, sum(part.seconds for part in parts if part.name == name))
 
 
 def _hints(plan: Plan) -> dict[str, str]:

@@ -145,23 +145,40 @@ class Interval:
         return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
-def bootstrap_mean(right: Array, *, resamples: int, confidence: float = 0.95, seed: int = 0) -> Interval:
+def accuracy_interval(right: Array, *, confidence: float, groups: Array | None = None) -> Interval:
+    """Accuracy of one model with its interval: Wilson's, or where photos have groups, a bootstrap over groups.
+
+    Args:
+        right: (n,) bool.
+        groups: (n,) the group of each photo; None where photos are independent of each other.
+    """
+    if groups is not None:
+        return bootstrap_mean(right[None].astype(float), resamples=10_000, confidence=confidence, groups=groups)
+    return Interval(float(right.mean()), *wilson_interval(int(right.sum()), len(right), confidence))
+
+
+def bootstrap_mean(
+    right: Array, *, resamples: int, confidence: float = 0.95, seed: int = 0, groups: Array | None = None
+) -> Interval:
     """Interval of a mean over seeds and photos, both drawn anew.
 
     Args:
         right: (S, n) one number per seed and photo: rightness, or the difference of two models' rightness (paired).
-    Source: Efron and Tibshirani 1993, percentile interval; two-level resampling of seeds and photos.
+        groups: (n,) the group of each photo, such as a person; whole groups are drawn then. None: single photos.
+    Source: Efron and Tibshirani 1993, percentile interval; two-level resampling of seeds and photos. Groups: the
+        cluster bootstrap, Davison and Hinkley 1997, section 3.8.
     """
-    means = resampled_means(right[None], resamples=resamples, seed=seed)[:, 0]
+    means = resampled_means(right[None], resamples=resamples, seed=seed, groups=groups)[:, 0]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(right.mean()), float(low), float(high))
 
 
-def resampled_means(values: Array, *, resamples: int, seed: int = 0) -> Array:
+def resampled_means(values: Array, *, resamples: int, seed: int = 0, groups: Array | None = None) -> Array:
     """(R, K) means over seeds and photos, both drawn anew, the same ones for all K.
 
     Args:
         values: (K, S, n) one number per seed and photo.
+        groups: as in `bootstrap_mean`.
     """
     kinds, seeds, photos = values.shape
     generator = np.random.default_rng(seed)
@@ -169,12 +186,40 @@ def resampled_means(values: Array, *, resamples: int, seed: int = 0) -> Array:
     for start in range(0, resamples, 500):
         count = min(500, resamples - start)
         picked_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-        picked_photos = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        picked_photos = drawn_photos(photos, count, generator, groups)
         for kind in range(kinds):
             means[start : start + count, kind] = np.einsum(
                 "rs,sn,rn->r", picked_seeds, values[kind], picked_photos, optimize=True
             )
     return means
+
+
+def drawn_photos(photos: int, count: int, generator: np.random.Generator, groups: Array | None = None) -> Array:
+    """(R, n) the share of each photo in so many samples of the same size, drawn with replacement.
+
+    Args:
+        groups: as in `bootstrap_mean`. There are as many groups in a sample as in all; its number of photos may differ.
+    """
+    if groups is None:
+        return generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+    names, group_of = np.unique(groups, return_inverse=True)
+    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)[:, group_of]
+    return np.asarray(drawn / drawn.sum(1, keepdims=True))
+
+
+def design_effect(values: Array, groups: Array | None) -> float:
+    """How many times more photos are needed for the same certainty because photos of a group are alike; 1 at least.
+
+    Args:
+        values: (n,) one number per photo.
+        groups: as in `bootstrap_mean`.
+    Source: Kish 1965; the variance of the mean by groups over that by photos.
+    """
+    if groups is None:
+        return 1.0
+    apart = values - values.mean()
+    by_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights=apart)
+    return max(1.0, float(np.sum(by_group**2) / max(np.sum(apart**2), 1e-12)))
 
 
 def smallest_visible_difference(discordant_share: float, photos: int) -> float:

@@ -24,13 +24,13 @@ from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
 from potstill.engines.engine import Engine
 from potstill.engines.opening import open_engine
-from potstill.errors import ConfigError, PotstillError, did_you_mean
+from potstill.errors import ConfigError, PotstillError, WeightsError, did_you_mean
 from potstill.estimate import estimate
 from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
 from potstill.images.summary import folder_lines
 from potstill.models.classifier import describe
-from potstill.models.weights import require_weights
+from potstill.models.weights import Role, require_weights
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
@@ -170,7 +170,6 @@ def distill(
         with open_engine(config.machine, machine.device, target.path) as engine, tracking(target, track, reporter):
             machine = _with_room(machine, engine)
             _stages(plan, Context(target, machine, reporter, engine))
-        target.write_readme()
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
 
@@ -187,12 +186,20 @@ def _with_room(machine: Machine, engine: Engine) -> Machine:
 def _require_weights(plan: Plan, run: Run) -> None:
     """Raise WeightsError for weights that the run will need and that are not there, before anything is made."""
     teacher = plan.teacher.config
-    needed = [] if run.stage("2_teacher").is_done else [(name, teacher.weights) for name in teacher.model]
+    needed: list[tuple[Role, str, str]] = []
+    if not run.stage("2_teacher").is_done:
+        needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
-        needed += [(student.model, student.weights) for student in plan.students.students]
-    for name, weights in needed:
+        needed += [("student", student.model, student.weights) for student in plan.students.students]
+    missing: list[str] = []
+    for role, name, weights in needed:
         info = describe(name, ())
-        require_weights(info.architecture, info.arguments, weights)
+        try:
+            require_weights(info.architecture, info.arguments, weights, role)
+        except WeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("\n".join(missing))
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:
@@ -246,7 +253,6 @@ def _work(plan: Plan, context: Context) -> None:
     run = context.run
     with _stage("1_images", context):
         store = collect_images(plan.images, context, resize=quick_bicubic)
-    run.write_readme()
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with _stage("2_teacher", context):
         train_teacher(plan.teacher, context)
@@ -267,6 +273,7 @@ def _stage(name: str, context: Context) -> Iterator[None]:
     context.reporter.begin_stage(name)
     with context.run.timed(name):
         yield
+    context.run.write_readme()
 
 
 def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) -> Plan:
@@ -279,10 +286,16 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
 
 def dry_run(data: Path, config: Config) -> Iterator[str]:
     """What the run would do and take, without starting it: the lines of its plan, then those of its estimate, for
-    which the models are timed."""
+    which the models are timed.
+
+    Raises:
+        PotstillError: what `distill` would refuse at once, missing weights too.
+    """
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
-    plan = make_plan(folder, with_students(config, folder))
+    config = with_students(config, folder)
+    plan = make_plan(folder, config)
+    _require_weights(plan, Run(find_run(data, config)))
     with open_engine(config.machine, machine.device, None) as engine:
         yield from [*folder_lines(folder, config.images), *plan.lines(), *engine.describe(), TIMING]
         yield from estimate(plan, _with_room(machine, engine)).lines()
@@ -313,6 +326,7 @@ def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> N
     new = run.create(command)
     write_text(run.path / "config.toml", _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
+    run.write_readme()
     reporter.write_log(f"Command: {command or 'potstill.distill(…) in Python'}")
     reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
 

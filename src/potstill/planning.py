@@ -24,6 +24,7 @@ from potstill.students.plan import StudentPlan, StudentsPlan
 from potstill.students.recipe import Recipe
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.losses import check_method
+from potstill.wording import counted
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 
@@ -70,6 +71,9 @@ class Plan:
         known = before.lines()
         return [line for line in self.lines()[2:] if line not in known]
 
+    def _with_labels(self) -> str:
+        return f" ({self.labeled_photos:,} with a label)" if self.labeled_photos < self.train_photos else ""
+
     def lines(self) -> list[str]:
         """The plan as lines to print."""
         config = self.teacher.config
@@ -77,18 +81,19 @@ class Plan:
             f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
         )
         lines = [
-            f"Photos: {len(self.images.folder.files):,} files in {len(self.images.folder.classes)} classes, about "
-            f"{self.train_photos:,} to train on, packed with a short side of {self.images.short_side} px",
+            f"Photos: {counted(len(self.images.folder.files), 'file')} in "
+            f"{counted(len(self.images.folder.classes), 'class')}, about {self.train_photos:,} to train on"
+            f"{self._with_labels()}, packed with a short side of {self.images.short_side} px",
             f"Teacher: {teachers}, {_teacher_training(self.teacher)}",
-            f"Soft labels: {self.soft_labels.num_views} views of each photo",
+            f"Soft labels: {counted(self.soft_labels.num_views, 'view')} of each photo",
         ]
         for student in self.students.students:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
-            pilots = f"{student.num_pilots} pilots, then " if student.num_pilots else ""
+            pilots = f"{counted(student.num_pilots, 'pilot')}, then " if student.num_pilots else ""
             lines.append(
-                f"Student: {student.model} at {student.input_size} px, {start}, {recipe.epochs} epochs in batches of "
-                f"{recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
+                f"Student: {student.model} at {student.input_size} px, {start}, {counted(recipe.epochs, 'epoch')} in "
+                f"batches of {recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
                 f"{_lengths(student)}"
             )
         return lines
@@ -114,7 +119,7 @@ def _lengths(student: StudentPlan) -> str:
     *others, last = [recipe.epochs for recipe in student.lengths(student.shared)]
     if others:
         return f" (alone for {', '.join(map(str, others))} or {last} epochs, chosen on val)"
-    return "" if last == student.shared.epochs else f" (alone for {last} epochs)"
+    return "" if last == student.shared.epochs else f" (alone for {counted(last, 'epoch')})"
 
 
 def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None) -> Plan:
@@ -178,6 +183,12 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
     photos = _train_files(folder, config)
     most = config.images.per_class * len(folder.classes)
     return int(min(photos, most) if most else photos)
+
+
+def expected_test_photos(folder: Folder, config: Config) -> int:
+    """Photos to test on, as far as file names tell."""
+    by_split = Counter(file.split for file in folder.files)
+    return by_split["test"] or round((by_split[None] + by_split["train"]) * config.images.test_share)
 
 
 def _train_files(folder: Folder, config: Config) -> float:

@@ -57,7 +57,7 @@ def write_in_shards(
     def check(job: Path, task: Task) -> None:
         task.check()
 
-    with context.reporter.bar(label, photos, unit="photos", part=part) as update:
+    with context.reporter.bar(label, photos, unit="photo", part=part) as update:
         todo = [job for job in jobs if not job.with_name(RESULT).is_file()]
         run_all(
             context.engine,

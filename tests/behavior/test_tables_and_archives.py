@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from tests.support import TINY, make_photos, table_of, weight_hashes
 
-from potstill import distill
+from potstill import Result, distill, metrics
+from potstill.config.load import from_mapping
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.monitoring.progress import Reporter
+from potstill.run.files import read_json
 
 SETTINGS: dict[str, Any] = {**TINY, "seeds": 1, "student.epochs": 1, "teacher.probe_epochs": 5}
 
@@ -47,9 +49,29 @@ def test_a_table_in_an_archive_gives_the_run_of_class_folders(folders: Path, tmp
     assert flat.is_dir()
 
 
+def _require_intervals_of_groups(result: Result) -> None:
+    """The intervals of a run draw the groups of its test photos."""
+    store, (student,) = PixelStore(result.run.images), result.comparison.students
+    groups = store.groups_of(store.rows("test"))
+    assert groups is not None
+    with np.load(result.run.comparison / "predictions.npz", allow_pickle=False) as stored:
+        right = {arm: stored[f"{student.name}/{arm}"].argmax(-1) == stored["labels"] for arm in ("distilled", "alone")}
+        teacher = stored["teacher"].argmax(-1) == stored["labels"]
+    gain = right["distilled"].astype(float) - right["alone"]
+    resamples = from_mapping(SETTINGS).comparison.resamples
+    assert student.difference == metrics.bootstrap_mean(gain, resamples=resamples, groups=groups)
+    assert student.difference != metrics.bootstrap_mean(gain, resamples=resamples)
+    assert result.comparison.teacher.accuracy == metrics.accuracy_interval(teacher, confidence=0.95, groups=groups)
+    assert f"{len(groups)} test photos of {len(set(groups.tolist()))} groups" in student.verdict
+    assert read_json(result.run.comparison / "done.json")["inputs"]["resampled"] == "groups of photos"
+    assert "interval over seeds and groups of photos" in result.report.read_text("utf-8")
+
+
 def test_no_group_is_on_two_sides_of_a_run(folders: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "images.group_pattern": r"(\d)\.png$"}
-    run = distill(folders, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True)).run
+    result = distill(folders, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True))
+    run = result.run
+    _require_intervals_of_groups(result)
     store, rows = PixelStore(run.images), rows_of(run.path)
     splits = defaultdict(set)
     for row in rows:

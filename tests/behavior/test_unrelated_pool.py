@@ -55,7 +55,7 @@ def test_unrelated_photos_change_no_student(filtered: "potstill.Result", clean: 
     without = distill(clean, tmp_path / "run")
     assert students(filtered) == students(without)
     log = (filtered.path / "log.txt").read_text("utf-8")
-    assert "60 photos without labels: 0 are used, 60 resemble none" in log
+    assert "60 photos without labels: 0 used, 60 unlike any" in log
     assert filtered.comparison.teacher.accuracy == without.comparison.teacher.accuracy
     page = filtered.report.read_text("utf-8")
     assert "KD024" in page

@@ -250,6 +250,12 @@ def test_a_folder_that_is_no_run(command: str, tmp_path: Path, refused: Refused)
     assert "potstill distill DATA" in said
 
 
+def test_a_run_that_does_not_exist_is_told_from_a_photo_that_does_not(in_folder: Path, refused: Refused) -> None:
+    assert "There is no run folder runs/nope." in refused("predict", "runs/nope", "photo.jpg")
+    draw_photo("disc", 1).save(in_folder / "photo.png")
+    assert "photo.png is a file, not a run folder." in refused("predict", "photo.png", "runs/nope")
+
+
 def test_a_photo_that_is_none_does_not_stop_the_others(
     tiny_run: "potstill.Result", tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

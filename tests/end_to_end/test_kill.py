@@ -133,5 +133,6 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(victim: Victim) -> None:
     assert f"--run {victim.run}" in victim.said().splitlines()[-1]
     assert victim.done() == ["1_images"]
     readme = (victim.run / "README.md").read_text("utf-8")
-    assert f"--run {victim.run}" in readme
-    assert "# resume" in readme
+    typed = victim.said().splitlines()[-1].partition("To resume: ")[2]
+    assert f"    {typed}     # resume" in readme, "the command that was typed"
+    assert readme.count("| finished |") == 1

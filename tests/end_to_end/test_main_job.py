@@ -134,8 +134,9 @@ def _made(folder: Path) -> dict[Path, int]:
 
 @pytest.mark.usefixtures("no_training")
 def test_a_finished_run_is_found_again_and_nothing_is_made_twice(
-    photos: Path, tiny_run: "potstill.Result", in_folder: Path
+    photos: Path, tiny_run: "potstill.Result", in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("potstill.students.stage.render_views", lambda *_: pytest.fail("views are for trainings"))
     name = pipeline.new_run_name(photos, "efficientnet_lite0")
     shutil.copytree(tiny_run.path, in_folder / "runs" / name)
     before = _made(in_folder / "runs" / name)

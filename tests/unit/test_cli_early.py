@@ -12,6 +12,7 @@ from tests.support import TINY, flags
 import potstill
 from potstill import pipeline
 from potstill.cli import run as command
+from potstill.config.load import from_mapping
 from potstill.errors import ConfigError, WeightsError
 from potstill.tools import doctor
 
@@ -29,12 +30,19 @@ def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"teacher.model": ["resnet18"], "teacher.weights": "auto"}, "weights of resnet18 cannot be fetched"),
+        (
+            {"teacher.model": ["resnet18"], "teacher.weights": "auto"},
+            "teacher resnet18 cannot be fetched(.|\n)*--teacher.weights FILE",
+        ),
         ({"teacher.model": ["resnet18"], "teacher.weights": "package"}, "No weight package is known for 'resnet18'"),
         ({"teacher.weights": "nowhere.safetensors"}, "There is no weights file nowhere.safetensors"),
-        ({"student.models": ["resnet18@32"], "student.weights": "hub"}, "weights of resnet18 cannot be fetched"),
+        (
+            {"student.models": ["resnet18@32"], "student.weights": "hub"},
+            "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--weights none",
+        ),
         ({"student.models": ["mobilenetv1_025@32=no.pth"]}, "There is no weights file no.pth"),
-        ({"student.weights": "auto"}, "The model hub has no weights for mobilenetv1"),
+        ({"student.weights": "auto"}, "no weights for mobilenetv1 (.|\n)*`--student NAME=FILE(.|\n)*`--weights none`"),
+        ({"teacher.model": ["mobilenetv1_025"], "teacher.weights": "hub"}, "`--teacher.weights none`"),
     ],
 )
 def test_missing_weights_are_noticed_first(
@@ -43,6 +51,19 @@ def test_missing_weights_are_noticed_first(
     with pytest.raises(WeightsError, match=says):
         potstill.distill(photos, settings={**TINY, **settings}, run=tmp_path / "runs" / "new")
     assert not list(tmp_path.iterdir())
+
+
+def test_all_missing_weights_are_said_at_once(photos: Path, in_folder: Path, no_photos: None) -> None:
+    """Not those of the student when those of the teacher have been found."""
+    with pytest.raises(WeightsError, match=r"teacher resnet18 cannot(.|\n)*student resnet34 cannot"):
+        potstill.distill(photos, teacher="resnet18", students=["resnet34"])
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(photos: Path, in_folder: Path, no_photos: None) -> None:
+    settings = from_mapping({**TINY, "student.models": ["resnet18@32"], "student.weights": "hub"})
+    with pytest.raises(WeightsError, match="weights of the student resnet18 cannot be fetched"):
+        next(pipeline.dry_run(photos, settings))
+    assert not list(in_folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -230,7 +231,8 @@ def test_short_names_are_settings_and_mean_what_they_say() -> None:
         ("--teachers a,b", "teacher.model", ("a", "b")),
         ("--class cat --class dog", "images.classes", ("cat", "dog")),
         ("--classes cat,dog", "images.classes", ("cat", "dog")),
-        ("--images.classes cat,dog", "images.classes", ("cat,dog",)),
+        ("--images.classes cat,dog", "images.classes", ("cat", "dog")),
+        ("""--classes '"salt, pepper",oil'""", "images.classes", ("salt, pepper", "oil")),
         ("--twin.label-smoothing 0,0.1", "twin.label_smoothing", (0.0, 0.1)),
         ("--max-size 3MB", "budget.max_megabytes", 3.0),
         ("--max-size 500kB", "budget.max_megabytes", 0.5),
@@ -242,7 +244,7 @@ def test_short_names_are_settings_and_mean_what_they_say() -> None:
     ],
 )
 def test_values_of_settings(words: str, name: str, value: object) -> None:
-    flags = given("distill", *words.split())["settings"]
+    flags = given("distill", *shlex.split(words))["settings"]
     assert combined(flags, None) == from_mapping({name: value})
 
 
@@ -273,6 +275,24 @@ def test_refusals_say_what_is_wrong(words: str, says: str, capsys: pytest.Captur
     assert said.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["get"], "--into is missing. An example: potstill get cat dog --into photos"),
+        (["init", "cat", "dog"], "--into is missing. An example: potstill init cat dog --into photos"),
+        (["init", "cat", "dog", "--into"], "--into has no value. An example: potstill init"),
+        (["count"], "DATA is missing. An example: potstill count photos."),
+        (["predict", "runs/a"], "PHOTOS is missing. An example: potstill predict runs/RUN photo.jpg"),
+        (["export", "runs/a"], "--to is missing. An example: potstill export runs/RUN --to onnx"),
+    ],
+)
+def test_what_is_missing_is_said_with_an_example(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
 def test_unknown_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
         (["distil"], "Did you mean 'distill'?"),
@@ -285,7 +305,7 @@ def test_unknown_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_every_parameter_of_a_command_is_an_option_or_an_argument() -> None:
     for name in NAMES:
-        parameters = set(inspect.signature(app[name].default_command).parameters) - {"settings"}
+        parameters = set(inspect.signature(app[name].default_command).parameters) - {"settings", "images"}
         assert parameters == {
             re.sub(r"\W.*", "", a.field_info.name) for a in app[name].assemble_argument_collection() if not a.keys
-        } - {"settings"}
+        } - {"settings", "images"}

@@ -21,14 +21,14 @@ from potstill.run.folder import Run
     ],
 )
 def test_a_gain_is_claimed_only_when_the_whole_interval_is_above_zero(interval: Interval, expected: str) -> None:
-    text = verdict("s", interval, 0.2, 0.03, 500, 3)
+    text = verdict("s", interval, 0.2, 0.03, "500 test photos", 3)
     assert text.startswith(expected)
     assert "500 test photos, 3 seeds" in text
 
 
 @pytest.mark.parametrize("interval", [Interval(0.02, 0.005, 0.035), Interval(-0.02, -0.03, -0.01)])
 def test_one_seed_is_not_called_the_last_word(interval: Interval) -> None:
-    text = verdict("s", interval, 0.2, 0.03, 500, 1)
+    text = verdict("s", interval, 0.2, 0.03, "500 test photos", 1)
     assert "may differ by luck" in text
     assert "Use the twin" not in text
 

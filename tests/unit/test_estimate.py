@@ -7,7 +7,8 @@ from tests.unit.test_planning import config_of, folder_of
 
 import potstill
 from potstill.compute.machine import Machine
-from potstill.estimate import FINE_TUNING, NAMES, Estimate, estimate
+from potstill.compute.precision import Precision
+from potstill.estimate import FINE_TUNING, NAMES, TEST, Estimate, estimate
 from potstill.planning import make_plan
 from potstill.run.files import read_json
 
@@ -70,6 +71,35 @@ def test_what_is_finished_takes_no_time() -> None:
     assert {part.stage for part in left.parts} == {"5_comparison"}
 
 
+@pytest.fixture
+def even(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model has the same speed: two timings on a busy machine differ."""
+    speeds = {"float32": 100.0}
+    monkeypatch.setattr("potstill.estimate.fastest_precision", lambda *_, **__: (Precision.on("cpu"), speeds))
+
+
+@pytest.mark.usefixtures("even")
+def test_trainings_that_run_one_by_one_need_no_processes() -> None:
+    """On one core a training is run in the process that is there."""
+    plan = make_plan(folder_of(train=100), config_of(seeds=1, **{"student.epochs": 1, "student.pilot_share": 0.0}))
+    finished = ["1_images", "2_teacher", "3_soft_labels"]
+    alone, beside = (
+        sum(p.seconds for p in estimate(plan, Machine("cpu", n, n), finished).parts if p.stage == "4_students")
+        for n in (1, 2)
+    )
+    assert alone < beside
+
+
+@pytest.mark.usefixtures("even")
+def test_more_test_photos_take_longer() -> None:
+    few, many = (
+        sum(p.seconds for p in estimate(make_plan(folder_of(test=n), config_of()), MACHINE).parts if p.name == TEST)
+        for n in (20, 20_000)
+    )
+    assert many > few + 10
+
+
+@pytest.mark.usefixtures("even")
 def test_more_seeds_take_longer() -> None:
     one, three = (
         sum(p.seconds for p in estimate(make_plan(folder_of(), config_of(seeds=n)), MACHINE, ["3_soft_labels"]).parts)

@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Callable[[Run], None], str]] = {
         "2 epochs only show",
     ),
     "KD011": (distilled(accuracy={"value": 0.9, "low": 0.3, "high": 0.95}), r"most common class .* 33\.3 %"),
-    "KD012": (suspects, "1 training photos the teacher"),
+    "KD012": (suspects, "1 training photo the teacher"),
     "KD013": (fewer_photos_of_a_class, "bee has 10 training photos, ant 1"),
     "KD014": (student(per_class=[WORSE]), r"ant \(-30\.0 on 200 photos\)"),
     "KD015": (distilled(accuracy={"value": 0.6, "low": 0.55, "high": 0.65}), r"90\.0 % on val and 60\.0 % on test"),
@@ -189,6 +189,29 @@ def test_what_is_missing_is_where_most_of_the_disagreement_is(
     on_train: float, views: int, on_new: float, photos: int, missing: str
 ) -> None:
     assert what_is_missing(on_train, views, on_new, photos) == missing
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (comparison(lambda c: c["students"][0]["distilled"]["recipe"].update(epochs=2)), "KD010"),
+        (distilled(accuracy={"value": 0.9, "low": 0.3, "high": 0.95}), "KD011"),
+        (
+            both(
+                comparison(lambda c: c["students"][0]["distilled"]["recipe"].update(epochs=2)),
+                distilled(accuracy={"value": 0.9, "low": 0.3, "high": 0.95}),
+            ),
+            "KD010",
+        ),
+    ],
+)
+def test_of_a_student_that_was_not_trained_only_the_cause_is_said(
+    calm: Run, cause: Callable[[Run], None], code: str
+) -> None:
+    both(*(CASES[other][0] for other in ("KD022", "KD023")))(calm)
+    assert set(codes(calm)) == {"KD022", "KD023"}, "of one that was"
+    cause(calm)
+    assert codes(calm) == [code]
 
 
 def test_a_loss_that_rose_once_is_no_longer_falling(calm: Run) -> None:

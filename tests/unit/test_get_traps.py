@@ -263,7 +263,7 @@ def test_the_command_previews_and_reports_shortages(
         assert command(words) == 0, "too few photos are reported, and are no error"
         printed = "".join(capsys.readouterr())
         assert "cat: " in printed
-        assert "photos are missing; openimages listed 12." in printed
+        assert "missing; openimages listed 12 photos." in printed
         assert "6 gone: the server has no such photo (404, 410) (for example: HTTP 404 Not Found)" in printed
         assert "dog: 0" not in printed
         assert command([*words, "--strict"]) == 1

@@ -167,7 +167,7 @@ def test_few_groups_are_moved_whole_where_a_split_would_be_empty(photos: Path, t
 def test_a_class_of_one_group_is_explained(tmp_path: Path, packer) -> None:
     data = make_photos(tmp_path / "data", {"": 8})
     with pytest.raises(
-        DataError, match=r"class '\w+' has 0 usable photos for \w+.* photos belong to 1 groups, each of which stays"
+        DataError, match=r"class '\w+' has 0 usable photos for \w+.* photos belong to 1 group, each of which stays"
     ):
         packer(data, tmp_path / "run", size=32, duplicate_bits=-1, group_pattern="^([a-z]+)")
 

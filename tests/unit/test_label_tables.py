@@ -225,8 +225,8 @@ def test_what_has_no_label_no_row_or_no_photo(photos: Path) -> None:
     assert found[every[0]] == found[every[-1]] == "", "an empty label, and the folder unlabeled"
     assert every[-2] not in found
     assert [(unused.name, unused.files) for unused in folder.unused] == [(every[-2], 1)]
-    assert any("1 rows name no photo that is there, such as row 2: gone.jpg" in note for note in folder.notes)
-    assert any("1 rows repeat another one" in note for note in folder.notes)
+    assert any("1 row names no photo that is there, such as row 2: gone.jpg" in note for note in folder.notes)
+    assert any("1 row repeats another one" in note for note in folder.notes)
 
 
 def test_unlabeled_test_photos_are_not_trained_on(photos: Path) -> None:
@@ -234,7 +234,7 @@ def test_unlabeled_test_photos_are_not_trained_on(photos: Path) -> None:
     rows = [f"{n},{'' if i == 1 else label(n)},{'test' if i % 2 else 'train'}\n" for i, n in enumerate(every)]
     folder = opened(photos, "path,label,split\n" + "".join(rows))
     assert every[1] not in labels(folder)
-    assert any("1 photos of val or test have no label" in note for note in folder.notes)
+    assert any("1 photo of val or test without a label" in note for note in folder.notes)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,8 @@ def test_unlabeled_test_photos_are_not_trained_on(photos: Path) -> None:
         ("{0},a/b\n", "row 2: The class name 'a/b' contains '/'"),
         ("{0},disc,x\n", "row 2 has 3 cells, the header 2"),
         ('{0},"disc\n{1},disc\n', r"row \d: unexpected end of data"),
-        ("gone.jpg,disc\nlost.jpg,frame\n", r"None of the 2 rows of \S+ names a photo below .*such as row 2: gone.jpg"),
-        ("{0},disc\n{1},disc\n", r"The table has 1 classes \(disc\); a classifier needs at least 2"),
+        ("gone.jpg,disc\nlost.jpg,frame\n", r"None of the 2 rows of \S+ names a photo below .*: row 2: gone.jpg"),
+        ("{0},disc\n{1},disc\n", r"The table has 1 class \(disc\); a classifier needs at least 2"),
         ("", "has no rows"),
     ],
 )  # fmt: skip

@@ -13,36 +13,40 @@ import potstill
 
 ROOT = Path(potstill.__file__).parent
 
-FOUNDATION = {"errors", "config", "run", "monitoring", "processes", "metrics", "data", "models", "compute", "training"}
+GROUND = {"errors", "wording"}
+"""What everything stands on."""
+
+FOUNDATION = {*GROUND, "config", "run", "monitoring", "processes", "metrics", "data", "models", "compute", "training"}
 """What all stages from the teacher to the comparison stand on."""
 
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "wording": set(),
     "metrics": set(),
-    "processes": {"errors"},
-    "config": {"errors"},
-    "run": {"errors", "metrics"},
-    "monitoring": {"errors", "run"},
-    "data": {"errors", "config", "run"},
-    "models": {"errors", "run"},
-    "compute": {"errors", "config", "run", "processes", "metrics", "data", "models"},
-    "training": {"errors", "run", "compute"},
-    "engines": {"errors", "config", "processes"},
+    "processes": GROUND,
+    "config": GROUND,
+    "run": {*GROUND, "metrics"},
+    "monitoring": {*GROUND, "run"},
+    "data": {*GROUND, "config", "run"},
+    "models": {*GROUND, "run"},
+    "compute": {*GROUND, "config", "run", "processes", "metrics", "data", "models"},
+    "training": {*GROUND, "run", "compute"},
+    "engines": {*GROUND, "config", "processes"},
     "context": {"run", "monitoring", "compute", "engines"},
-    "shards": {"errors", "run", "data", "engines", "context"},
-    "images": {"errors", "config", "run", "monitoring", "processes", "data", "context"},
+    "shards": {*GROUND, "run", "data", "engines", "context"},
+    "images": {*GROUND, "config", "run", "monitoring", "processes", "data", "context"},
     "teacher": FOUNDATION | {"context", "shards"},
     "soft_labels": FOUNDATION | {"context", "shards"},
     "students": FOUNDATION | {"context", "engines"},
     "comparison": FOUNDATION | {"context"},
     "controls": FOUNDATION | {"context", "images", "soft_labels", "students"},
-    "deploy": {"errors", "run", "data", "models", "images"},
+    "deploy": {*GROUND, "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
-    "report": {"errors", "run", "monitoring", "metrics", "data", "export"},
-    "check": {"errors", "config", "run", "monitoring", "processes", "data", "images"},
-    "get": {"errors", "run", "monitoring", "processes", "data", "images"},
+    "report": {*GROUND, "run", "monitoring", "metrics", "data", "export"},
+    "check": {*GROUND, "config", "run", "monitoring", "processes", "data", "images"},
+    "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
-    "estimate": FOUNDATION | {"planning", "teacher", "students"},
+    "estimate": FOUNDATION | {"planning", "teacher", "students", "comparison"},
     "pipeline": FOUNDATION
     | {"context", "images", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
     | {"planning", "estimate", "engines"},

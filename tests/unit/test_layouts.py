@@ -107,7 +107,7 @@ def test_folders_in_folders_are_understood(folders: list[str], classes: list[str
         (["one/train/a/", "one/train/b/", "two/train/a/", "two/train/b/"], "several folders with splits.*one, two"),
         (["train/cat/", "train/test/"], "'test' is the name of a split"),
         (["valid/", "invalid/"], "no train folder.*If valid is a class.*top"),
-        (["cat/train/", "cat/x.jpg", "dog/train/"], "cat has 1 photos beside its split folders"),
+        (["cat/train/", "cat/x.jpg", "dog/train/"], "cat has 1 photo beside its split folders"),
         (["1.jpg", "2.jpg"], "2 photos, but no class folders"),
     ],
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from potstill.compute import selection, timing
 from potstill.compute.machine import Machine
-from potstill.compute.precision import Precision
+from potstill.compute.precision import Precision, has_bfloat16
 from potstill.compute.selection import fastest_precision, fastest_threads
 from potstill.compute.timing import Workload, torch_threads
 from potstill.config.schema import Auto, MachineConfig
@@ -34,8 +34,39 @@ class _Slow(nn.Module):
 
 @pytest.fixture(autouse=True)
 def short() -> None:
-    with patch.object(timing, "PROBE_SECONDS", 0.05):
+    """Short timings, and both arithmetics tried, whatever processor the tests run on."""
+    with patch.object(timing, "PROBE_SECONDS", 0.05), patch.object(selection, "has_bfloat16", lambda device: True):
         yield
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "tried"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_bf16": True}, True),
+        ({"architecture": "arm64", "neon": True, "bf16": False}, False),
+        ({"architecture": "arm64", "neon": True, "bf16": True}, True),
+    ],
+)
+def test_bfloat16_is_not_tried_where_it_is_emulated(
+    capabilities: dict[str, object], tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single batch of it would take many times the whole timing, in silence."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(selection, "has_bfloat16", has_bfloat16)
+    _, speeds = fastest_precision(_Slow(1.0), 8, Machine("cpu", 1, 1), training=True)
+    assert list(speeds) == ["float32", "bfloat16"][: 1 + tried]
+    asked = Machine("cpu", 1, 1, MachineConfig(precision="bfloat16"))
+    assert list(fastest_precision(_Slow(1.0), 8, asked, training=True)[1]) == ["bfloat16"], "as the user wants it"
+
+
+def test_only_processors_that_torch_knows_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
+    assert has_bfloat16("cuda")
+    assert not has_bfloat16("cpu")
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert has_bfloat16("cpu"), "an old torch does not tell: it is timed"
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -96,6 +96,49 @@ def test_bootstrap_is_wider_where_seeds_differ() -> None:
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
+def _photos_of_people(generator: np.random.Generator, people: int, each: int, alike: float) -> tuple[np.ndarray, ...]:
+    """(1, n) rightness of photos of some people, and (n,) who is on each. Of a share of the people, all photos go the
+    same way."""
+    own = generator.random((people, each)) < 0.7
+    same = np.repeat(generator.random((people, 1)) < 0.7, each, axis=1)
+    right = np.where(generator.random((people, 1)) < alike, same, own)
+    return right.reshape(1, -1).astype(float), np.repeat(np.arange(people), each)
+
+
+def test_bootstrap_of_groups_is_wider_where_photos_of_a_group_are_alike() -> None:
+    right, people = _photos_of_people(np.random.default_rng(0), 40, 10, alike=1.0)
+    photos, groups = (metrics.bootstrap_mean(right, resamples=2000, groups=g) for g in (None, people))
+    assert photos.value == groups.value
+    assert groups.high - groups.low == pytest.approx(10**0.5 * (photos.high - photos.low), rel=0.15)
+    assert metrics.design_effect(right[0], people) == pytest.approx(10)
+    one_each = metrics.bootstrap_mean(right, resamples=2000, groups=np.arange(right.size))
+    assert one_each.low == pytest.approx(photos.low, abs=0.005), "groups of one photo are photos"
+    right, people = _photos_of_people(np.random.default_rng(0), 40, 10, alike=0.0)
+    photos, groups = (metrics.bootstrap_mean(right, resamples=2000, groups=g) for g in (None, people))
+    assert groups.high - groups.low == pytest.approx(photos.high - photos.low, rel=0.25)
+    assert metrics.design_effect(right[0], None) == 1
+
+
+@pytest.mark.parametrize(("drawn", "least", "most"), [("groups", 0.88, 0.99), ("photos", 0.0, 0.75)])
+def test_only_the_bootstrap_of_groups_covers_the_truth_of_groups(drawn: str, least: float, most: float) -> None:
+    generator, covered = np.random.default_rng(2), 0
+    for trial in range(150):
+        right, people = _photos_of_people(generator, 60, 8, alike=1.0)
+        groups = people if drawn == "groups" else None
+        interval = metrics.bootstrap_mean(right, resamples=200, seed=trial, groups=groups)
+        covered += interval.low <= 0.7 <= interval.high
+    assert least <= covered / 150 <= most
+
+
+def test_accuracy_without_groups_has_wilsons_interval() -> None:
+    right = np.arange(50) >= 10
+    alone = metrics.accuracy_interval(right, confidence=0.9)
+    assert (alone.low, alone.high) == metrics.wilson_interval(40, 50, 0.9)
+    together = metrics.accuracy_interval(right, confidence=0.9, groups=np.arange(50) // 5)
+    assert alone.value == together.value == 0.8
+    assert together.high - together.low > alone.high - alone.low
+
+
 def test_bootstrap_of_paired_differences_is_zero_when_models_agree() -> None:
     interval = metrics.bootstrap_mean(np.zeros((3, 50)), resamples=500)
     assert (interval.value, interval.low, interval.high) == (0, 0, 0)

@@ -21,7 +21,7 @@ def test_on_a_terminal_a_bar_shows_how_many_and_the_time_left(monkeypatch: pytes
     reporter, screen, now = Reporter(), io.StringIO(), 0.0
     reporter.console = Console(file=screen, force_terminal=True, width=100)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with reporter.bar("Decoding photos", 40, unit="photos") as update:
+    with reporter.bar("Decoding photos", 40, unit="photo") as update:
         for done in range(1, 9):
             update(done)
             now += 1
@@ -36,7 +36,7 @@ def test_elsewhere_plain_lines_with_the_time_left(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with Reporter().bar("Decoding photos", 1000, unit="photos") as update:
+    with Reporter().bar("Decoding photos", 1000, unit="photo") as update:
         for done in range(0, 1001, 50):
             update(done)
             now += 5
@@ -50,7 +50,7 @@ def test_elsewhere_plain_lines_with_the_time_left(
 
 
 def test_quick_jobs_get_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with Reporter().bar("Scoring", 3, unit="models") as update:
+    with Reporter().bar("Scoring", 3, unit="model") as update:
         for done in (1, 2, 3):
             update(done)
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -70,11 +70,11 @@ def test_the_log_has_every_line_with_its_time_and_brackets_stay(
 
 def test_quiet_prints_nothing_and_still_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(log=tmp_path / "log.txt", quiet=True)
-    with reporter.bar("Scoring", 1, unit="models") as update:
+    with reporter.bar("Scoring", 1, unit="model") as update:
         update(1)
     said = capsys.readouterr()
     assert said.out + said.err == ""
-    assert "Scoring: 1 models in" in (tmp_path / "log.txt").read_text("utf-8")
+    assert "Scoring: 1 model in" in (tmp_path / "log.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_whole_run_says_the_time_left_of_all_of_it_at_most_every_15_seconds(
     reporter = Reporter()
     with reporter.whole_run(tmp_path, PARTS):
         reporter.begin_stage("1_images")
-        with reporter.bar("Decoding photos", 30, unit="photos", part="photos") as update:
+        with reporter.bar("Decoding photos", 30, unit="photo", part="photos") as update:
             for done in range(30):
                 now += 1
                 update(done + 1)
-        with reporter.bar("s: trying 6 settings on val", 60, unit="steps", part="pilots") as update:
+        with reporter.bar("s: trying 6 settings on val", 60, unit="step", part="pilots") as update:
             for done in range(60):
                 now += 1
                 update(done + 1)
@@ -164,7 +164,7 @@ def test_progress_json_says_what_is_done_and_how_it_ended(tmp_path: Path, monkey
     with pytest.raises(PotstillError, match="too bad"), reporter.whole_run(tmp_path, PARTS):  # noqa: PT012
         reporter.begin("photos", "Looking at photos")
         assert (noted()["state"], noted()["stage"], noted()["doing"]) == ("working", "1_images", "Looking at photos")
-        with reporter.bar("Trying", 60, unit="steps", part="pilots") as update:
+        with reporter.bar("Trying", 60, unit="step", part="pilots") as update:
             now += 1.9
             update(6)
             assert noted()["doing"] == "Looking at photos", "written every two seconds at most"
@@ -192,7 +192,7 @@ def test_on_a_terminal_one_bar_is_for_the_whole_run(tmp_path: Path) -> None:
     reporter, screen = Reporter(), io.StringIO()
     reporter.console = Console(file=screen, force_terminal=True, width=120)
     with reporter.whole_run(tmp_path, PARTS):
-        with reporter.bar("Decoding photos", 3, unit="photos", part="photos") as update:
+        with reporter.bar("Decoding photos", 3, unit="photo", part="photos") as update:
             update(3)
         reporter.info("a line above the bar")
         reporter.begin("twin", "training the twin")
@@ -229,7 +229,7 @@ def test_in_a_notebook_one_output_changes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(reporter, "info", lambda text: None)
     with reporter.whole_run(tmp_path, PARTS):
         for part in ("photos", "pilots"):
-            with reporter.bar(f"Working on {part}", 1000, unit="steps", part=part) as update:
+            with reporter.bar(f"Working on {part}", 1000, unit="step", part=part) as update:
                 for done in range(1000):
                     now += 0.01
                     update(done)

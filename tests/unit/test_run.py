@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
+from potstill import pipeline
+from potstill.compute.machine import Machine
+from potstill.context import Context
 from potstill.errors import PotstillError, SpaceError, StaleError
+from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, differences, new_run_name
 from potstill.run.integrity import file_facts
@@ -122,8 +126,28 @@ def test_the_readme_says_what_is_missing_and_what_to_type(tmp_path: Path) -> Non
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "| `1_images/` | the photos, decoded once" in text
     assert text.count("| finished |") == 1
-    assert "potstill distill DATA --run" in text
+    assert "call potstill.distill again" in text
     assert json.loads((tmp_path / "1_images/done.json").read_text())["inputs"] == {}
+
+
+def test_the_readme_says_how_to_resume_as_it_was_typed(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.create("potstill demo --quick")
+    run.write_readme()
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "    potstill demo --quick     # resume" in text
+    assert f"    potstill status {tmp_path}" in text
+
+
+def test_the_readme_is_right_after_every_stage(tmp_path: Path) -> None:
+    """It is read while the run works, which may take hours."""
+    run = Run(tmp_path)
+    context = Context(run, Machine("cpu", 1, 1), Reporter(quiet=True))
+    for finished, name in enumerate(("1_images", "2_teacher", "3_soft_labels"), 1):
+        with pipeline._stage(name, context):
+            run.stage(name).begin({})
+            run.stage(name).finish()
+        assert (tmp_path / "README.md").read_text("utf-8").count("| finished |") == finished
 
 
 @pytest.mark.parametrize("content", [None, {"format": 1}, {"format": 99}, {"format": "x"}, []])
@@ -135,6 +159,26 @@ def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: obj
         Run.open(tmp_path)
     with pytest.raises(StaleError, match="make a new run"):
         Run(tmp_path).create("potstill distill photos")
+
+
+def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: Path) -> None:
+    with pytest.raises(PotstillError, match=r"There is no run folder runs/nope\.\n.*`potstill distill DATA` makes one"):
+        Run.open("runs/nope")
+    for number in range(7):
+        write_text(Path(f"runs/2026-11-2{number}_cells/config.toml"), "seeds = 1\n")
+        os.utime(f"runs/2026-11-2{number}_cells/config.toml", (number, number))
+    with pytest.raises(PotstillError) as caught:
+        Run.open("runs/2026-11-27_cells")
+    assert "There is no run folder runs/2026-11-27_cells. Did you mean '2026-11-2" in str(caught.value)
+    assert "Run folders here: runs/2026-11-26_cells, runs/2026-11-25_cells" in str(caught.value)
+    assert ", and 2 older ones." in str(caught.value)
+    with pytest.raises(
+        PotstillError, match=r"runs is not a run folder \(it has no config.toml\).\n.*runs/2026-11-26_cell"
+    ):
+        Run.open("runs")
+    Path("photo.jpg").write_bytes(b"")
+    with pytest.raises(PotstillError, match=r"photo.jpg is a file, not a run folder.\n.*runs/2026-11-26_cells"):
+        Run.open("photo.jpg")
 
 
 def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_other_labels_of_the_same_photos_are_refused(pair: tuple[Run, Run]) -> N
     lines = path.read_text("utf-8").splitlines()
     lines[-1] = lines[-1].replace(",test,cow,", ",test,ant,")
     path.write_text("\n".join(lines) + "\n", "utf-8")
-    with pytest.raises(DataError, match="1 test photos have other labels, such as test/cow/"):
+    with pytest.raises(DataError, match="1 test photo has another label, such as test/cow/"):
         side_by_side([run.path for run in pair])
 
 

@@ -72,7 +72,7 @@ def test_a_run_whose_process_is_gone_is_stopped_and_says_how_to_resume(
     assert (status.state, status.seconds_left) == ("stopped", 300.0)
     assert "stopped after 1 min 40 s" in status.lines()[0]
     assert "its process is gone" in status.lines()[0]
-    assert "  Resume with: potstill distill photos" in status.lines()
+    assert "  To resume: potstill distill photos" in status.lines()
     note(state="stopped", reason="DataError: no photos")
     assert read_status(run_copy.path).lines()[0].endswith(": DataError: no photos")
 

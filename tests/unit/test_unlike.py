@@ -115,7 +115,7 @@ def test_they_are_left_out_of_teacher_and_soft_labels(mixed: PixelStore, tmp_pat
     left_out = read_unlike(run)
     kept = len(pool) - len(left_out)
     assert names_of(mixed, np.array([photo.row for photo in left_out])) >= {"noise"}
-    assert f"{len(pool)} photos without labels: {kept} are used, {len(left_out)} resemble none" in "\n".join(said)
+    assert f"{len(pool)} photos without labels: {kept} used, {len(left_out)} unlike any" in "\n".join(said)
     used = used_rows(run, mixed)
     assert names_of(mixed, used) == {"disc", "frame", "stripes"}
     assert len(used) == len(mixed.rows("train")) + kept
@@ -135,7 +135,7 @@ def test_they_may_be_kept(mixed: PixelStore, tmp_path: Path) -> None:
     said = teach(run, unlike="keep")
     assert not unlike_path(run).exists()
     assert len(SoftLabels.open(run).photos) == len(mixed.rows("train", "unlabeled"))
-    assert not [line for line in said if "resemble none" in line]
+    assert not [line for line in said if "unlike any" in line]
 
 
 def test_the_first_of_several_teachers_decides_for_all(
@@ -143,7 +143,7 @@ def test_the_first_of_several_teachers_decides_for_all(
 ) -> None:
     run = run_on(mixed, tmp_path / "run")
     said = teach(run, model=("efficientnet_lite0", "mobilenetv1_025"), weights="none", unlabeled="ignore")
-    assert len([line for line in said if "resemble none" in line]) == 1
+    assert len([line for line in said if "unlike any" in line]) == 1
     assert len(SoftLabels.open(run).photos) == len(used_rows(run, mixed))
 
 

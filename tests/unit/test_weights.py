@@ -133,6 +133,11 @@ def test_no_network_is_an_error_at_once_that_names_the_ways_out(monkeypatch: pyt
     assert time.monotonic() - started < 2
     for way in ("--teacher.weights FILE", "HF_ENDPOINT", "pip install", "--teacher.weights none"):
         assert way in str(caught.value)
+    with pytest.raises(WeightsError) as caught:
+        build(describe("resnet18", ["a", "b"]), weights="auto", role="student")
+    assert "teacher" not in str(caught.value), "a student's weights are missing"
+    for way in ("--student NAME=FILE", "HF_ENDPOINT", "--student efficientnet_lite0", "--weights none"):
+        assert way in str(caught.value)
 
 
 def test_models_that_no_hub_has_say_so() -> None:

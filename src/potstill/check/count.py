@@ -1,6 +1,5 @@
 """`potstill count`: how many files there are per split and class; none is opened."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from potstill.errors import DataError
 from potstill.images.folder import Folder, survey
 from potstill.images.ignored import Unused
 from potstill.images.source import find_source, read_source
-from potstill.images.summary import layout_lines, unused_lines
+from potstill.images.summary import by_split, layout_lines, uneven_lines, unused_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +55,23 @@ class Counts:
 
     def lines(self) -> list[str]:
         """What to say beside the numbers."""
-        return [*layout_lines(self.layout, self.notes), *unused_lines(self.unused)]
+        return [
+            *layout_lines(self.layout, self.notes),
+            *uneven_lines(self.by_split),
+            *self._advice(),
+            *unused_lines(self.unused),
+        ]
+
+    def _advice(self) -> list[str]:
+        """What to do where nothing can be trained yet."""
+        names = [name for name in self.classes if name]
+        if len(names) > 1:
+            empty = not any(self.total(split) for split in self.by_split)
+            return ["No photos yet: put them into the class folders, then count again."] if empty else []
+        return [
+            f"One class only: {', '.join(names) or 'none'}. A classifier needs at least 2, each with a folder of its "
+            f"own: `potstill init cat dog --into {self.root}`."
+        ]
 
 
 def count(root: Path, images: ImagesConfig | None = None) -> Counts:
@@ -96,16 +111,9 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
 
 def _counts_of(folder: Folder) -> Counts:
     """Of photos whose labels are in a table: those without a row are not counted."""
-    names = [*folder.classes, ""]  # label -1 is the empty name
-    found = Counter((str(file.split or ""), names[file.label]) for file in folder.files)
-    by_split = {
-        split: {name: found[split, name] for name in sorted(names) if (split, name) in found}
-        for split in ("", *SPLITS)
-        if any(key[0] == split for key in found)
-    }
     return Counts(
         root=folder.root,
-        by_split=by_split,
+        by_split=by_split(folder),
         quarantine=Quarantine(folder.root).counts(),
         notes=folder.notes,
         unused=folder.unused,

@@ -14,6 +14,7 @@ from potstill.images.errors import BadPhotoError
 from potstill.images.folder import plain_name
 from potstill.images.reasons import action, meaning
 from potstill.run import files
+from potstill.wording import counted
 
 PER_REASON = 60
 """Thumbnails shown per reason; the rest is in check.json."""
@@ -47,7 +48,7 @@ def write_page(result: CheckResult) -> Path:
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-        f"<p>{result.photos:,} photos checked, {len(result.to_move):,} for quarantine.</p>{body}</html>\n"
+        f"<p>{counted(result.photos, 'photo')} checked, {len(result.to_move):,} for quarantine.</p>{body}</html>\n"
     )
     files.write_text(result.root / PAGE, page)
     return result.root / PAGE

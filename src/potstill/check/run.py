@@ -121,7 +121,7 @@ def check(
 def _inspect(folder: Folder, min_side: int, reporter: Reporter) -> list[Inspected]:
     """Every file of the folder, in its order."""
     inspected = []
-    with reporter.bar("Checking photos", len(folder.files), unit="photos") as update:
+    with reporter.bar("Checking photos", len(folder.files), unit="photo") as update:
         for photo in inspect_all([file.path for file in folder.files], min_side=min_side):
             inspected.append(photo)
             update(len(inspected))

@@ -8,6 +8,7 @@ from potstill.check.count import Counts
 from potstill.check.run import PAGE, CheckResult
 from potstill.images.reasons import action, meaning
 from potstill.monitoring.tables import text_table
+from potstill.wording import counted
 
 _SPLITS = {"": "photos"}
 """What the column of a split is called, where it is not the split's own name."""
@@ -35,16 +36,12 @@ def conclusion(result: CheckResult, *, moved: int = 0, page: Path | None) -> str
         return "No problems found."
     if moved:
         return (
-            f"Moved {_photos(moved)} to {result.root / '.quarantine'}.{see}\n"
+            f"Moved {counted(moved, 'photo')} to {result.root / '.quarantine'}.{see}\n"
             f"To restore them: potstill check {result.root} --restore all (or one reason)"
         )
     if result.to_move:
-        return f"{_photos(len(result.to_move))} would be moved to quarantine.{see}"
+        return f"{counted(len(result.to_move), 'photo')} would be moved to quarantine.{see}"
     return f"No photo needs to be moved.{see}"
-
-
-def _photos(count: int) -> str:
-    return "1 photo" if count == 1 else f"{count:,} photos"
 
 
 def count_table(counts: Counts) -> Table:

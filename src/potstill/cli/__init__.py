@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from potstill.cli.help import EVERYTHING, HelpFormatter, examples
 from potstill.errors import PotstillError
+from potstill.run.command import typed
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
@@ -22,6 +22,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "This machine": ("doctor",),
 }
 """Every command, in the order of the work: in `potstill --help` and in the reference."""
+
+EXAMPLES: dict[str, str] = {}
+"""The first example of each command that has one, for messages."""
 
 _GROUPS = {title: Group(title, sort_key=place) for place, title in enumerate(COMMANDS)}
 
@@ -52,6 +55,7 @@ def command(*lines: str, name: str = "", note: str = "") -> Callable[[Any], Any]
     def register(function: Any) -> Any:
         own = name or function.__name__
         title, members = next(item for item in COMMANDS.items() if own in item[1])
+        EXAMPLES.update({own: lines[0]} if lines else {})
         return app.command(
             function,
             name=own,
@@ -68,9 +72,13 @@ def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 done but something is wrong, 2 refused, 130 interrupted."""
     from potstill.cli import deploy, photos, runs  # noqa: F401  each registers its commands
 
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     words = list(sys.argv[1:] if tokens is None else tokens)
-    same = shlex.join(["potstill", *words])
+    with typed(words) as same:
+        return _run(words, same)
+
+
+def _run(words: list[str], same: str) -> int:
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if "--help-all" in words:
         words = ["--help" if word == "--help-all" else word for word in words]
         EVERYTHING.set(True)

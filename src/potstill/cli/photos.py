@@ -1,6 +1,7 @@
 """Commands about folders of photos: init, get, check, count, doctor."""
 
 import json as jsonlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from potstill.cli import command
+from potstill.cli.settings import PhotoFlags, combined
 from potstill.cli.values import WHOLE
-from potstill.config.schema import ClassesFrom, ImagesConfig
 from potstill.get.sources.registry import source_help
-
-ClassesFromFlag = Annotated[ClassesFrom, Parameter(name="--images.classes-from")]
-"""The setting's own flag, so that a message can name one for all commands."""
-PathColumnFlag = Annotated[str, Parameter(name="--images.path-column")]
-LabelColumnFlag = Annotated[str, Parameter(name="--images.label-column")]
+from potstill.wording import counted
 
 
 @command("potstill init cat dog --into photos")
@@ -33,6 +30,11 @@ def init(*classes: str, into: Path) -> None:
 
     for path in make_folders(into, classes):
         print(path)
+    folder = shlex.quote(str(into))
+    print(
+        f"Put photos into these folders (those in test only measure the result), then: potstill count {folder}",
+        file=sys.stderr,
+    )
 
 
 @command("potstill get cat dog --into photos --train 100 --test 50")
@@ -141,10 +143,7 @@ def check(
     json: bool = False,
     min_side: Annotated[int, WHOLE] = 32,
     near_bits: Annotated[int, WHOLE] = 6,
-    classes_from: ClassesFromFlag = "folders",
-    labels: str = "",
-    path_column: PathColumnFlag = "",
-    label_column: LabelColumnFlag = "",
+    images: PhotoFlags | None = None,
 ) -> int:
     """Find broken photos, duplicates, and training photos that are also in test, and move them to quarantine.
 
@@ -170,14 +169,6 @@ def check(
         Reject photos whose shorter side has fewer pixels than this.
     near_bits
         Most bits in which the 64-bit perceptual hashes of duplicates may differ. Thumbnails are compared to confirm.
-    classes_from
-        What the classes are, as in `potstill distill`.
-    labels
-        A table of labels, as in `potstill distill`.
-    path_column
-        Its column with the paths of the photos.
-    label_column
-        Its column with the classes.
     """
     from potstill.check.page import write_page
     from potstill.check.quarantine import Quarantine
@@ -197,16 +188,16 @@ def check(
     quarantine = Quarantine(data)
     if restore is not None:
         restored = quarantine.restore("" if restore == "all" else restore)
-        reporter.info(f"Restored {restored:,} photos to {data}.")
+        reporter.info(f"Restored {counted(restored, 'photo')} to {data}.")
         return 0
     if purge is not None:
         reason = "" if purge == "all" else purge
-        if not _agreed(f"Permanently delete {sum(1 for _ in quarantine.photos(reason)):,} photos?", yes=yes):
+        if not _agreed(f"Permanently delete {counted(sum(1 for _ in quarantine.photos(reason)), 'photo')}?", yes=yes):
             return 2
-        reporter.info(f"Deleted {quarantine.purge(reason):,} photos.")
+        reporter.info(f"Deleted {counted(quarantine.purge(reason), 'photo')}.")
         return 0
-    images = ImagesConfig(classes_from=classes_from, labels=labels, path_column=path_column, label_column=label_column)
-    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, images=images)
+    config = combined(images, None).images
+    result = check(data, reporter, min_side=min_side, near_bits=near_bits, run=run, images=config)
     page, moves = None, not dry_run
     if not (dry_run and json):
         try:
@@ -214,7 +205,7 @@ def check(
         except OSError as error:  # photos on a disk that may only be read
             reporter.info(f"Nothing can be written to {data} ({error.strerror}): no page, and no photo is moved.")
             moves = False
-    reporter.info(f"Checked {result.photos:,} photos.")
+    reporter.info(f"Checked {counted(result.photos, 'photo')}.")
     if result.findings:
         print_table(finding_table(result), sys.stderr)
     moved = 0
@@ -227,39 +218,27 @@ def check(
     return 1 if strict and result.to_move else 0
 
 
-@command("potstill count photos")
+@command("potstill count photos", "potstill count photos.zip", "potstill count labels.csv")
 def count(
     data: Path,
     *,
     json: bool = False,
-    classes_from: ClassesFromFlag = "folders",
-    labels: str = "",
-    path_column: PathColumnFlag = "",
-    label_column: LabelColumnFlag = "",
+    images: PhotoFlags | None = None,
 ) -> None:
-    """Count the photos per split and class, and those in quarantine, and say how the folder was understood.
+    """Count the photos per split and class, and those in quarantine, and say how they were understood.
 
     Parameters
     ----------
     data
-        The photo folder.
+        The photo folder, a table of labels, or a zip or tar file of one of these.
     json
         Print the counts as JSON.
-    classes_from
-        What the classes are, as in `potstill distill`.
-    labels
-        A table of labels, as in `potstill distill`.
-    path_column
-        Its column with the paths of the photos.
-    label_column
-        Its column with the classes.
     """
     from potstill.check.count import count
     from potstill.check.summary import count_table
     from potstill.monitoring.tables import print_table
 
-    images = ImagesConfig(classes_from=classes_from, labels=labels, path_column=path_column, label_column=label_column)
-    counts = count(data, images)
+    counts = count(data, combined(images, None).images)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:

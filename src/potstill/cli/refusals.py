@@ -13,7 +13,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from potstill.cli import COMMANDS
+from potstill.cli import COMMANDS, EXAMPLES
 from potstill.cli.settings import flag_of, names_of
 from potstill.config.load import settings
 
@@ -34,8 +34,12 @@ def refusal(error: CycloptsError, words: Sequence[str]) -> str:
         return f"{error.token.keyword} is given twice, perhaps under another of its names."
     if isinstance(error, UnknownCommandError):
         return _unknown_command(str((error.unused_tokens or [""])[0]))
-    if isinstance(error, MissingArgumentError) and error.argument is not None and error.argument.index is not None:
-        return f"{error.argument.field_info.name.upper()} is missing."
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        positional = error.argument.index is not None
+        name = error.argument.field_info.name.upper() if positional else error.argument.name
+        missing = f"{name} has no value." if name in words else f"{name} is missing."
+        example = EXAMPLES.get(words[0], "")
+        return f"{missing} An example: {example}." if example else missing
     return str(error)
 
 

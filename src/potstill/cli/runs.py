@@ -46,14 +46,16 @@ def distill(
     Parameters
     ----------
     data
-        The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split.
-        Other names and nestings are understood where they are clear; what was understood is printed.
+        The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split; a
+        table of labels; or a zip or tar file of one of these. Other names and nestings are understood where they are
+        clear; what was understood is printed.
     recipe
         A TOML file of settings. Flags win over it.
     run
         The run folder. By default the one under runs/ with the same settings, or a new one.
     quick
-        A trial run of about two minutes, to check that everything works. Its numbers mean nothing.
+        A trial run, to check that everything works: minutes where the whole run takes an hour. Its numbers mean
+        nothing.
     dry_run
         Print the plan of the run, its estimated time and its disk space, and stop.
     redo
@@ -88,7 +90,7 @@ def curve(
     Parameters
     ----------
     data
-        The photo folder.
+        The photo folder, a table of labels, or a zip or tar file of one of these.
     per_class
         Numbers of labels per class, separated by commas, such as 20,50,100.
     into
@@ -211,12 +213,12 @@ def forecast(
 def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     """Run the whole pipeline on a built-in data set of solar cells. Needs no account and no model hub.
 
-    50 photos of each class have labels; the others are used without. It takes about ten minutes.
+    50 photos of each class have labels; the others are used without. It takes 10 to 20 minutes on two cores.
 
     Parameters
     ----------
     quick
-        A shorter run of about two minutes. Its numbers mean nothing.
+        A shorter run of a few minutes. Its numbers mean nothing.
     all_labels
         Use the labels of all training photos.
     """
@@ -449,6 +451,7 @@ def print_result(result: Any) -> None:
     """The tables and verdicts of a finished run, and what to type next."""
     from potstill.monitoring.tables import print_table
     from potstill.report.table import agreement_table, comparison_note, comparison_table
+    from potstill.run.folder import next_commands
 
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
@@ -456,10 +459,6 @@ def print_result(result: Any) -> None:
     for line in result.verdicts():
         print(line)
     print(f"Report: {result.report}")
-    run = shlex.quote(str(result.path))
-    print(
-        "\nNext:\n"
-        f"  potstill open {run}                  # the report in your browser\n"
-        f"  potstill predict {run} photo.jpg     # classify a photo\n"
-        f"  potstill export {run} --to onnx      # a file to deploy"
-    )
+    commands = next_commands(result.path)
+    width = max(len(command) for command, _ in commands)
+    print("\n".join(["", "Next:", *(f"  {command:{width}}   # {what}" for command, what in commands)]))

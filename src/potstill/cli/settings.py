@@ -4,6 +4,7 @@ Every setting is one flag of its own. There is no flag for a section: cyclopts w
 for the first setting of the section, or, in some versions, for nothing at all.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args, get_origin
@@ -34,12 +35,12 @@ SHORT: Mapping[str, tuple[str, ...]] = {
 RARE = frozenset({"budget.max_mmacs", "budget.max_milliseconds"})
 """Settings with short names that only --help-all shows."""
 
+READING = ("images.classes_from", "images.labels", "images.path_column", "images.label_column")
+"""Settings that `count` and `check` take, too."""
+
 COMMON = Group("Common settings", sort_key=20)
 MORE = Group("More options", sort_key=21, help_formatter=OnlyInFull())
 FIRST_SECTION = 30
-
-WHOLE = "images.classes"
-"""The setting whose long flag takes one value as it is: a class name may have a comma."""
 
 
 def flag_of(name: str) -> str:
@@ -59,11 +60,12 @@ def names_of(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((_long(name), f"--{name}", *SHORT.get(name, ()))))
 
 
-def _flag(setting: Setting, group: Group) -> Any:
+def _flag(setting: Setting, group: Group, common: Group = COMMON) -> Any:
     text = f"{setting.text} Must be {setting.range}." if setting.range else setting.text
     is_list = get_origin(setting.hint) is tuple
     if is_list:
-        text += " Separate several by commas."
+        text += " Separate several by commas"
+        text += "; put a name with a comma in double quotes." if setting.name == "images.classes" else "."
     converter = _listed if is_list else whole if is_whole(setting.hint) else None
     if setting.name.startswith("budget.max"):
         converter = _amount
@@ -71,7 +73,7 @@ def _flag(setting: Setting, group: Group) -> Any:
         name=names_of(setting.name),
         help=text,
         show_default=_shown(setting.default) or False,
-        group=COMMON if setting.name in SHORT.keys() - RARE else group,
+        group=common if setting.name in SHORT.keys() - RARE else group,
         converter=converter,
         negative=(),
     )
@@ -79,13 +81,12 @@ def _flag(setting: Setting, group: Group) -> Any:
 
 
 def _listed(hint: Any, tokens: Sequence[Any]) -> tuple[Any, ...]:
-    """`--students a,b` and `--students a --students b` are the same."""
+    """`--students a,b` and `--students a --students b` are the same, and `--classes '"salt, pepper",oil'` names two."""
     kind = get_args(hint)[0]
     found: list[Any] = []
     for token in tokens:
-        whole = token.keyword == _long(WHOLE)
-        parts = [token.value] if whole else [part.strip() for part in token.value.split(",")]
-        if not all(parts):
+        parts = [part.strip() for part in next(csv.reader([token.value], skipinitialspace=True), [])]
+        if not all(parts) or not parts:
             raise ValueError(f"There is an empty name in {token.keyword} {token.value!r}.")
         found += parts
     return tuple(kind(part) for part in found)
@@ -101,6 +102,14 @@ def _amount(hint: Any, tokens: Sequence[Any]) -> float:
     except ValueError:
         name = next(name for name in SHORT if token.keyword in names_of(name))
         return parse_amount(token.value, UNITS[name], token.keyword)
+
+
+def _photo_flags() -> Any:
+    """Settings that say how photos are read, for the commands that do nothing but read them."""
+    group = Group.create_default_parameters()
+    flags = {setting.name: _flag(setting, group, group) for setting in settings() if setting.name in READING}
+    typed_dict: Any = TypedDict
+    return typed_dict("PhotoFlags", flags, total=False)
 
 
 def _typed_dict() -> Any:
@@ -126,8 +135,11 @@ if TYPE_CHECKING:
     SettingFlags = dict[str, Any]
     """The settings that the command line names, by dotted name. Those that it does not name are not in it, so that a
     flag with the default's value is told from no flag."""
+    PhotoFlags = dict[str, Any]
+    """The same of `READING`."""
 else:
     SettingFlags = Annotated[_typed_dict(), Parameter(name="*")]
+    PhotoFlags = Annotated[_photo_flags(), Parameter(name="*")]
 
 
 def combined(flags: Mapping[str, Any] | None, recipe: Path | None, weakest: Mapping[str, Any] | None = None) -> Config:

@@ -95,7 +95,7 @@ class Agreements:
         logits = {key: values for key, values in known.items() if values.shape[1] == len(views.photos)}
         todo = [name for name in names if not logits.keys() >= {f"{name}/{arm}" for arm in ARMS}]
         label = "Scoring on train views"
-        with context.reporter.bar(label, len(todo), unit="students", part="train views") as update:
+        with context.reporter.bar(label, len(todo), unit="student", part="train views") as update:
             for done, name in enumerate(todo, 1):
                 logits |= views.logits(name, seeds, soft, context)
                 update(done)

@@ -49,6 +49,7 @@ from potstill.run.results import (
     read_training,
     write_comparison,
 )
+from potstill.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Scores:
     classes: list[str]
     logits: Mapping[str, np.ndarray]
     """teacher (n, C); NAME/distilled and NAME/alone (S, n, C)."""
+    groups: np.ndarray | None = None
+    """(n,) the group of each photo, where several are of one: intervals draw whole groups."""
 
     def correct(self, key: str) -> np.ndarray:
         """(n,) or (S, n) bool: whether the prediction is the label."""
@@ -99,8 +102,11 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
 def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
     """What the comparison depends on: photos, every model's weights, and how intervals are made."""
     networks = [network for group in teacher_networks(run.teacher, plan.teacher) for network in group]
+    store = PixelStore(run.images)
+    grouped = {} if store.groups_of(store.rows("test")) is None else {"resampled": "groups of photos"}
     return {
         "format": FORMAT,
+        **grouped,
         "photos": run.stage("1_images").digest(),
         "teacher": [sha256_of(folder / "model.safetensors") for folder in networks],
         "students": {
@@ -117,7 +123,7 @@ def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: 
     test, logits = _TestPhotos.of(context), dict(known)
     todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
     label = "Scoring on the test photos"
-    with context.reporter.bar(label, 1 + len(todo), unit="models", part="test photos") as update:
+    with context.reporter.bar(label, 1 + len(todo), unit="model", part="test photos") as update:
         if "teacher" not in logits:
             logits["teacher"] = test.teacher_logits(plan.teacher)
         update(1)
@@ -129,7 +135,7 @@ def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: 
     labels = test.store.labels(test.rows)
     with replacing(context.run.comparison / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, labels=labels, rows=test.rows, **logits)
-    return Scores(labels, context.run.classes(), logits)
+    return Scores(labels, context.run.classes(), logits, test.store.groups_of(test.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +194,7 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherRe
     members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
     infos = [[load_info(network) for group in groups for network in group] for groups in members]
     folders = [network for groups in members for group in groups for network in group]
-    correct, photos = int(np.sum(scores.correct("teacher"))), len(scores.labels)
-    low, high = metrics.wilson_interval(correct, photos, plan.config.confidence)
+    confidence = plan.config.confidence
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
     costs = [_costs(load(folder), folder) for folder in folders]
     return TeacherResult(
@@ -197,7 +202,7 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherRe
         sizes=tuple(networks[0].size for networks in infos),
         method=tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
         networks=tuple(len(networks) for networks in infos),
-        accuracy=Interval(correct / photos, low, high),
+        accuracy=metrics.accuracy_interval(scores.correct("teacher"), confidence=confidence, groups=scores.groups),
         **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},
     )
@@ -212,11 +217,13 @@ def _student_result(
     distilled, alone = (_arm_result(name, arm, plan, scores, agreements) for arm in ARMS)
     gain = scores.correct(f"{name}/distilled").astype(float) - scores.correct(f"{name}/alone").astype(float)
     behind = scores.correct(f"{name}/distilled").astype(float) - scores.correct("teacher")
-    difference, to_teacher = _interval(gain, plan), _interval(behind, plan)
+    difference, to_teacher = _interval(gain, plan, scores), _interval(behind, plan, scores)
     twin_errors = 1 - alone.accuracy.value
     reduction = difference.value / twin_errors if twin_errors > 0 else None
     photos = len(scores.labels)
-    visible = metrics.smallest_visible_difference(float(np.mean(np.abs(gain))), photos)
+    visible = metrics.smallest_visible_difference(
+        float(np.mean(np.abs(gain))), round(photos / metrics.design_effect(gain.mean(0), scores.groups))
+    )
     return StudentResult(
         name=name,
         model=model.info.name,
@@ -228,12 +235,12 @@ def _student_result(
         alone=alone,
         difference=difference,
         to_teacher=to_teacher,
-        agreement_difference=_interval(_follows(name, scores), plan),
+        agreement_difference=_interval(_follows(name, scores), plan, scores),
         relative_error_reduction=reduction,
         mcnemar=_mcnemar(name, scores),
         smallest_visible_difference=visible,
         per_class=_per_class(name, scores),
-        verdict=verdict(name, difference, reduction, visible, photos, plan.seeds)
+        verdict=verdict(name, difference, reduction, visible, _tested(scores), plan.seeds)
         + beside_teacher(to_teacher, teacher_macs / max(costs["macs"], 1)),
     )
 
@@ -251,7 +258,7 @@ def _arm_result(name: str, arm: str, plan: ComparisonPlan, scores: Scores, agree
     infos = [load_info(folder) for folder in folders]
     per_seed = [_calibration(z, labels, info.trained.temperature) for z, info in zip(logits, infos, strict=True)]
     return ArmResult(
-        accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan),
+        accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan, scores),
         accuracy_per_seed=tuple(metrics.accuracy(z, labels) for z in logits),
         **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
         agreement=agreements.of(name, arm),
@@ -261,9 +268,18 @@ def _arm_result(name: str, arm: str, plan: ComparisonPlan, scores: Scores, agree
     )
 
 
-def _interval(values: np.ndarray, plan: ComparisonPlan) -> Interval:
+def _interval(values: np.ndarray, plan: ComparisonPlan, scores: Scores) -> Interval:
     """Of the mean of (S, n) values."""
-    return metrics.bootstrap_mean(values, resamples=plan.config.resamples, confidence=plan.config.confidence)
+    config = plan.config
+    return metrics.bootstrap_mean(
+        values, resamples=config.resamples, confidence=config.confidence, groups=scores.groups
+    )
+
+
+def _tested(scores: Scores) -> str:
+    """What the numbers stand on."""
+    groups = "" if scores.groups is None else f" of {counted(len(np.unique(scores.groups)), 'group')}"
+    return counted(len(scores.labels), "test photo") + groups
 
 
 def _mcnemar(name: str, scores: Scores) -> tuple[McNemar, ...]:
@@ -291,16 +307,20 @@ def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
         reason = "the only student of the run"
     else:
         reason = (
-            f"accuracy {accuracy[chosen]:.1%} on {photos} val photos, the fewest MACs of those within one standard "
-            f"error ({100 * error:.1f} points) of the best ({best:.1%})"
+            f"accuracy {accuracy[chosen]:.1%} on {counted(photos, 'val photo')}, the fewest MACs of those within one "
+            f"standard error ({100 * error:.1f} points) of the best ({best:.1%})"
         )
     return Chosen(chosen, reason, accuracy)
 
 
-def verdict(name: str, difference: Interval, reduction: float | None, visible: float, photos: int, seeds: int) -> str:
-    """The result in words. A gain is claimed only where the whole interval lies above 0."""
+def verdict(name: str, difference: Interval, reduction: float | None, visible: float, tested: str, seeds: int) -> str:
+    """The result in words. A gain is claimed only where the whole interval lies above 0.
+
+    Args:
+        tested: the photos that it was measured on.
+    """
     points = difference.points
-    basis = f"{photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}"
+    basis = f"{tested}, {counted(seeds, 'seed')}"
     # The interval of one seed knows the luck of the photos, not that of the training.
     once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
     if difference.low > 0:

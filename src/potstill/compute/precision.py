@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
+NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+"""What torch calls the instructions for bfloat16: three of x86, two of ARM."""
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device computes in bfloat16 itself. A processor without emulates it, ten times slower than float32.
+
+    True where torch is too old to tell.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if device != "cpu" or capabilities is None:
+        return True
+    return any(capabilities().get(name) for name in NATIVE_BFLOAT16)
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from potstill.compute.machine import Machine
-from potstill.compute.precision import Precision
+from potstill.compute.precision import Precision, has_bfloat16
 from potstill.compute.timing import Workload, photos_per_second, torch_threads
 from potstill.errors import ConfigError
 
@@ -20,6 +20,8 @@ def fastest_precision(
 ) -> tuple[Precision, dict[str, float]]:
     """The requested precision; with "auto" the one with more photos per second for this model on this machine.
 
+    bfloat16 is not tried on a processor that only emulates it: one batch would take as long as the whole timing.
+
     Args:
         training: time forward and backward with the threads of one training; else the forward pass with all.
     Returns:
@@ -29,7 +31,10 @@ def fastest_precision(
     speeds, squares = {}, {}
     of_training = 1 if machine.requested.threads == "auto" else machine.requested.threads
     threads = of_training if training and machine.device == "cpu" else torch.get_num_threads()
-    for name in ("float32", "bfloat16") if machine.requested.precision == "auto" else (machine.requested.precision,):
+    candidates: tuple[str, ...] = (machine.requested.precision,)
+    if candidates == ("auto",):
+        candidates = ("float32", "bfloat16") if has_bfloat16(machine.device) else ("float32",)
+    for name in candidates:
         precision = Precision(device, getattr(torch, name))
         try:
             with torch_threads(threads):

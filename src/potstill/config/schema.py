@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from potstill.errors import ConfigError
+from potstill.wording import counted
 
 Auto = Literal["auto"]
 ClassesFrom = Literal["folders", "top", "deepest", "names"]
@@ -58,8 +59,8 @@ def _check_pattern(pattern: str) -> None:
         raise ConfigError(f"images.group_pattern {pattern!r} is not a regular expression: {error}.") from None
     if groups != 1:
         raise ConfigError(
-            f"images.group_pattern {pattern!r} has {groups} groups in parentheses; it needs exactly one, such as "
-            "'^([^_]+)_'. Write (?:…) for the others."
+            f"images.group_pattern {pattern!r} has {counted(groups, 'group')} in parentheses; it needs exactly one, "
+            "such as '^([^_]+)_'. Write (?:…) for the others."
         )
 
 

@@ -14,6 +14,7 @@ from potstill.errors import DataError
 from potstill.images.folder import plain_name
 from potstill.images.source import open_photos
 from potstill.run.folder import Run
+from potstill.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +79,7 @@ def true_labels(run: Run, store: PixelStore, hidden: Mapping[str, int], given: M
     if not len(unknown):
         return TrueLabels(labels, "", unused)
     example = paths[unknown[0]]
-    missing = f"the true class of {len(unknown):,} of {len(pool):,} photos is not known, such as that of {example}"
+    missing = (
+        f"the true class of {len(unknown):,} of {counted(len(pool), 'photo')} is not known, such as that of {example}"
+    )
     return TrueLabels(labels, missing, unused)

@@ -211,10 +211,10 @@ class _Controls:
         logits = np.stack([self._test_logits(seed, control, rows) for seed in range(self.seeds)])
         correct = (logits.argmax(-1) == labels).astype(float)
         return ControlResult(
-            accuracy=self._interval(correct),
+            accuracy=self._interval(correct, rows),
             accuracy_per_seed=tuple(correct.mean(-1).tolist()),
-            to_twin=self._interval(correct - twin),
-            to_distilled=self._interval(correct - distilled),
+            to_twin=self._interval(correct - twin, rows),
+            to_distilled=self._interval(correct - distilled, rows),
         )
 
     def _test_logits(self, seed: int, control: str, rows: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ class _Controls:
         model = load(control_folder(self.context.run, self.name, seed, control)).to(machine.device)
         return plain_outputs(model, self.store, rows, precision, threads=machine.cores)[1]
 
-    def _interval(self, values: np.ndarray) -> Interval:
-        """Of the mean of (S, n) values."""
-        plan = self.config.comparison
-        return metrics.bootstrap_mean(values, resamples=plan.resamples, confidence=plan.confidence)
+    def _interval(self, values: np.ndarray, rows: np.ndarray) -> Interval:
+        """Of the mean of (S, n) values of these photos."""
+        plan, groups = self.config.comparison, self.store.groups_of(rows)
+        return metrics.bootstrap_mean(values, resamples=plan.resamples, confidence=plan.confidence, groups=groups)

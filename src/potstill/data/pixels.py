@@ -65,6 +65,12 @@ class PixelStore:
         path = self.folder / GROUPS
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
+    def groups_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """(n,) uint64 group of each of these photos; None where no two of them are of one group."""
+        if self.groups is None or len(np.unique(self.groups[rows])) == len(rows):
+            return None
+        return np.asarray(self.groups[rows])
+
     def __len__(self) -> int:
         return len(self.index)
 

@@ -19,6 +19,7 @@ from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, usable_students
 from potstill.run.results import read_comparison, read_training
+from potstill.wording import counted
 
 if TYPE_CHECKING:
     from potstill.models.classifier import Classifier
@@ -60,7 +61,7 @@ class Prediction:
             for name, value in ranked[:BARS]
         )
         unsure = "" if self.known else "<p>Unsure: perhaps not one of these classes.</p>"
-        more = f"<p><small>and {len(ranked) - BARS} more classes</small></p>" if len(ranked) > BARS else ""
+        more = f"<p><small>and {counted(len(ranked) - BARS, 'more class')}</small></p>" if len(ranked) > BARS else ""
         return f"<p><strong>{escape(self.label)}</strong></p>{unsure}<table><tbody>{bars}</tbody></table>{more}"
 
 
@@ -106,7 +107,7 @@ class Predictor:
         return [self.predict(photo) for photo in photos]
 
     def __repr__(self) -> str:
-        return f"<Predictor {self.info.name} {self.info.size} px, {len(self.classes)} classes, {self.folder}>"
+        return f"<Predictor {self.info.name} {self.info.size} px, {counted(len(self.classes), 'class')}, {self.folder}>"
 
 
 def load_predictor(
@@ -136,7 +137,7 @@ def load_predictor(
             raise ModelError(f"The teacher has neither students nor seeds; leave out {' and '.join(given)}.")
         folders = sorted(run.teacher.rglob("model.json"))
         if len(folders) != 1:
-            raise ModelError(f"{run.teacher} holds {len(folders)} models; name one of their folders.")
+            raise ModelError(f"{run.teacher} holds {counted(len(folders), 'model')}; name one of their folders.")
         return Predictor(load(folders[0].parent), folders[0].parent)
     if arm not in ARMS:
         raise ModelError(f"There is no arm {arm!r}; take distilled, alone or teacher.")

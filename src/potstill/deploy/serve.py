@@ -16,6 +16,7 @@ from potstill.images.decode import decode_file
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
+from potstill.wording import counted
 
 MAX_MEGABYTES = 20
 MAX_PIXELS = 30_000_000
@@ -111,7 +112,7 @@ def _column(model: Served, outputs: Outputs) -> str:
     )
     unsure = "" if outputs.known else '<p class="unsure">Unsure: perhaps not one of these classes.</p>'
     name = " + ".join(predictor.info.name for predictor in model.predictors)
-    more = f"<small>and {len(classes) - SHOWN} more classes</small>" if len(classes) > SHOWN else ""
+    more = f"<small>and {counted(len(classes) - SHOWN, 'more class')}</small>" if len(classes) > SHOWN else ""
     return (
         f'<section class="answer {model.arm}" data-arm="{model.arm}" data-label="{escape(classes[best])}" '
         f'data-probability="{outputs.probabilities[best]:.6f}"><h3>{model.arm}</h3>'

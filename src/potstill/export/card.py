@@ -13,6 +13,7 @@ from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
 from potstill.run.layout import comparison_path, model_folder
 from potstill.run.results import Comparison, StudentResult, read_comparison
+from potstill.wording import counted
 
 
 def write_card(run: Run, student: str) -> bool:
@@ -97,12 +98,12 @@ Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}
 
 ## How good it is
 
-On {facts.test_photos:,} test photos that nothing was trained or chosen on, with {confidence} intervals:
+On {counted(facts.test_photos, "test photo")} that nothing was trained or chosen on, with {confidence} intervals:
 
 | | accuracy |
 |---|--:|
 | this model (seed {facts.seed}) | {_interval(facts.accuracy)} |
-| this architecture, distilled, mean of {comparison.seeds} seed(s) | {_interval(numbers.distilled.accuracy)} |
+| this architecture, distilled, mean of {counted(comparison.seeds, "seed")} | {_interval(numbers.distilled.accuracy)} |
 | the same, trained without the teacher | {_interval(numbers.alone.accuracy)} |
 | the teacher | {_interval(teacher.accuracy)} |
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from potstill import metrics
 from potstill.data.splits import Split
 from potstill.errors import ExportError
 from potstill.export.convert import Conversion, convert
@@ -188,14 +187,14 @@ class StudentFiles:
         found = self._compare(measured, "test")
         counts = found.lost, found.different, found.photos
         allowed = self.tolerance.for_rounded() if result.precision == "int8" else self.tolerance
-        low, high = metrics.wilson_interval(found.right, found.photos, self.reference.confidence)
+        accuracy = self.reference.test.accuracy(measured.probabilities, self.reference.confidence)
         return replace(
             result,
             status="failed" if found.wrong or allowed.broken_by(*counts) else "ok",
             reason=found.wrong or self.tolerance.broken_by(*counts),
-            accuracy=found.right / found.photos,
-            low=low,
-            high=high,
+            accuracy=accuracy.value,
+            low=accuracy.low,
+            high=accuracy.high,
             agreement=found.agreement,
             max_difference=found.max_difference,
             milliseconds=measured.milliseconds,

@@ -31,6 +31,13 @@ class SplitPredictions:
     """(n,) class indices."""
     probabilities: np.ndarray
     """(n, C)."""
+    groups: np.ndarray | None = None
+    """(n,) the group of each photo; None where no two are of one group."""
+
+    def accuracy(self, probabilities: np.ndarray, confidence: float) -> metrics.Interval:
+        """Of predictions (n, C) for these photos."""
+        right = np.asarray(probabilities.argmax(-1) == self.labels)
+        return metrics.accuracy_interval(right, confidence=confidence, groups=self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,7 @@ class Reference:
 
     def facts(self) -> dict[str, Any]:
         """The fields of `ExportedStudent`, without the tolerance and the files."""
-        info, photos = self.model.info, len(self.test.labels)
-        right = int(np.sum(self.test.probabilities.argmax(-1) == self.test.labels))
-        low, high = metrics.wilson_interval(right, photos, self.confidence)
+        info = self.model.info
         return {
             "model": info.name,
             "seed": info.trained.seed,
@@ -78,8 +83,8 @@ class Reference:
             "threshold": info.trained.threshold,
             "gray_levels": info.trained.gray_levels,
             "confidence": self.confidence,
-            "test_photos": photos,
-            "accuracy": metrics.Interval(right / photos, low, high),
+            "test_photos": len(self.test.labels),
+            "accuracy": self.test.accuracy(self.test.probabilities, self.confidence),
             "milliseconds": self.milliseconds,
         }
 
@@ -130,4 +135,5 @@ def _predict(deployable: Deployable, store: PixelStore, split: Split) -> tuple[S
             probabilities.append(deployable(photo)[0].numpy())
             times.append(1000 * (time.perf_counter() - started))
     timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
-    return SplitPredictions(store.labels(rows), np.stack(probabilities)), round(statistics.median(timed), 3)
+    predictions = SplitPredictions(store.labels(rows), np.stack(probabilities), store.groups_of(rows))
+    return predictions, round(statistics.median(timed), 3)

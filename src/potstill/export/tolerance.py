@@ -8,6 +8,7 @@ import numpy as np
 
 from potstill.export.reference import SplitPredictions
 from potstill.export.score import Score
+from potstill.wording import counted
 
 MAX_LOSS = 0.01
 MIN_AGREEMENT = 0.99
@@ -38,9 +39,10 @@ class Tolerance:
             photos: how many there are in the split.
         """
         if lost > max(1, self.max_loss * photos):
-            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {photos} {split} photos)"
+            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {counted(photos, f'{split} photo')})"
         if different > max(1, (1 - self.min_agreement) * photos):
-            return f"agrees with the torch student on {1 - different / photos:.1%} of {photos} {split} photos only"
+            some = counted(photos, f"{split} photo")
+            return f"agrees with the torch student on {1 - different / photos:.1%} of {some} only"
         return ""
 
 

@@ -21,6 +21,7 @@ from potstill.get.summary import bars
 from potstill.images.folder import check_class_names
 from potstill.monitoring.progress import Reporter
 from potstill.run import files
+from potstill.wording import counted
 
 FACTS = "dataset.json"
 SPARE = 1.3
@@ -104,7 +105,7 @@ async def _get(request: GetRequest, reporter: Reporter) -> GetResult:
     wanted = parse_classes(request.classes)
     share = _test_share(request)
     total = len(wanted) * sum(request.wanted.values())
-    files.check_space(request.into, total * BYTES_PER_PHOTO, f"Downloading {total:,} photos")
+    files.check_space(request.into, total * BYTES_PER_PHOTO, f"Downloading {counted(total, 'photo')}")
     async with _client(request) as client:
         plan = await resolve(wanted, request.source, _options(request, client, reporter))
         for source, concept in plan:

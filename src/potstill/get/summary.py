@@ -13,6 +13,7 @@ from potstill.images.reasons import meaning
 from potstill.monitoring.display import PLAIN_LINE_SECONDS
 from potstill.monitoring.progress import Reporter
 from potstill.monitoring.tables import text_table
+from potstill.wording import counted
 
 
 @contextlib.contextmanager
@@ -77,7 +78,9 @@ def shortages(streams: Sequence[Stream]) -> list[str]:
         if not short:
             continue
         label = stream.concept.label
-        lines = [f"{label}: {' and '.join(short)} photos are missing; {stream.source.name} listed {stream.listed:,}."]
+        lines = [
+            f"{label}: {' and '.join(short)} missing; {stream.source.name} listed {counted(stream.listed, 'photo')}."
+        ]
         if stream.error:
             lines.append(f"  The source stopped: {stream.error}")
         lines += [

@@ -28,6 +28,7 @@ from potstill.errors import DataError
 from potstill.images.ignored import is_system_folder
 from potstill.images.split_names import split_of
 from potstill.run.files import check_space, read_json, sha256_of, write_json, write_text
+from potstill.wording import counted
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
@@ -103,8 +104,9 @@ def unpack(archive: Path, into: Path) -> Unpacked:
         if not (target / _MARK).is_file():
             _unpack_to(archive, target)
     facts = _Facts(**read_json(target / _MARK))
-    left_out = f"; {facts.skipped:,} links and other special files are left out, such as {facts.example}"
-    note = f"{archive.name}: {facts.files:,} files, unpacked to {target}{left_out if facts.skipped else ''}."
+    special = counted(facts.skipped, "link or other special file", "links and other special files")
+    left_out = f"; {special} left out, such as {facts.example}"
+    note = f"{archive.name}: {counted(facts.files, 'file')}, unpacked to {target}{left_out if facts.skipped else ''}."
     return Unpacked(_photo_root(target), note)
 
 

@@ -4,6 +4,7 @@ What nesting leaves open is refused, with the ways in which it could be read: a 
 trained as classes, would only be noticed in the results, if at all.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from pathlib import Path
 from potstill.config.schema import ClassesFrom
 from potstill.errors import DataError
 from potstill.images.file_names import OPTION, by_name, offer
+from potstill.images.ignored import is_system_folder
 from potstill.images.split_names import is_plain_name
 from potstill.images.tree import Tree
+from potstill.wording import counted
 
 _BESIDE_GROUPS = {"labels", "label", "masks", "mask", "annotations", "annotation", "bboxes", "boxes", "thumbnails"}
 """Names of folders that lie beside groups of classes and are no class themselves."""
@@ -195,8 +198,13 @@ def _two_readings(folder: Tree, top: Sequence[Tree], leaves: Sequence[Tree]) -> 
 
 
 def _loose(folder: Tree) -> str:
+    parent = folder.path.resolve().parent
+    beside = sorted(parent.iterdir()) if os.access(parent, os.R_OK) else []
+    classes = [entry.name for entry in beside if entry.is_dir() and not is_system_folder(entry.name)]
+    above = f"\n  If it is one class of several ({shown(classes)}), name the folder above it: {folder.path.parent}."
     return (
-        f"{folder.path} has {len(folder.photos):,} photos, but no class folders."
+        f"{folder.path} has {counted(len(folder.photos), 'photo')}, but no class folders."
+        f"{above if len(classes) > 1 else ''}"
         f"{offer(folder.photos)}"
         f"\n  Otherwise make one folder per class and move the photos there: {folder.path}/CLASS/*.jpg."
     )

@@ -5,10 +5,9 @@ folder say how. What is doubtful is refused, with the rows.
 """
 
 import math
-import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,10 +16,13 @@ from typing import Any
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import LABELED, SPLITS, Split
 from potstill.errors import ConfigError, DataError, did_you_mean
+from potstill.images.class_folders import shown
 from potstill.images.folder import Folder, PhotoFile, check_class_name, check_class_names, plain_name
-from potstill.images.ignored import Unused, is_other_file, is_system_folder
+from potstill.images.ignored import Unused
 from potstill.images.split_names import split_of
 from potstill.images.table_file import Row, Table, read_table
+from potstill.images.tree import read_tree
+from potstill.wording import counted
 
 _PATHS = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "filepaths"),
@@ -141,23 +143,25 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
         repeated += first is not photo
     if len(absent) == len(table.rows):
         raise DataError(
-            f"None of the {len(table.rows):,} rows of {source.path} names a photo below {source.base}, such as "
+            f"None of the {counted(len(table.rows), 'row')} of {source.path} names a photo below {source.base}: "
             f"{absent[0]}.\n  The paths in the column {columns.path!r} must begin there, or --images.path-column must "
             "name another column."
         )
     reading.summaries.append(_summary(table, columns, len(reading.photos) - before))
     if absent:
-        reading.notes.append(f"{len(absent):,} rows name no photo that is there, such as {absent[0]}.")
+        reading.notes.append(
+            f"{counted(len(absent), 'row names', 'rows name')} no photo that is there, such as {absent[0]}."
+        )
     if repeated:
-        reading.notes.append(f"{repeated:,} rows repeat another one.")
+        reading.notes.append(f"{counted(repeated, 'row repeats', 'rows repeat')} another one.")
 
 
 def _summary(table: Table, columns: _Columns, photos: int) -> str:
     others = [name for name in table.columns if name and name not in columns.words().split(", ")]
-    unused = f"; not used: {_few(others)}" if others else ""
+    unused = f"; not used: {shown(others)}" if others else ""
     odd = f", read as {table.encoding}, since it is not UTF-8" if table.encoding else ""
     return (
-        f"Labels from {table.path.name}{odd}: {len(table.rows):,} rows, {photos:,} photos "
+        f"Labels from {table.path.name}{odd}: {counted(len(table.rows), 'row')}, {counted(photos, 'photo')} "
         f"(columns used: {columns.words()}{unused})."
     )
 
@@ -178,10 +182,6 @@ def _refuse(faults: Sequence[str]) -> None:
         more = f"\n    and {len(faults) - _LISTED:,} more" if len(faults) > _LISTED else ""
         lines = "\n".join(f"    {fault}" for fault in faults[:_LISTED])
         raise DataError(f"The table cannot be used as it is:\n{lines}{more}\n  Correct these rows, or remove them.")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _columns(table: Table, images: ImagesConfig) -> _Columns:
@@ -216,7 +216,7 @@ def _chosen(table: Table, setting: str, name: str) -> str:
     if not found:
         raise ConfigError(
             f"images.{setting}: {table.path} has no column {name!r}.{did_you_mean(name, table.columns)} "
-            f"It has: {_few(table.columns)}."
+            f"It has: {shown(table.columns)}."
         )
     return found[0]
 
@@ -238,7 +238,7 @@ def _no_column(table: Table, what: str, setting: str) -> str:
             "class for each photo.\n  Export as folders per class, or make a column with the class, named label."
         )
     return (
-        f"{table.path} has no column that is known to hold {what}. Its columns: {_few(table.columns)}.\n"
+        f"{table.path} has no column that is known to hold {what}. Its columns: {shown(table.columns)}.\n"
         f"  Name the column with --images.{setting}-column; the first row must be a header."
     )
 
@@ -348,18 +348,11 @@ class _Index:
     @cached_property
     def _by_name(self) -> Mapping[str, Sequence[Path]]:
         found: defaultdict[str, list[Path]] = defaultdict(list)
-        for path in visible_photos(self.root):
+        for path in read_tree(self.root).all_photos():
             name = unicodedata.normalize("NFC", path.name)
             found[name].append(path)
             found[PurePosixPath(name).stem].append(path)
         return found
-
-
-def visible_photos(root: Path) -> Iterator[Path]:
-    """Every file below that may be a photo by its name, sorted."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not is_system_folder(name))
-        yield from (Path(folder, name) for name in sorted(names) if not is_other_file(name))
 
 
 def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
@@ -372,7 +365,7 @@ def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
     ]
     blank = [p for p in found if p.split in ("val", "test") and not p.label]
     if blank:
-        reading.notes.append(f"{len(blank):,} photos of val or test have no label and are not used.")
+        reading.notes.append(f"{counted(len(blank), 'photo')} of val or test without a label: not used.")
     return [p for p in found if p.label or p.split not in ("val", "test")]
 
 
@@ -386,7 +379,7 @@ def _drawn_where_needed(photos: list[_Labeled], reading: _Reading) -> list[_Labe
     labeled = Counter(photo.split for photo in photos if photo.label)
     if labeled["test"]:
         if labeled[None]:
-            reading.notes.append(f"{labeled[None]:,} photos without a split are used for training.")
+            reading.notes.append(f"{counted(labeled[None], 'photo')} without a split: used for training.")
         return [replace(p, split="train") if p.split is None else p for p in photos]
     if labeled["train"]:
         reading.notes.append("No photo of test has a label, so a test split is drawn from the photos of train.")
@@ -399,13 +392,15 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
     wanted = reading.images.classes
     if missing := [name for name in wanted if name not in found]:
         near = did_you_mean(missing[0], found)
-        raise DataError(f"The table has no class {missing[0]!r}. It has: {_few(sorted(found))}.{near}")
+        raise DataError(f"The table has no class {missing[0]!r}. It has: {shown(sorted(found))}.{near}")
     classes = sorted(wanted or found)
     if len(classes) < 2:
-        raise DataError(f"The table has {len(classes)} classes ({_few(classes)}); a classifier needs at least 2.")
+        raise DataError(
+            f"The table has {counted(len(classes), 'class')} ({shown(classes)}); a classifier needs at least 2."
+        )
     if len(classes) > _LISTED and 2 * len(classes) > found.total():
         raise DataError(
-            f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {_few(classes)}: "
+            f"The table gives {found.total():,} photos {len(classes):,} different labels, such as {shown(classes)}: "
             "these are hardly classes.\n  Name the column with the classes by --images.label-column."
         )
     check_class_names(classes)
@@ -413,14 +408,14 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
     if untrained := [name for name in classes if name not in trained]:
         raise DataError(f"No photo of train has the class {untrained[0]!r}, so no model can learn it. Leave it out.")
     if left_out := sum(count for name, count in found.items() if name not in classes):
-        reading.notes.append(f"{left_out:,} photos of classes that images.classes leaves out are not used.")
+        reading.notes.append(f"{counted(left_out, 'photo')} of classes that images.classes leaves out: not used.")
     return [photo for photo in photos if not photo.label or photo.label in classes], classes
 
 
 def _without_row(reading: _Reading) -> tuple[list[Path], tuple[Unused, ...]]:
     """Photos that no row names: those in `unlabeled/`, and all others, which are not used."""
     unlabeled, unused = list[Path](), list[Path]()
-    for path in visible_photos(reading.root):
+    for path in read_tree(reading.root).all_photos():
         if path not in reading.photos:
             (unlabeled if _split_of_folder(path, reading.root) == "unlabeled" else unused).append(path)
     if not unused:

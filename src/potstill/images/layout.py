@@ -11,6 +11,7 @@ from potstill.images.class_folders import ClassFolder, Decision, collect, decide
 from potstill.images.file_names import OPTION
 from potstill.images.split_names import find_splits
 from potstill.images.tree import Tree
+from potstill.wording import counted
 
 _BY: dict[ClassesFrom, str] = {
     "top": "one folder per class",
@@ -197,7 +198,7 @@ def _splits_in_classes(base: Tree, classes_from: ClassesFrom) -> dict[str, dict[
     for folder in classes:
         if folder.photos:
             raise DataError(
-                f"The class folder {folder.path} has {len(folder.photos):,} photos beside its split folders "
+                f"The class folder {folder.path} has {counted(len(folder.photos), 'photo')} beside its split folders "
                 f"{listed(folder.folders)}.\n  Move these photos into one of them."
             )
     return {folder.name: _splits(folder, "folders") for folder in classes}

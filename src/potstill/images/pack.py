@@ -83,7 +83,7 @@ def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Report
     """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
     with (
         _Store(target) as store,
-        reporter.bar("Decoding photos", len(folder.files), unit="photos", part="photos") as update,
+        reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update,
     ):
         for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, pack_format):
             store.add(entry, data)

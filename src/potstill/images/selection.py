@@ -19,6 +19,7 @@ from potstill.images.folder import Folder
 from potstill.images.pack import Packed
 from potstill.images.reasons import action
 from potstill.images.source import open_photos
+from potstill.wording import counted
 
 
 def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("runs")) -> Folder:
@@ -185,7 +186,11 @@ def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packe
     for label, name in enumerate(folder.classes):
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
             lost = [photo for photo in rejected if photo.label == label]
-            example = f" {len(lost)} files were rejected, such as {lost[0].path}: {lost[0].reason}." if lost else ""
+            example = (
+                f" {counted(len(lost), 'file was', 'files were')} rejected, such as {lost[0].path}: {lost[0].reason}."
+                if lost
+                else ""
+            )
             raise DataError(text + _together(kept, label) + example + _what_to_do(folder, name))
 
 
@@ -193,7 +198,7 @@ def _together(kept: list[Packed], label: int) -> str:
     """How many groups the photos of a class belong to, where they do."""
     groups = len({photo.group for photo in kept if photo.label == label and photo.group})
     hint = "" if groups > 2 else "; it needs photos of more groups"
-    return f" Its photos belong to {groups} groups, each of which stays together{hint}." if groups else ""
+    return f" Its photos belong to {counted(groups, 'group')}, each of which stays together{hint}." if groups else ""
 
 
 def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: bool) -> str:
@@ -207,8 +212,8 @@ def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: b
     splits = ("train", *from_train)
     if from_train and total < len(splits):
         return (
-            f"The class {name!r} has {total} usable photos for {' and '.join(splits)} together; at least {len(splits)} "
-            "are needed, one for each. 20 and more per class make the numbers meaningful."
+            f"The class {name!r} has {counted(total, 'usable photo')} for {' and '.join(splits)} together; at least "
+            f"{len(splits)} are needed, one for each. 20 and more per class make the numbers meaningful."
         )
     for split in LABELED:
         if not counts[split] and (drawn or split not in from_train):

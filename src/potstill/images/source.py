@@ -14,6 +14,7 @@ from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.ignored import is_other_file, is_system_folder
 from potstill.images.label_table import TableSource, read_labeled
 from potstill.images.split_names import split_of
+from potstill.wording import counted
 
 UNPACKED = ".unpacked"
 """The folder for unpacked archives, beside the runs."""
@@ -182,7 +183,7 @@ def _require_groups_in_one_split(folder: Folder) -> None:
     if len(both) > _LISTED:
         lines.append(f"    and {len(both) - _LISTED:,} more")
     raise DataError(
-        f"{len(both):,} groups are on both sides of the given splits:\n" + "\n".join(lines) + "\n"
+        f"{counted(len(both), 'group is', 'groups are')} on both sides of the given splits:\n" + "\n".join(lines) + "\n"
         "  Put all photos of a group into one split, let Potstill split them, or do without the groups."
     )
 
@@ -192,5 +193,5 @@ def _group_notes(folder: Folder) -> Iterator[str]:
     if groups:
         alone = [file for file in folder.files if not file.group]
         example = f", such as {plain_name(alone[0].path.relative_to(folder.root))}" if alone else ""
-        text = f"; {len(alone):,} photos belong to none{example}" if alone else ""
-        yield f"{len(groups):,} groups, each on one side of every split{text}."
+        text = f"; {counted(len(alone), 'photo belongs', 'photos belong')} to none{example}" if alone else ""
+        yield f"{counted(len(groups), 'group')}, each on one side of every split{text}."

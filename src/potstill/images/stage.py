@@ -117,7 +117,7 @@ def _same_contents(folder: Folder, packed: Path, reporter: Reporter) -> bool:
     names = [plain_name(file.path.relative_to(folder.root)) for file in folder.files]
     if set(names) != known.keys():
         return False
-    with reporter.bar("Comparing photos whose times have changed", len(names), unit="photos") as update:
+    with reporter.bar("Comparing photos whose times have changed", len(names), unit="photo") as update:
         for number, (name, file) in enumerate(zip(names, folder.files, strict=True), 1):
             # Without a hash, the file could not be read then: it may be another one now.
             if not known[name] or known[name] != sha256_of(file.path):

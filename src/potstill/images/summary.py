@@ -1,7 +1,7 @@
 """How a folder of photos was understood, in plain words: printed by `count` and `distill`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
@@ -9,9 +9,13 @@ from potstill.images.class_folders import shown
 from potstill.images.folder import Folder
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
+from potstill.wording import counted
 
 FEW = 20
 """Photos per class below which a word is said."""
+
+UNEVEN = 4
+"""A class that has so many times fewer photos in a split than its share of train would give it is named."""
 
 
 def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
@@ -31,7 +35,45 @@ def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
         f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
         f"Photos by split: {', '.join(parts)}",
     ]
+    if config.per_class:
+        rest = {"unlabeled": "the others without their labels", "out": "the others are left out"}[config.rest]
+        lines.append(f"Labels: those of {config.per_class:,} photos to train on per class; {rest} (--images.per-class)")
+    lines += uneven_lines(by_split(folder))
     return lines + few_lines(folder, config) + unused_lines(folder.unused)
+
+
+def by_split(folder: Folder) -> dict[str, dict[str, int]]:
+    """Photos per split and class of a folder. The split "" is that of a flat folder, the class "" that of photos
+    without a label."""
+    names = [*folder.classes, ""]  # label -1 is the empty name
+    found = Counter((str(file.split or ""), names[file.label]) for file in folder.files)
+    return {
+        split: {name: found[split, name] for name in sorted(names) if (split, name) in found}
+        for split in ("", *SPLITS)
+        if any(key[0] == split for key in found)
+    }
+
+
+def uneven_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A word about each given split that has far too few photos of a class.
+
+    Args:
+        counts: photos by split and class.
+    """
+    lines, train = [], counts.get("train", {})
+    for split in ("test", "val"):
+        found = {name: counts[split].get(name, 0) for name in train if name} if split in counts else {}
+        if not found or not sum(found.values()):
+            continue
+        share = sum(found.values()) / max(sum(train[name] for name in found), 1)
+        name = min(found, key=lambda name: (found[name] + 1) / (share * train[name] + 1))
+        expected = round(share * train[name])
+        if UNEVEN * max(found[name], 1) <= expected:
+            lines.append(
+                f"Uneven split: {name!r} has {counted(found[name], 'photo')} in {split}; by its share of train it "
+                f"would be {expected:,}. What is measured for it is uncertain: move some from train to {split}."
+            )
+    return lines
 
 
 def layout_lines(text: str, notes: Sequence[str]) -> list[str]:
@@ -48,9 +90,9 @@ def unused_lines(unused: Sequence[Unused]) -> list[str]:
 
 
 def _group(group: Unused) -> str:
-    count = f"{group.files:,} file{'' if group.files == 1 else 's'}"
+    count = counted(group.files, "file")
     if group.why == OTHER:
-        return f"{group.files:,} other file{'' if group.files == 1 else 's'} ({group.name})"
+        return f"{counted(group.files, 'other file')} ({group.name})"
     return f"{group.name} ({count}: {group.why})" if group.files else f"{group.name} ({group.why})"
 
 

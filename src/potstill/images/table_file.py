@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DataError
+from potstill.wording import counted
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 
@@ -123,8 +124,8 @@ def _csv_rows(path: Path, columns: tuple[str, ...], records: Iterator[tuple[int,
     for number, record in records:
         if any(cell.strip() for cell in record[len(columns) :]):
             raise DataError(
-                f"{path}, row {number} has {len(record)} cells, the header {len(columns)}. Put cells that hold the "
-                "delimiter in quotes."
+                f"{path}, row {number} has {counted(len(record), 'cell')}, the header {len(columns)}. Put cells that "
+                "hold the delimiter in quotes."
             )
         yield Row(number, {name: cell for name, cell in zip(columns, record, strict=False) if name})
 

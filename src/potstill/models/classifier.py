@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from potstill.errors import ModelError
-from potstill.models.weights import initial_weights
+from potstill.models.weights import Role, initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.files import read_json, replacing, sha256_of, write_json
 from potstill.run.trained import Trained
@@ -210,11 +210,14 @@ def describe(
     return ModelInfo(**common, architecture=architecture, arguments=arguments, size=size, mean=mean, std=std)
 
 
-def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed: int = 0) -> Classifier:
+def build(
+    info: ModelInfo, *, weights: str = "none", role: Role = "teacher", dropout: float = 0.0, seed: int = 0
+) -> Classifier:
     """A new model with a fresh head.
 
     Args:
         weights: "auto", "package", "hub", "none", or a file; see `potstill.models.weights`.
+        role: what the model is in the run, for messages about missing weights.
         dropout: before the head's last layer.
         seed: of everything that starts random. The caller's generator is left alone.
     Returns:
@@ -223,7 +226,7 @@ def build(info: ModelInfo, *, weights: str = "none", dropout: float = 0.0, seed:
         ModelError: the model is not made of features and a head.
         WeightsError: weights cannot be had, or do not fit.
     """
-    state, source = initial_weights(info.architecture, info.arguments, weights)
+    state, source = initial_weights(info.architecture, info.arguments, weights, role)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = construct(info.architecture, info.arguments)

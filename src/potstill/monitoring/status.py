@@ -19,6 +19,7 @@ from potstill.run.files import read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.layout import ARMS, is_trained, num_seeds, progress_path
 from potstill.run.results import read_training
+from potstill.wording import counted
 
 LOG_LINES = 5
 WATCH_SECONDS = 2.0
@@ -79,16 +80,16 @@ class Status:
         """For people."""
         lines = [f"{self.run}: {self._what()}"]
         if self.stage and self.state != "finished":
-            counted = f", {self.done:,} of {self.total:,} {self.unit}".rstrip() if self.total else ""
-            lines.append(f"  {self.stage}: {self.doing}{counted}")
+            how_far = f", {self.done:,} of {self.total:,} {self.unit}".rstrip() if self.total else ""
+            lines.append(f"  {self.stage}: {self.doing}{how_far}")
         for student in self.students:
             usable = ", can be used" if student.usable and student.arm == "distilled" else ""
             lines.append(
-                f"  {student.name} {student.arm}: {student.seeds} of {student.of_seeds} seeds trained, val accuracy "
-                f"{student.val_accuracy:.1%}{usable}"
+                f"  {student.name} {student.arm}: {student.seeds} of {counted(student.of_seeds, 'seed')} trained, val "
+                f"accuracy {student.val_accuracy:.1%}{usable}"
             )
         if self.state in ("stopped", "unknown") and not self.stages["5_comparison"]:
-            lines.append(f"  Resume with: {self.command or f'potstill distill DATA --run {self.run}'}")
+            lines.append(f"  To resume: {self.command or Run(Path(self.run)).resume}")
         return [*lines, "", *self.log] if self.log else lines
 
     def _what(self) -> str:

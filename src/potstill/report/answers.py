@@ -6,6 +6,7 @@ from potstill import metrics
 from potstill.metrics import Interval
 from potstill.report.findings import Finding
 from potstill.run.results import ClassAccuracy, Comparison, StudentResult
+from potstill.wording import counted
 
 UNEQUAL = 1.5
 """Of two classes, the larger is called so where it has this many times the test photos of the smaller."""
@@ -63,20 +64,22 @@ def _recall(c: ClassAccuracy, confidence: float) -> Recall:
 def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
     accuracy, teacher = student.distilled.accuracy, comparison.teacher
     sentences = [
-        f"It classifies {_of(accuracy)} of the {comparison.test_photos:,} test photos correctly, which it has never "
-        f"seen before. Its teacher, {teacher.bytes / student.bytes:.0f} times larger, manages "
+        f"It classifies {_of(accuracy)} of the {counted(comparison.test_photos, 'test photo')} correctly, which it "
+        f"has never seen before. Its teacher, {teacher.bytes / student.bytes:.0f} times larger, manages "
         f"{_of(teacher.accuracy)}."
     ]
     both = recalls(comparison)
     if both:
         rare, common = both
         sentences.append(
-            f"It finds {_of(rare.distilled)} of the {rare.photos:,} photos of {rare.name}, and takes "
+            f"It finds {_of(rare.distilled)} of the {counted(rare.photos, 'photo')} of {rare.name}, and takes "
             f"{_percent(1 - common.distilled.value)} of the {common.photos:,} of {common.name} for {rare.name}."
         )
     elif len(student.per_class) > 1:
         worst = min(student.per_class, key=lambda c: c.distilled)
-        sentences.append(f"Its weakest class is {worst.name}: {_percent(worst.distilled)} of {worst.photos:,} photos.")
+        sentences.append(
+            f"Its weakest class is {worst.name}: {_percent(worst.distilled)} of {counted(worst.photos, 'photo')}."
+        )
     return Answer("How good is the small model?", f"{_percent(accuracy.value)} correct", tuple(sentences))
 
 
@@ -96,7 +99,7 @@ def _what_it_brought(comparison: Comparison, student: StudentResult) -> Answer:
         worse = sum(s.difference.high < 0 for s in comparison.students)
         none = len(comparison.students) - better - worse
         sentences.append(
-            f"It was chosen on val: {comparison.chosen.reason}. Of all {len(comparison.students)} students, "
+            f"It was chosen on val: {comparison.chosen.reason}. Of all {counted(len(comparison.students), 'student')}, "
             f"distillation made {better} better and {worse} worse; for {none} no gain was measured."
         )
     measured = difference.low > 0 or difference.high < 0

@@ -15,6 +15,7 @@ from potstill.report.svg import Scale, percent
 from potstill.run.forecast import Curve
 from potstill.run.layout import ARMS
 from potstill.run.results import ClassAccuracy, Comparison, Costs, StudentResult
+from potstill.wording import counted
 
 CELLS_WITH_NUMBERS = 12
 """Confusion matrices up to this many classes are drawn with numbers; larger ones as a picture."""
@@ -164,7 +165,7 @@ def _confusion_picture(shares: np.ndarray, title: str) -> str:
     worst = float(np.diag(shares).min())
     return (
         f'<img class="matrix" width="300" height="300" src="data:image/png;base64,{data}" '
-        f'alt="{title}: {n} classes, one dot per pair; accuracy of the worst class {100 * worst:.0f} %">'
+        f'alt="{title}: {counted(n, "class")}, one dot per pair; accuracy of the worst class {100 * worst:.0f} %">'
     )
 
 

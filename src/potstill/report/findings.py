@@ -10,7 +10,8 @@ import numpy as np
 from potstill import metrics
 from potstill.report.diagnosis import Missing, diagnose
 from potstill.report.read import RunFiles
-from potstill.run.results import ClassAccuracy, StudentResult
+from potstill.run.results import ClassAccuracy, Comparison, StudentResult
+from potstill.wording import counted
 
 Level = Literal["stop", "caution", "note"]
 
@@ -138,7 +139,7 @@ def _students(files: RunFiles) -> Iterator[Finding]:
         worse = [c for c in s.per_class if _class_worse(c)]
         if worse:
             names = ", ".join(
-                f"{c.name} ({100 * (c.distilled - c.alone):+.1f} on {c.photos} photos)" for c in worse[:5]
+                f"{c.name} ({100 * (c.distilled - c.alone):+.1f} on {counted(c.photos, 'photo')})" for c in worse[:5]
             )
             yield Finding("KD014", f"{name}: distilled is clearly less accurate than alone on {names}.")
     if len(students) >= MANY_STUDENTS:
@@ -151,11 +152,18 @@ def _students(files: RunFiles) -> Iterator[Finding]:
 
 
 def _following(files: RunFiles) -> Iterator[Finding]:
-    """What keeps students from following their teacher, where that would make them better: else see KD003."""
+    """What keeps students from following their teacher, where that would make them better: else see KD003.
+
+    Nothing of a student that has hardly been trained, or has not learned: KD010 and KD011 say why it does not follow.
+    """
     teacher = files.comparison.teacher.accuracy.value
     for s in files.students:
         found = diagnose(files, s)
-        if found is None:
+        if (
+            found is None
+            or s.distilled.epochs < FEW_EPOCHS
+            or s.distilled.accuracy.low <= _most_common(files.comparison)
+        ):
             continue
         if found.missing != "nothing" and s.distilled.accuracy.value < teacher:
             code, advice = MISSING[found.missing]
@@ -184,16 +192,23 @@ def _class_worse(c: ClassAccuracy) -> bool:
     return bool(c.photos >= SMALL_CLASS and c.distilled - c.alone < -2 * np.sqrt(variance))
 
 
+def _most_common(comparison: Comparison) -> float:
+    """Accuracy of always predicting the most common class."""
+    return max(comparison.test_per_class) / comparison.test_photos
+
+
 def _learning(files: RunFiles) -> Iterator[Finding]:
     comparison = files.comparison
     if comparison.seeds == 1:
         yield Finding("KD008", "How much the result depends on the random start is not known. Use --seeds 3 or more.")
-    common = max(comparison.test_per_class) / comparison.test_photos
+    common = _most_common(comparison)
     for s in files.students:
         epochs = s.distilled.epochs
         if epochs < FEW_EPOCHS:
-            yield Finding("KD010", f"{s.name}: {epochs} epochs only show that everything works.")
-        if s.distilled.accuracy.low <= common:
+            yield Finding(
+                "KD010", f"{s.name}: {counted(epochs, 'epoch only shows', 'epochs only show')} that everything works."
+            )
+        elif s.distilled.accuracy.low <= common:
             yield Finding(
                 "KD011",
                 f"{s.name} distilled: accuracy {_share(s.distilled.accuracy.value)}; always predicting the "
@@ -202,7 +217,9 @@ def _learning(files: RunFiles) -> Iterator[Finding]:
     val = files.image_facts["counts"].get("val", 0)
     if val < FEW_VAL:
         yield Finding(
-            "KD009", f"{val} photos choose the twin's settings, temperatures and thresholds; these choices are noisy."
+            "KD009",
+            f"{counted(val, 'photo chooses', 'photos choose')} the twin's settings, temperatures and thresholds; these "
+            "choices are noisy.",
         )
     for s in files.students:
         trainings = [files.training(s.name, seed, "distilled") for seed in range(comparison.seeds)]
@@ -231,10 +248,11 @@ def _test_photos(files: RunFiles, likely_wrong_labels: int) -> Iterator[Finding]
     suspects = len(files.suspects or [])
     many = suspects >= MANY_SUSPECTS * files.image_facts["counts"]["train"]
     parts = [
-        f"on {likely_wrong_labels} test photos teacher and student both predict the same other class with confidence"
+        f"on {counted(likely_wrong_labels, 'test photo')} teacher and student both predict the same other class "
+        "with confidence"
         if likely_wrong_labels
         else "",
-        f"on {suspects} training photos the teacher, not trained on them, finds another class more probable"
+        f"on {counted(suspects, 'training photo')} the teacher, not trained on them, finds another class more probable"
         if suspects and many
         else "",
     ]
@@ -246,13 +264,19 @@ def _test_photos(files: RunFiles, likely_wrong_labels: int) -> Iterator[Finding]
 def _data(files: RunFiles) -> Iterator[Finding]:
     codes = Counter(row["code"] for row in files.rejected)
     if codes["in_test"]:
-        yield Finding("KD005", f"{codes['in_test']} photos of train or val show the same picture as a test photo.")
+        yield Finding(
+            "KD005",
+            f"{counted(codes['in_test'], 'photo of train or val shows', 'photos of train or val show')} the same "
+            "picture as a test photo.",
+        )
     if files.config["images"]["duplicate_bits"] < 0:
         yield Finding(
             "KD019", "images.duplicate_bits is -1. If train holds copies of test photos, all numbers are too high."
         )
     if codes["two_classes"]:
-        yield Finding("KD006", f"{codes['two_classes']} files are in more than one class; none of them was used.")
+        yield Finding(
+            "KD006", f"{counted(codes['two_classes'], 'file is', 'files are')} in more than one class: left out."
+        )
     lost = sum(codes.values()) / (len(files.rejected) + sum(files.image_facts["counts"].values()))
     if lost > MANY_LOST:
         yield Finding("KD018", f"{_share(lost)} of all files, mostly: {codes.most_common(1)[0][0]}.")
@@ -268,8 +292,8 @@ def _data(files: RunFiles) -> Iterator[Finding]:
     if sizes[largest] > UNEVEN * max(sizes[smallest], 1):
         yield Finding(
             "KD013",
-            f"{largest} has {sizes[largest]:,} training photos, {smallest} {sizes[smallest]:,}. Accuracy over all "
-            "photos says little about small classes: read the table per class.",
+            f"{largest} has {counted(sizes[largest], 'training photo')}, {smallest} {sizes[smallest]:,}. Accuracy "
+            "over all photos says little about small classes: read the table per class.",
         )
 
 

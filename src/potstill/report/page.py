@@ -19,6 +19,7 @@ from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
 from potstill.run.results import StudentResult
+from potstill.wording import counted
 
 MANY_CLASSES = 30
 """Tables per class are folded away above this."""
@@ -56,6 +57,10 @@ class StudentSection:
 
 def render(files: RunFiles) -> str:
     """The page as HTML."""
+    return _environment().get_template("page.html.jinja").render(content(files))
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("potstill.report", "."),
         autoescape=True,
@@ -67,8 +72,10 @@ def render(files: RunFiles) -> str:
     environment.filters["confidence"] = lambda value: metrics.percent(value).replace("%", "\u00a0%")
     environment.filters["whole"] = lambda text: text.replace(" %", "\u00a0%").replace(" points", "\u00a0points")
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
+    environment.filters["tenths"] = lambda value: f"{round(value, 1):g}"
+    environment.filters["counted"] = counted
     environment.filters["duration"] = duration
-    return environment.get_template("page.html.jinja").render(content(files))
+    return environment
 
 
 def content(files: RunFiles) -> dict[str, Any]:
@@ -85,6 +92,7 @@ def content(files: RunFiles) -> dict[str, Any]:
     found = find(files, doubtful)
     return {
         "title": files.run.path.resolve().name,
+        "drawn": "photos" if files.predictions.groups is None else "groups of photos",
         "comparison": comparison,
         "teacher": comparison.teacher,
         "teacher_name": " + ".join(comparison.teacher.models),

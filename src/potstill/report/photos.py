@@ -13,6 +13,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.unlike import Unlike
 from potstill.report.read import ModelPredictions as Model
 from potstill.report.read import Predictions, RunFiles
+from potstill.wording import counted
 
 SHOWN = 12
 """Photos per list."""
@@ -183,7 +184,7 @@ class _Maker:
             self._files.classes[best],
             float(model.probabilities[position, best]),
             best == label,
-            f"right with {model.right_seeds[position]} of {model.seeds} seeds" if several else "",
+            f"right with {model.right_seeds[position]} of {counted(model.seeds, 'seed')}" if several else "",
         )
 
 

@@ -122,7 +122,7 @@ class RunFiles:
     @cached_property
     def command(self) -> str | None:
         """The command that made the run; None where it was made from Python."""
-        return read_json(self.run.path / "run.json").get("command") or None
+        return self.run.command or None
 
     @cached_property
     def image_facts(self) -> dict[str, Any]:
@@ -200,6 +200,11 @@ class Predictions:
         """(n,) class indices."""
         self.rows: np.ndarray = self._stored("rows")
         """(n,) rows of the pixel store."""
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """(n,) the group of each photo; None where no two are of one group."""
+        return self._files.store.groups_of(self.rows)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,13 +9,14 @@ import numpy as np
 from rich.table import Table
 
 from potstill.errors import DataError
-from potstill.metrics import Interval, percent
+from potstill.metrics import Interval, drawn_photos, percent
 from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS
 from potstill.run.results import Agreement, Comparison, Costs
+from potstill.wording import counted
 
 RESAMPLES = 4_000
 NAMED = 3
@@ -78,8 +79,8 @@ class SideBySide:
     def notes(self) -> list[str]:
         """What the numbers of the table are."""
         return [
-            f"{self.test_photos:,} test photos, the same in all runs; {percent(self.confidence)} intervals over seeds "
-            f"and photos. Reference: {self.reference}.",
+            f"{counted(self.test_photos, 'test photo')}, the same in all runs; {percent(self.confidence)} intervals "
+            f"over seeds and photos (or groups of them). Reference: {self.reference}.",
             "Train views and test: share on which a model predicts the class that the teacher of its own run does.",
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
         ]
@@ -102,11 +103,12 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
     comparison = files[0].comparison
     reference = f"{comparison.students[0].name}/distilled"
     correct = correct_predictions(files[0], reference)
+    groups = next((found for file in files if (found := file.predictions.groups) is not None), None)
     rows: list[Row] = []
     for run, name in zip(files, names, strict=True):
         for model in _models(run.comparison):
             is_reference = run is files[0] and model.key == reference
-            rows.append(_row(run, name, model, None if is_reference else correct))
+            rows.append(_row(run, name, model, None if is_reference else correct, groups))
     machines = {(run.environment.processor, run.environment.gpu) for run in files}
     return SideBySide(
         reference=f"{comparison.students[0].name} distilled of {names[0]}",
@@ -143,7 +145,7 @@ def _models(comparison: Comparison) -> list[_Model]:
     ]
 
 
-def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None) -> Row:
+def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None, groups: np.ndarray | None) -> Row:
     """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
     correct, confidence = correct_predictions(files, model.key), files.comparison.confidence
     return Row(
@@ -152,7 +154,7 @@ def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None)
         arm=model.arm,
         seeds=len(correct),
         accuracy=model.accuracy,
-        against=None if reference is None else difference(correct, reference, confidence=confidence),
+        against=None if reference is None else difference(correct, reference, confidence=confidence, groups=groups),
         agreement=model.agreement,
         megabytes=model.costs.bytes / 1e6,
         mmacs=model.costs.macs / 1e6,
@@ -160,18 +162,26 @@ def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None)
     )
 
 
-def difference(first: np.ndarray, second: np.ndarray, *, confidence: float, resamples: int = RESAMPLES) -> Interval:
+def difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    confidence: float,
+    resamples: int = RESAMPLES,
+    groups: np.ndarray | None = None,
+) -> Interval:
     """Interval of the difference of two accuracies on the same photos, from runs whose seeds have nothing in common.
 
     Args:
         first, second: (S1, n) and (S2, n) bool, whether each seed's prediction of each photo is correct.
+        groups: (n,) the group of each photo, as in `metrics.bootstrap_mean`.
     Source: as `metrics.bootstrap_mean`, with the seeds of each drawn on their own and the photos drawn together.
     """
     generator, photos = np.random.default_rng(0), first.shape[1]
     values = np.empty(resamples)
     for start in range(0, resamples, 200):
         count = min(200, resamples - start)
-        drawn = generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        drawn = drawn_photos(photos, count, generator, groups)
         means = []
         for correct in (first, second):
             seeds = len(correct)
@@ -216,7 +226,8 @@ def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) 
     if moved:
         path, label = ours[moved[0]][1], ours[moved[0]][0]
         raise DataError(
-            f"{first_name} and {name} cannot be compared: {len(moved)} test photos have other labels, such as {path}: "
+            f"{first_name} and {name} cannot be compared: "
+            f"{counted(len(moved), 'test photo has another label', 'test photos have other labels')}, such as {path}: "
             f"{label} and {theirs[moved[0]][0]}."
         )
 
@@ -227,7 +238,7 @@ def _test_photos(files: RunFiles) -> dict[str, tuple[str, str]]:
 
 
 def _some(names: list[str]) -> str:
-    return f"{len(names)} classes: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
+    return f"{counted(len(names), 'class')}: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
 
 
 def _span(interval: Interval) -> str:

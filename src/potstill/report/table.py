@@ -6,6 +6,7 @@ from potstill import metrics
 from potstill.monitoring.tables import text_table
 from potstill.run.layout import ARMS
 from potstill.run.results import ArmResult, Comparison, Controls, Costs, TeacherResult
+from potstill.wording import counted
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -33,15 +34,15 @@ def agreement_table(comparison: Comparison) -> Table:
 
 def comparison_note(comparison: Comparison) -> str:
     """What the numbers of the table are."""
-    seeds = comparison.seeds
     shorter = [
         f"; {student.name} alone was trained for {student.twin_length:.0%} of the student's steps, chosen on val"
         for student in comparison.students
         if student.twin_length != 1
     ]
     return (
-        f"{comparison.test_photos:,} test photos, {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos; NLL and ECE after temperature "
+        f"{counted(comparison.test_photos, 'test photo')}, {counted(comparison.seeds, 'seed')}, "
+        f"{metrics.percent(comparison.confidence)} intervals over seeds and photos (or groups of them); NLL and ECE "
+        f"after temperature "
         f"scaling on val; ms per photo in torch on one thread of {comparison.environment.processor}{''.join(shorter)}"
     )
 

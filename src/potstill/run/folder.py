@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -19,10 +20,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from potstill.errors import PotstillError, StaleError
+from potstill.errors import PotstillError, StaleError, did_you_mean
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
+from potstill.wording import counted
 
 STAGES: dict[str, str] = {
     "1_images": "the photos, decoded once: list, classes, rejected files with reasons, packed pixels",
@@ -36,6 +38,9 @@ STAGES: dict[str, str] = {
 
 FORMAT = 3
 """Of run folders, in run.json. Folders of format 1 have no such file."""
+
+_NAMED = 5
+"""Runs that a message names."""
 
 Inputs = Mapping[str, Any]
 
@@ -54,10 +59,7 @@ class Run:
         """An existing run folder. Raises PotstillError where there is none, or one of another format."""
         path = Path(path)
         if not (path / "config.toml").is_file():
-            raise PotstillError(
-                f"{path} is not a run folder (it has no config.toml).\n"
-                "  `potstill distill DATA` makes one under runs/ and prints its name."
-            )
+            raise PotstillError(_no_run(path))
         run = cls(path)
         run.require_format()
         return run
@@ -88,6 +90,17 @@ class Run:
             self.require_format()
         write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
         return new
+
+    @property
+    def command(self) -> str:
+        """What was typed to make the run, or last to go on with it; "" where it was called from Python."""
+        path = self.path / "run.json"
+        return str(read_json(path).get("command") or "") if path.is_file() else ""
+
+    @property
+    def resume(self) -> str:
+        """What to do to go on with it."""
+        return self.command or "call potstill.distill again, with the same arguments"
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
@@ -193,13 +206,23 @@ class Run:
         write_text(self.path / "README.md", "\n".join(lines))
 
     def _next(self, done: Mapping[str, bool]) -> list[str]:
+        run = shlex.quote(str(self.path))
         if not done["5_comparison"]:
-            return [f"potstill distill DATA --run {self.path}     # resume"]
-        return [
-            f"potstill predict {self.path} photo.jpg",
-            f"potstill export {self.path} --to onnx",
-            f"potstill report {self.path}",
-        ]
+            return [
+                f"potstill status {run}     # what it is doing",
+                f"{self.resume}     # resume it, if it was stopped",
+            ]
+        return [f"{command}     # {what}" for command, what in next_commands(self.path)]
+
+
+def next_commands(run: Path) -> list[tuple[str, str]]:
+    """What to type once a run is finished, and what for."""
+    path = shlex.quote(str(run))
+    return [
+        (f"potstill open {path}", "the report in your browser"),
+        (f"potstill predict {path} photo.jpg", "classify a photo"),
+        (f"potstill export {path} --to onnx", "a file to deploy; predict starts faster with it"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +301,28 @@ class Stage:
         if not self.is_done:
             raise PotstillError(f"{self.path} is not finished. Run `potstill distill` on this run folder first.")
         return dict(read_json(self.path / "done.json"))
+
+
+def _no_run(path: Path) -> str:
+    """What is said of a path that is no run folder: what it is, and which runs there are near it."""
+    if not path.exists():
+        what, beside = f"There is no run folder {path}.", path.parent
+        what += did_you_mean(path.name, (run.name for run in _runs_in(beside)))
+    elif path.is_dir():
+        what, beside = f"{path} is not a run folder (it has no config.toml).", path
+    else:
+        what, beside = f"{path} is a file, not a run folder.", Path("runs")
+    if not (found := _runs_in(beside) or _runs_in(Path("runs"))):
+        return f"{what}\n  `potstill distill DATA` makes one under runs/ and prints its name."
+    more = f", and {counted(len(found) - _NAMED, 'older one')}" if len(found) > _NAMED else ""
+    names = ", ".join(map(str, found[:_NAMED]))
+    return f"{what}\n  Run folders here: {names}{more}. `potstill distill DATA` makes new ones."
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest first."""
+    configs = sorted(folder.glob("*/config.toml"), key=lambda path: -path.stat().st_mtime)
+    return [path.parent for path in configs]
 
 
 def new_run_name(data: Path, teacher: str) -> str:

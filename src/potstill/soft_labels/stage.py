@@ -39,6 +39,7 @@ from potstill.run.files import check_space, read_json, replacing, sha256_of, wri
 from potstill.run.layout import teacher_networks, unlike_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
+from potstill.wording import counted
 
 _BLOCK = 256
 
@@ -257,7 +258,7 @@ class Labeling:
         photos, views = renderer.shape
         check_space(target.parent, float(np.prod(self.views.shape)) * 4 * network.width, "Soft labels")
         writer = RowWriter(target, (photos, views, network.width), np.float16)
-        label = f"Soft labels: the teacher labels {views} views of each photo"
+        label = f"Soft labels: the teacher labels {counted(views, 'view')} of each photo"
         if not self.context.engine.is_local:
             batch = photos_per_batch(network.precision, views)
             values = {**part.to_json(), "done": done}
@@ -265,7 +266,7 @@ class Labeling:
             write_in_shards(writer, module, values, self.context, batch=batch, label=label, part="soft labels")
             return
         of = (len(list(target.parent.glob("teacher-*.npy"))), self.networks)
-        with self.context.reporter.bar(label, photos, unit="photos", part="soft labels", of=of) as update:
+        with self.context.reporter.bar(label, photos, unit="photo", part="soft labels", of=of) as update:
             network.label(renderer, writer, update)
         writer.close()
 

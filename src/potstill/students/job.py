@@ -129,7 +129,7 @@ class _Training:
         precision = Precision(torch.device(device), getattr(torch, recipe.dtype))
         torch.manual_seed(job.seed)
         info = describe(job.model, run.classes(), size=job.size)
-        model = build(info, weights=job.weights, seed=job.seed).to(precision.device)
+        model = build(info, weights=job.weights, role="student", seed=job.seed).to(precision.device)
         model.to(memory_format=torch.channels_last)
         trained = nn.ModuleDict({"model": model})
         if recipe.feature_weight:

@@ -25,6 +25,8 @@ class JobRunner:
     """Runs jobs, several at a time where the machine, or the cluster, has the cores."""
 
     context: Context
+    prepare: Callable[[], None] | None = None
+    """Called before a training, and not where nothing is left to train."""
 
     def run(self, jobs: Sequence[Job], label: str, threads: int, *, part: str = "") -> None:
         """Run what is not finished yet, with so many threads each. Raises StaleError for a finished job with other
@@ -42,7 +44,9 @@ class JobRunner:
         training = [job for job in todo if firsts[_training(job)] is job]
         total = sum(job.recipe.steps(self._photos()) for job in training)
         if training:
-            with self.context.reporter.bar(label, total, unit="steps", part=part) as update:
+            if self.prepare is not None:
+                self.prepare()
+            with self.context.reporter.bar(label, total, unit="step", part=part) as update:
                 self._train(training, threads, update)
         for job in todo:
             if firsts[_training(job)] is not job:

@@ -30,6 +30,7 @@ from potstill.run.layout import ARMS, model_folder, views_path
 from potstill.students.plan import SoftLabelFacts, StudentPlan, StudentsPlan
 from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
+from potstill.wording import counted
 
 
 def train_students(plan: StudentsPlan, context: Context) -> None:
@@ -58,7 +59,7 @@ def _finished(plan: StudentsPlan, context: Context) -> list[str]:
             kept.append(name)
         elif name not in new:
             context.reporter.info(
-                f"{name} is left out of the comparison: not all of {plan.seeds} seeds on these soft labels"
+                f"{name} is left out of the comparison: not all of {counted(plan.seeds, 'seed')} on these soft labels"
             )
     return [*kept, *(name for name in new if name not in kept)]
 
@@ -82,24 +83,26 @@ class _Training:
         context.reporter.begin("measure student", f"{name}: timing it to choose how to train it here")
         measured = self._measured()
         candidates = self._candidates(measured)
-        render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
         pilots = {arm: self._pilots(arm, candidates[arm]) for arm in ARMS}
-        runner = JobRunner(context)
+        runner = JobRunner(context, prepare=self._render)
         tried = [job for arm in ARMS for job in pilots[arm]]
-        title = f"{name}: trying {len(tried)} settings on val, for student and twin"
+        title = f"{name}: trying {counted(len(tried), 'setting')} on val, for student and twin"
         runner.run(tried, title, measured.threads, part="pilots")
         distilled, alone = self.choose(candidates, pilots)
         lengths = self._lengths(self.student.lengths(alone))
         students = self._seeds("distilled", distilled) if distilled != alone else []
-        times = f"{self.plan.seeds} seed{'s' if self.plan.seeds > 1 else ''}"
+        times = counted(self.plan.seeds, "seed")
         if lengths:  # beside the students, so that no core waits
-            tried_lengths = f"trying {len(lengths)} lengths for the twin"
+            tried_lengths = f"trying {counted(len(lengths), 'length')} for the twin"
             title = f"training the student, {times}, and {tried_lengths}" if students else tried_lengths
             runner.run([*students, *lengths], f"{name}: {title}", measured.threads, part="trainings")
         twin = self.choose_length(lengths) if lengths else self.student.lengths(alone)[0]
         jobs = [*(students or self._seeds("distilled", twin)), *self._seeds("alone", twin)]
         title = "training the twin" if lengths and students else "training student and twin"
         runner.run([*lengths, *jobs], f"{name}: {title}, {times}", measured.threads, part="twin")
+
+    def _render(self) -> None:
+        render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
 
     def _measured(self) -> Measured:
         """How the trainings are computed here, by timing once."""
@@ -113,7 +116,7 @@ class _Training:
     def _measure(self) -> Measured:
         student, machine = self.student, self.context.machine
         info = describe(student.model, self.context.run.classes(), size=student.size)
-        model = build(info, weights=student.weights)  # also fails early where weights are missing
+        model = build(info, weights=student.weights, role="student")  # also fails early where weights are missing
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
         work = Workload(
             size=info.size,
@@ -250,7 +253,7 @@ def render_views(size: int, cache_gb: float, soft: SoftLabels, context: Context)
     check_space(run.students, needed, "Rendered views")
     renderer = Renderer(PixelStore(run.images), soft.photos, soft.views, size, threads=context.machine.cores)
     writer = RowWriter(path, (photos, count, size, size, 3), np.uint8)
-    with context.reporter.bar(f"Rendering views at {size} px", photos, unit="photos", part="views") as update:
+    with context.reporter.bar(f"Rendering views at {size} px", photos, unit="photo", part="views") as update:
         for photo in range(writer.done, photos):
             writer.write(renderer(np.full(count, photo), np.arange(count))[None])
             update(photo + 1)

@@ -151,7 +151,7 @@ class FineTuning:
             return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
 
         steps = epochs * per_epoch
-        with self.context.reporter.bar(title, steps, unit="steps", part="fine-tuning", of=of) as update:
+        with self.context.reporter.bar(title, steps, unit="step", part="fine-tuning", of=of) as update:
 
             def after_step(step: int, value: float) -> None:
                 self.log.append({"phase": "finetune", "step": step, "loss": round(value, 5)})

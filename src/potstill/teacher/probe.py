@@ -25,6 +25,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.files import replacing
 from potstill.teacher.heads import HeadData, apply_head, fit_head, moments
 from potstill.teacher.propagation import MAX_NODES, Graph, joined
+from potstill.wording import counted
 
 HEADS_FROM_ALL = 2
 MAX_STEPS = 2000
@@ -104,7 +105,7 @@ class Probe:
         logits = np.zeros((len(self.photos), self.classes), np.float32)
         tensors: dict[str, Tensor] = {}
         label = f"Teacher: training {folds} more heads, each to label the photos that it has not seen"
-        with reporter.bar(label, folds, unit="heads", part="fold heads") as update:
+        with reporter.bar(label, folds, unit="head", part="fold heads") as update:
             for number in range(folds):
                 rest = self.known & (fold != number)
                 head = self.learn(f"fold-{number}", rest)
@@ -121,7 +122,8 @@ class Probe:
         logits, labels = logits[self.known], self.labels[self.known]
         save_out_of_fold(self.folder, row=rows, logits=logits, labels=labels)
         reporter.info(
-            f"Teacher, out of fold: accuracy {metrics.accuracy(logits, labels):.1%} on {len(rows)} train photos"
+            f"Teacher, out of fold: accuracy {metrics.accuracy(logits, labels):.1%} on "
+            f"{counted(len(rows), 'train photo')}"
         )
 
     def _fit(self, name: str, belief: np.ndarray, allowed: np.ndarray, max_steps: int | None = None) -> nn.Module:

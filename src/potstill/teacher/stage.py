@@ -48,6 +48,7 @@ from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
 from potstill.teacher.probe import Probe, save_out_of_fold
 from potstill.teacher.unlike import leave_out_unlike
+from potstill.wording import counted
 
 FEW_ERRORS = 0.03
 """A probe that is wrong on no more of the val photos is not the limit: no student comes near it."""
@@ -208,7 +209,7 @@ class _Member:
             if self.context.engine.is_local:
                 threads = self.context.machine.cores
                 renderer = Renderer(self.store, self.photos, views, self.model.info.size, threads=threads)
-                with self.context.reporter.bar(label, len(self.photos), unit="photos", part="features") as update:
+                with self.context.reporter.bar(label, len(self.photos), unit="photo", part="features") as update:
                     store_features(backbone, renderer, writer, precision, update)
                 writer.close()
             else:
@@ -247,7 +248,8 @@ class _Member:
         before, after = (metrics.nll_scaled(z, labels) for z in (logits, wider_logits))
         helps = after < before
         self._report(
-            f"{int((~probe.known).sum()):,} photos without labels {'help' if helps else 'do not help'}: "
+            f"Learning from {counted(int((~probe.known).sum()), 'photo')} without labels "
+            f"{'helps' if helps else 'does not help'}: "
             f"val NLL {after:.3f} with them, {before:.3f} without"
         )
         return (wider, wider_logits, True) if helps else (head, logits, False)
@@ -264,7 +266,7 @@ class _Member:
         share = agreement(exact, fast_logits[: len(sample)])
         agrees = share >= MIN_AGREEMENT
         self._report(
-            f"{precision.name} agrees with float32 on {share:.2%} of {len(sample)} val photos"
+            f"{precision.name} agrees with float32 on {share:.2%} of {counted(len(sample), 'val photo')}"
             + ("" if agrees else f", less than {MIN_AGREEMENT:.1%}: falling back to float32")
         )
         return agrees
@@ -310,7 +312,7 @@ class _Member:
         labels = self.val_labels
         return (
             f"val accuracy {metrics.accuracy(logits, labels):.1%}, NLL {metrics.nll_scaled(logits, labels):.3f} "
-            f"on {len(labels)} photos"
+            f"on {counted(len(labels), 'photo')}"
         )
 
     def _save_out_of_fold(self, tuned: FineTuned) -> None:
@@ -358,9 +360,9 @@ def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: 
     by_nll = 1 - nll / max(blind, 1e-9)
     if config.min_gain and max(by_accuracy, by_nll) < config.min_gain:
         raise TeacherError(
-            f"The teacher {name} has a mean accuracy of {balanced:.1%} over {len(shares)} classes on {len(labels)} val "
-            f"photos, where guessing has {guess:.1%}, and an NLL of {nll:.3f}, where the shares of the classes alone "
-            f"have {blind:.3f}. It has learned nothing that could be distilled.\n"
+            f"The teacher {name} has a mean accuracy of {balanced:.1%} over {counted(len(shares), 'class')} on "
+            f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f}, where the "
+            f"shares of the classes alone have {blind:.3f}. It has learned nothing that could be distilled.\n"
             "  Are the photos in the right class folders (potstill check)? Do the weights belong to the model "
             "(--teacher.weights)?\n"
             f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."

@@ -19,6 +19,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.unlike import write_unlike
 from potstill.data.views import Renderer, plain_views
 from potstill.models.classifier import Classifier
+from potstill.wording import counted
 
 NEIGHBORS = 5
 """Labeled photos that a photo is compared with: the nearest ones."""
@@ -46,8 +47,8 @@ def leave_out_unlike(backbone: Classifier, folder: Path, precision: Precision, c
     (folder / _PLAIN).unlink()
     write_unlike(context.run, photos[positions], similarity)
     context.reporter.info(
-        f"{len(pool):,} photos without labels: {len(pool) - len(positions):,} are used, {len(positions):,} resemble "
-        "none of the labeled photos (2_teacher/unlike.csv)"
+        f"{counted(len(pool), 'photo')} without labels: {len(pool) - len(positions):,} used, {len(positions):,} "
+        "unlike any of the labeled photos (2_teacher/unlike.csv)"
     )
 
 
@@ -61,7 +62,7 @@ def _plain_features(
         renderer = Renderer(store, photos, plain_views(store, photos)[:, None], backbone.info.size, threads=threads)
         writer = RowWriter(path, (len(photos), 1, width), np.float16)
         label = "Comparing the photos without labels with the labeled ones"
-        with context.reporter.bar(label, len(photos), unit="photos", part="unlike photos") as update:
+        with context.reporter.bar(label, len(photos), unit="photo", part="unlike photos") as update:
             store_features(backbone, renderer, writer, precision, update, lambda found, _: found[..., :width])
         writer.close()
     return np.load(path, mmap_mode="r", allow_pickle=False)[:, 0]

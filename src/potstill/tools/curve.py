@@ -15,6 +15,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.monitoring.tables import text_table
 from potstill.pipeline import distill
 from potstill.run.files import write_text
+from potstill.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def learning_curve(
         raise ConfigError("Name at least one number of labels per class, all 2 or more: --per-class 20,50,100.")
     points: list[Point] = []
     for count in sorted(set(per_class)):
-        reporter.info(f"{count} labels per class")
+        reporter.info(f"{counted(count, 'label')} per class")
         settings = from_mapping({"images.per_class": count}, base=config)
         result = distill(data, config=settings, run=folder / f"per-class-{count}", reporter=reporter)
         comparison = result.comparison

@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "student.pilot_share": 0.15,
     "seeds": 3,
 }
-"""Chosen so that two slow cores need about ten minutes. A cell has no upright, so views are mirrored both ways. The
+"""Chosen so that two slow cores need 10 to 20 minutes. A cell has no upright, so views are mirrored both ways. The
 loss weights are set, so that the demo shows a distilled student even where val favors none."""
 
 LABELS_PER_CLASS = 50

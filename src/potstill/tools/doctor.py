@@ -23,6 +23,7 @@ from potstill.get.sources.resolve import OpenSources
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.run.cache import cache_folder
+from potstill.wording import counted
 
 PROBE_SECONDS = 15.0
 
@@ -60,7 +61,9 @@ def devices() -> list[Row]:
     """The devices that torch can use."""
     import torch
 
-    rows = [Row("cpu", f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads", True)]
+    rows = [
+        Row("cpu", f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}", True)
+    ]
     for number in range(torch.cuda.device_count()):
         rows.append(Row(f"cuda:{number}", torch.cuda.get_device_name(number), True))
     if torch.backends.mps.is_available():

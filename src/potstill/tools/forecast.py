@@ -35,6 +35,7 @@ from potstill.students.recipe import Job
 from potstill.students.runner import JobRunner
 from potstill.students.stage import render_views
 from potstill.tools import power_law
+from potstill.wording import counted
 
 SHARES = (0.125, 0.25, 0.5)
 """Of the run's photos; the whole is there already."""
@@ -115,7 +116,7 @@ class ForecastPlan:
         seconds = sum(own[job.arm] for job in todo)
         times = seconds / max(sum(own.values()) * self.comparison.seeds, 0.1)
         return (
-            f"{len(todo)} trainings, each as long as one of the run's own: about "
+            f"{counted(len(todo), 'training')}, each as long as one of the run's own: about "
             f"{duration(seconds / min(jobs_at_a_time, len(todo)))} with {jobs_at_a_time} at a time, {times:.1f} times "
             f"what the trainings of {self.student} and its twin took in the run."
         )
@@ -239,7 +240,9 @@ def _curve(plan: ForecastPlan, groups: Sequence[Group], photos: int | None) -> C
     every = int(counts[-1])
     wrong = np.stack([group.wrong() for group in groups]).astype(float)
     fits = power_law.fit(counts / every, wrong.mean((1, 2))[None])
-    resampled = power_law.fit(counts / every, metrics.resampled_means(wrong, resamples=RESAMPLES))
+    store = PixelStore(plan.run.images)
+    of_val = store.groups_of(store.rows("val"))
+    resampled = power_law.fit(counts / every, metrics.resampled_means(wrong, resamples=RESAMPLES, groups=of_val))
 
     def interval(of: np.ndarray, resamples: np.ndarray) -> Interval:
         tail = (1 - plan.comparison.confidence) / 2
@@ -253,7 +256,7 @@ def _curve(plan: ForecastPlan, groups: Sequence[Group], photos: int | None) -> C
         at = np.array([every, every + more]) / every
         (now, then), (nows, thens) = fits(at).T, resampled(at).T
         fewer = interval(now - then, nows - thens)
-        gains.append(Gain(more, fewer, conclude(f"{more:,} more {kind} photos", fewer, at[1])))
+        gains.append(Gain(more, fewer, conclude(counted(more, f"more {kind} photo"), fewer, at[1])))
     drawn = np.geomspace(counts[0], every + max(gain.more for gain in gains), FITTED_POINTS).round().astype(int)
     errors, resampled_errors = fits(drawn / every), resampled(drawn / every)
     return Curve(
@@ -302,10 +305,10 @@ def forecast_table(forecast: Forecast) -> Table:
 def forecast_lines(forecast: Forecast) -> list[str]:
     """What more photos would bring, and what the numbers are."""
     lines = [f"{forecast.student} {curve.arm}: {gain.conclusion}" for curve in forecast.curves for gain in curve.gains]
-    seeds = f"{forecast.seeds} seed{'s' if forecast.seeds > 1 else ''}"
+    seeds = counted(forecast.seeds, "seed")
     lines.append(
-        f"{metrics.percent(forecast.confidence)} intervals over {forecast.val_photos:,} val photos and {seeds}, with "
-        "the teacher as it is: what it would gain from more labels is not in them."
+        f"{metrics.percent(forecast.confidence)} intervals over {counted(forecast.val_photos, 'val photo')} and "
+        f"{seeds}, with the teacher as it is: what it would gain from more labels is not in them."
     )
     return lines
 

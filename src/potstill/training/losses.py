@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from potstill.errors import ConfigError, did_you_mean
+from potstill.wording import counted
 
 _EPSILON = 1e-8
 
@@ -195,6 +196,6 @@ def check_method(name: str, classes: int) -> None:
     method = find_method(name)
     if classes < method.min_classes:
         raise ConfigError(
-            f'student.method = "{name}" needs at least {method.min_classes} classes, there are {classes}: '
+            f'student.method = "{name}" needs at least {counted(method.min_classes, "class")}, there are {classes}: '
             f'{method.reason}.\n  Use "kl" with feature_weight > 0; with few classes the features carry the most.'
         )

@@ -79,7 +79,7 @@ def distill_rounded(
     out.mkdir(parents=True, exist_ok=True)
     with (
         rounded_weights(model, weight_steps, but=float_layers),
-        reporter.bar("Quantization-aware distillation", steps, unit="steps") as update,
+        reporter.bar("Quantization-aware distillation", steps, unit="step") as update,
     ):
         _round_inputs(layers_of(model, but=float_layers).values(), model, lambda step: batch(step)[0])
         fit(

@@ -1,0 +1,18 @@
+"""Words beside numbers."""
+
+
+def noun(number: float, one: str, many: str = "") -> str:
+    """`photo` for one, else `photos`.
+
+    Args:
+        one: the word for one. Units, such as MiB, stay as they are.
+        many: the word for other numbers, where it is not made with s or es.
+    """
+    if number == 1 or not one or one[-1].isupper():
+        return one
+    return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 photo`, `1,970 photos`."""
+    return f"{number:,} {noun(number, one, many)}"
