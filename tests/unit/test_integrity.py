@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from potstill.cli import run as command
 from potstill.data.arrays import RowWriter, open_arrays
 from potstill.errors import DamageError
-from potstill.run.files import read_json, read_toml_text, with_checksum, write_json
+from potstill.run.files import read_json, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import Run
 from potstill.run.integrity import damages, require_whole
 from potstill.training import loop
@@ -172,3 +173,52 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     flip(path, int(share * path.stat().st_size))
     with pytest.raises(DamageError, match="this training then starts anew"):
         loop._restore(path, trained, average, optimizer)
+
+
+def test_doctor_reads_a_whole_run(run_copy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["doctor", str(run_copy.path)]) == 0
+    assert "all as they were written" in capsys.readouterr().out
+
+
+def test_doctor_names_every_damaged_file_and_what_to_do(run_copy: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(run_copy.images / "pixels.bin")
+    flip(run_copy.comparison / "predictions.npz")
+    for name in ("timings.json", "run.json", "config.toml"):
+        flip(run_copy.path / name)
+    (run_copy.report / "index.html").write_text("")
+    assert command(["doctor", str(run_copy.path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    advice = {
+        "pixels.bin": f"Remove {run_copy.images} and run `potstill distill` again",
+        "predictions.npz": f"Remove {run_copy.comparison} and run `potstill distill` again",
+        "index.html": f"Remove {run_copy.report} and run `potstill report` again",
+        "timings.json": "Remove it and run again",
+        "run.json": "`potstill distill` with --run writes it again",
+        "config.toml": "`potstill distill` with --run writes it again",
+    }
+    assert len(found["problems"]) == len(advice)
+    for name, what in advice.items():
+        assert [what in problem for problem in found["problems"] if name in problem] == [True]
+
+
+def test_doctor_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["doctor", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_a_damaged_run_json_is_written_again(run: Path) -> None:
+    assert Run(run).create("potstill distill x")
+    write_text(run / "config.toml", with_checksum('data = "x"\n'))
+    flip(run / "run.json", 10)
+    with pytest.raises(DamageError, match="`potstill distill` with --run writes it again"):
+        Run.open(run)
+    assert not Run(run).create("potstill distill x")
+    assert Run.open(run).format == 3
+
+
+def test_damaged_times_stop_no_stage(run: Path) -> None:
+    write_json(run / "timings.json", {"1_images": 3.0})
+    flip(run / "timings.json", 5)
+    with Run(run).timed("2_teacher"):
+        pass
+    assert list(read_json(run / "timings.json")) == ["2_teacher"]

@@ -246,18 +246,22 @@ def count(
         print("\n".join(counts.lines()))
 
 
-@command()
+@command("potstill doctor", "potstill doctor runs/RUN")
 def doctor(
+    run: Path | None = None,
     *,
     contact: Annotated[str, Parameter(env_var="POTSTILL_CONTACT")] = "",
     offline: bool = False,
     json: bool = False,
     allow_private: tuple[str, ...] = (),
 ) -> int:
-    """Show the hardware, the installed packages, and which photo sources can be reached.
+    """Show the hardware, the installed packages, and which photo sources can be reached; or check a run for damage.
 
     Parameters
     ----------
+    run
+        A run folder. Every file of it that has a hash or a checksum is read, and nothing else is shown. What is damaged
+        is named, with what to do; the exit code is then 1.
     contact
         Your e-mail address, which Wikimedia Commons requires.
     offline
@@ -268,6 +272,13 @@ def doctor(
         HOST:PORT of a server that may have a private address, such as your own mirror.
     """
     from dataclasses import asdict
+
+    if run is not None:
+        from potstill.run.examine import examine
+
+        found = examine(run)
+        print(jsonlib.dumps(asdict(found), ensure_ascii=False) if json else "\n".join(found.lines()))
+        return int(bool(found.problems))
 
     from potstill.monitoring.tables import print_table, text_table
     from potstill.tools.doctor import diagnose

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from potstill.compute.precision import Precision
-from potstill.run.files import read_json, write_json
+from potstill.run.files import REMOVE, read_json, write_json
 
 FILE = "precision.json"
 
@@ -52,4 +52,4 @@ class Measured:
     @classmethod
     def read(cls, folder: Path) -> "Measured | None":
         """The record of a model folder; None where nothing has been measured yet."""
-        return cls(**read_json(folder / FILE)) if (folder / FILE).is_file() else None
+        return cls(**read_json(folder / FILE, REMOVE)) if (folder / FILE).is_file() else None

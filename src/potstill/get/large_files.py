@@ -36,7 +36,7 @@ async def fetch_file(client: Client, url: str, path: Path, reporter: Reporter, *
     """
     facts_path = path.with_name(path.name + ".json")
     if path.is_file() and facts_path.is_file():
-        return dict(files.read_json(facts_path))
+        return dict(files.read_json(facts_path, files.REMOVE))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _Partial(path)
     reason, kind = "", SourceError

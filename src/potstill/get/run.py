@@ -24,6 +24,7 @@ from potstill.run import files
 from potstill.wording import counted
 
 FACTS = "dataset.json"
+DAMAGED = "Remove it and run again, with the --train, --test and --seed of the first time."
 SPARE = 1.3
 """A preview stops at this many candidates per photo wanted; some are always gone or bad."""
 
@@ -218,7 +219,7 @@ def _test_share(request: GetRequest) -> float:
     path = request.into / FACTS
     if not path.is_file():
         return request.test / (request.train + request.test) if request.train and request.test else 1 / 3
-    before = files.read_json(path)
+    before = files.read_json(path, DAMAGED)
     if before["seed"] != request.seed:
         raise DataError(
             f"{request.into} was split with seed {before['seed']}; seed {request.seed} would mix train and test.\n"
@@ -236,7 +237,7 @@ def _write_facts(
 ) -> None:
     """`dataset.json`: what was asked for and where it is from; classes and sources of earlier runs are kept."""
     path = request.into / FACTS
-    before = files.read_json(path) if path.is_file() else {}
+    before = files.read_json(path, DAMAGED) if path.is_file() else {}
     classes = {
         stream.concept.label: {
             "source": stream.source.name,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from potstill.errors import PotstillError
 from potstill.monitoring.progress import duration
-from potstill.run.files import read_json
+from potstill.run.files import REMOVE, read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.layout import ARMS, is_trained, num_seeds, progress_path
 from potstill.run.results import read_training
@@ -111,7 +111,7 @@ class Status:
 def read_status(path: Path) -> Status:
     """What the run is doing. Raises PotstillError where there is no run."""
     run = Run.open(path)
-    noted = read_json(progress_path(path)) if progress_path(path).is_file() else {}
+    noted = read_json(progress_path(path), REMOVE) if progress_path(path).is_file() else {}
     if run.is_worked_on and noted.get("state") != "working":
         noted = {"state": "working"}  # what stands there is of an earlier command; this one is starting
     state = noted.get("state", "unknown")

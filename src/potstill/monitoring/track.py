@@ -14,7 +14,7 @@ from typing import Any
 
 from potstill.monitoring.progress import Reporter
 from potstill.monitoring.trackers import Tracker, find_tracker
-from potstill.run.files import read_json, write_json
+from potstill.run.files import REMOVE, read_json, write_json
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path
 from potstill.run.results import read_comparison
@@ -55,7 +55,7 @@ class Follower:
         self._state_path = self._folder / f"{tracker}.json"
         self._state: dict[str, Any] = {"run": None, "seen": {}}
         if self._state_path.is_file():
-            self._state = dict(read_json(self._state_path))
+            self._state = dict(read_json(self._state_path, REMOVE))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"track-{tracker}", daemon=True)
         self._thread.start()

@@ -18,7 +18,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.unlike import Unlike, read_unlike
 from potstill.errors import DataError, ExportError
 from potstill.export.results import FileResult, read_results
-from potstill.run.files import read_json, read_toml_text
+from potstill.run.files import REMOVE, read_json, read_toml_text
 from potstill.run.folder import STAGES, Run
 from potstill.run.forecast import Forecast, read_forecast
 from potstill.run.layout import ARMS, comparison_path, controls_path, model_folder
@@ -116,7 +116,7 @@ class RunFiles:
     def seconds(self) -> dict[str, float]:
         """Seconds of work per stage, as far as they were noted."""
         path = self.run.path / "timings.json"
-        noted = read_json(path) if path.is_file() else {}
+        noted = read_json(path, REMOVE) if path.is_file() else {}
         return {name: float(noted[name]) for name in STAGES if name in noted}
 
     @cached_property

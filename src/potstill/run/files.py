@@ -41,6 +41,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+REMOVE = "Remove it and run again."
+"""The advice about a damaged file on which nothing else depends."""
+REWRITTEN = "`potstill distill` with --run writes it again."
+"""The advice about damaged run.json and config.toml."""
+
 CHECKSUM = "checksum"
 """The last key of every JSON object that `write_json` writes: without it, one changed digit would be believed."""
 
@@ -52,17 +57,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file, without its checksum. Raises DamageError where it is damaged, PotstillError where it is
-    missing."""
+def read_json(path: Path, advice: str = "Remove its folder and run again.") -> Any:
+    """The value in a JSON file, without its checksum.
+
+    Args:
+        advice: what to do where it is damaged.
+    Raises:
+        DamageError: it is damaged.
+        PotstillError: it is missing.
+    """
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise PotstillError(f"{path} is missing.") from None
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise DamageError(f"{path} is damaged: {error}. Remove its folder and run again.") from None
+        raise DamageError(f"{path} is damaged: {error}. {advice}") from None
     if isinstance(value, dict) and value.pop(CHECKSUM, expected := _checksum(value)) != expected:
-        raise DamageError(f"{path} is damaged: its values do not match its checksum. Remove its folder and run again.")
+        raise DamageError(f"{path} is damaged: its values do not match its checksum. {advice}")
     return value
 
 
@@ -81,11 +92,9 @@ def read_toml_text(path: Path) -> str:
     except FileNotFoundError:
         raise PotstillError(f"{path} is missing.") from None
     except UnicodeDecodeError as error:
-        raise DamageError(f"{path} is damaged: {error}. `potstill distill` with --run writes it again.") from None
+        raise DamageError(f"{path} is damaged: {error}. {REWRITTEN}") from None
     if with_checksum(text.rpartition(f"\n{_LAST_LINE}")[0]) != text:
-        raise DamageError(
-            f"{path} is damaged: its lines do not match its checksum. `potstill distill` with --run writes it again."
-        )
+        raise DamageError(f"{path} is damaged: its lines do not match its checksum. {REWRITTEN}")
     return text
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from potstill.errors import PotstillError, StaleError, did_you_mean
-from potstill.run.files import read_json, write_json, write_text
+from potstill.errors import DamageError, PotstillError, StaleError, did_you_mean
+from potstill.run.files import REWRITTEN, read_json, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
 from potstill.wording import counted
@@ -68,7 +68,7 @@ class Run:
     def format(self) -> int:
         """The format that its files are written in; 0 where run.json does not tell."""
         path = self.path / "run.json"
-        values = read_json(path) if path.is_file() else {"format": 1}
+        values = read_json(path, REWRITTEN) if path.is_file() else {"format": 1}
         found = values.get("format") if isinstance(values, dict) else None
         return found if isinstance(found, int) else 0
 
@@ -87,7 +87,8 @@ class Run:
             command: what was typed; run.json keeps it.
         """
         if not (new := not (self.path / "config.toml").is_file()):
-            self.require_format()
+            with contextlib.suppress(DamageError):  # it is written again
+                self.require_format()
         write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
         return new
 
@@ -143,7 +144,10 @@ class Run:
             yield
         finally:
             if working:
-                seconds = read_json(path) if path.is_file() else {}
+                try:
+                    seconds = read_json(path) if path.is_file() else {}
+                except DamageError:  # of times, nothing else depends
+                    seconds = {}
                 seconds[name] = round(seconds.get(name, 0) + time.monotonic() - started, 1)
                 write_json(path, seconds)
 

@@ -4,6 +4,7 @@ Disks, copies and people damage files. Without this, one changed byte in a store
 a report.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ remove them, and the weights, from runs that they keep or pass on."""
 
 _TRANSIENT = ("done.json", "inputs.json", "worker.json", "job.json", "step.txt", "output.txt")
 _TRANSIENT_SUFFIXES = (".part", ".growing", ".sums", ".checkpoint")
+_COMMANDS = {"6_export": "export", "7_report": "report", "controls": "controls", "forecast": "forecast"}
+"""What makes the files of a folder of the run, where it is not `potstill distill`."""
 _REPLACED = ("ATTRIBUTION.csv", "ATTRIBUTION.txt")
 """Copied from the photo folder on every run."""
 
@@ -47,15 +50,33 @@ def damages(run: Path, *, large: bool = True) -> Iterator[str]:
     """One sentence for each damaged file of the finished stages below a folder; arguments as for `require_whole`."""
     for done in sorted(run.rglob("done.json")):
         try:
-            stored = read_json(done).get("files", {})
-        except (DamageError, AttributeError) as error:
-            yield str(error) if isinstance(error, DamageError) else f"{done} is damaged: it holds no JSON object."
+            stored = _stored(done)
+        except DamageError as error:
+            yield str(error)
             continue
-        yield from _damages(done.parent, stored, large)
+        made_by = next((_COMMANDS[part] for part in done.relative_to(run).parts if part in _COMMANDS), "distill")
+        yield from _damages(done.parent, stored, large, made_by)
 
 
-def _damages(folder: Path, stored: Mapping[str, list[Any]], large: bool) -> Iterator[str]:
-    advice = f"Remove {folder} and run again: only what is missing is made."
+def recorded(run: Path) -> set[Path]:
+    """The files that finished stages below a folder keep the hashes of, as far as these can be read."""
+    found = set[Path]()
+    for done in run.rglob("done.json"):
+        with contextlib.suppress(DamageError):
+            found |= {done.parent / name for name in _stored(done)}
+    return found
+
+
+def _stored(done: Path) -> Mapping[str, list[Any]]:
+    """What a done.json keeps of its files. Raises DamageError."""
+    values = read_json(done)
+    if not isinstance(values, dict):
+        raise DamageError(f"{done} is damaged: it holds no JSON object. Remove its folder and run again.")
+    return values.get("files", {})
+
+
+def _damages(folder: Path, stored: Mapping[str, list[Any]], large: bool, made_by: str) -> Iterator[str]:
+    advice = f"Remove {folder} and run `potstill {made_by}` again: only what is missing is made."
     for name, (size, sha256) in stored.items():
         path = folder / name
         large_file = path.name in LARGE
