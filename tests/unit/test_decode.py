@@ -1,11 +1,14 @@
 """Every kind of photo file becomes the same upright 8-bit RGB; everything else is refused with a stable code."""
 
 import io
+import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ import pytest
 from PIL import Image
 
 from potstill.images import decode as module
-from potstill.images.decode import decode, decode_file, to_rgb
+from potstill.images import guard
+from potstill.images.decode import decode, decode_file, read_extent, to_rgb
 from potstill.images.errors import BadPhotoError
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
@@ -33,6 +37,7 @@ def pixels(data: bytes, **options: int) -> np.ndarray:
 
 
 GRAY = Image.fromarray(RAMP)
+DEEP = Image.fromarray(RAMP.astype(np.uint16) * 257)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_animations_show_their_first_frame() -> None:
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue", "green")]
     for kind in ("GIF", "PNG", "WEBP"):
         result = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
-        assert result.frames == 3
+        assert result.animated
         assert np.abs(np.asarray(result.image).astype(int) - (255, 0, 0)).max() < 12
 
 
@@ -249,6 +254,44 @@ def test_files_above_the_limit_are_not_read(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(BadPhotoError) as caught:
         decode_file(tmp_path / "big.png")
     assert caught.value.code == "too_large"
+
+
+def test_a_heavy_photo_is_decoded_the_same_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [encoded(GRAY, "PNG"), encoded(GRAY.convert("RGBA"), "WEBP", lossless=True), encoded(DEEP, "PNG")]
+    here = [decode(photo, short_side=20) for photo in photos]
+    monkeypatch.setattr(guard, "LIGHT_PIXELS", 10)
+    for photo, expected in zip(photos, here, strict=True):
+        found = decode(photo, short_side=20)
+        assert np.array_equal(np.asarray(found.image), np.asarray(expected.image))
+        assert replace(found, image=expected.image) == expected
+
+
+def test_what_a_heavy_photo_is_rejected_for_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LIGHT_BYTES", 10)
+    with pytest.raises(BadPhotoError, match="too_small: 64 × 48 pixels"):
+        decode(encoded(GRAY, "PNG"), min_side=60)
+    (tmp_path / "deep.png").write_bytes(encoded(DEEP, "PNG"))
+    (tmp_path / "flat.png").write_bytes(encoded(GRAY, "PNG"))
+    heavy = [read_extent(tmp_path / name) for name in ("deep.png", "flat.png")]
+    monkeypatch.undo()
+    assert heavy == [read_extent(tmp_path / name) for name in ("deep.png", "flat.png")]
+    assert heavy[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        ("forever", "too_large: decoding it takes more than 1 s of a core"),
+        ("memory", "too_large: decoding it takes more than 1,500 MB of memory"),
+        ("crash", r"corrupt: its decoder crashed \(signal 11\)"),
+    ],
+)
+def test_time_and_memory_of_a_photo_are_limited(work: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SECONDS", 1)
+    monkeypatch.setattr(guard, "_MODULE", "tests.greedy")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    with pytest.raises(BadPhotoError, match=reason):
+        guard.in_own_process(work, b"", {})
 
 
 def test_a_file_that_is_not_there_is_unreadable(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _inspect_chunk(job: tuple[Iterable[Path], int, GrayLevels]) -> list[Inspecte
 
 
 def _file_notes(path: Path, decoded: Decoded) -> Iterator[str]:
-    if decoded.frames > 1 and decoded.format != "MPO":
+    if decoded.animated and decoded.format != "MPO":
         yield "animated"
     if decoded.mode not in ("RGB", "L"):
         yield "odd_mode"

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
-import numpy as np
 from PIL import Image, ImageFile
 
 from potstill.data.resize import bicubic
+from potstill.images import guard
 from potstill.images.color import to_srgb
 from potstill.images.depth import OWN, Extent, GrayLevels, extent_of, is_deep, to_8_bit
 from potstill.images.errors import BadPhotoError
@@ -51,7 +52,8 @@ class Decoded:
     width: int
     """Of the upright photo, in pixels, before any shrinking."""
     height: int
-    frames: int
+    animated: bool
+    """Whether there are several frames, of which this is the first."""
     rotated: bool = False
     """Whether it was stored turned or mirrored, and its metadata said so."""
 
@@ -103,12 +105,12 @@ def decode(
         gray: black and white of gray photos with more than 8 bits.
         resize: how to shrink.
     Raises:
-        BadPhotoError: code `empty`, `not_image`, `needs_extra`, `too_large`, `too_small`, `corrupt`.
+        BadPhotoError: code `empty`, `not_image`, `needs_extra`, `too_large`, `too_small`, `corrupt`. A photo that takes
+            more than `guard.SECONDS` or `guard.MEGABYTES` to decode is `too_large`.
     """
-    with _SILENCE:
-        opened = _open(data, min_side=min_side, max_pixels=max_pixels)
-        decoded = _load(opened, gray, draft_side=None if short_side is None else 2 * short_side, max_pixels=max_pixels)
-        return replace(decoded, image=shrink(decoded.image, short_side, resize))
+    draft_side = None if short_side is None else 2 * short_side
+    decoded = _decoded(data, gray, min_side=min_side, max_pixels=max_pixels, draft_side=draft_side)
+    return replace(decoded, image=shrink(decoded.image, short_side, resize))
 
 
 def decode_thumbnail(data: bytes, *, side: int, min_side: int = 1, gray: GrayLevels = OWN) -> Decoded:
@@ -117,9 +119,50 @@ def decode_thumbnail(data: bytes, *, side: int, min_side: int = 1, gray: GrayLev
     For statistics of a photo, not for training on it: twice as fast as `decode`, and the file is still decoded to its
     last byte. Raises as `decode` does.
     """
+    return _decoded(data, gray, min_side=min_side, max_pixels=MAX_PIXELS, draft_side=side, reduce_to=side)
+
+
+def _decoded(data: bytes, gray: GrayLevels, **options: Any) -> Decoded:
+    """What `decode_here` gives, from a process of its own where that may take long or much memory."""
+    if len(data) > MAX_BYTES:
+        raise BadPhotoError("too_large", f"{len(data):,} bytes, limit {MAX_BYTES:,}")
+    try:
+        if len(data) <= guard.LIGHT_BYTES:
+            return decode_here(data, gray=gray, light=True, **options)
+    except _HeavyPhotoError:
+        pass
+    facts, image = guard.in_own_process("decoded", data, {"gray": gray.as_dict(), **options})
+    assert image is not None
+    return Decoded(image, **facts)
+
+
+class _HeavyPhotoError(Exception):
+    """Decoding this photo may take long, or much memory."""
+
+
+def decode_here(
+    data: bytes,
+    *,
+    gray: GrayLevels,
+    min_side: int,
+    max_pixels: int,
+    draft_side: int | None,
+    reduce_to: int | None = None,
+    light: bool = False,
+) -> Decoded:
+    """Decode in this process, not shrunk.
+
+    Args:
+        gray, min_side, max_pixels: as of `decode`.
+        draft_side: see `_draft`.
+        reduce_to: see `_load`.
+        light: raise _HeavyPhotoError for a photo that may take long, or much memory.
+    """
     with _SILENCE:
-        opened = _open(data, min_side=min_side, max_pixels=MAX_PIXELS)
-        return _load(opened, gray, draft_side=side, reduce_to=side)
+        opened = _open(data, min_side=min_side, max_pixels=max_pixels)
+        if light and not guard.is_light(opened):
+            raise _HeavyPhotoError
+        return _load(opened, gray, draft_side=draft_side, max_pixels=max_pixels, reduce_to=reduce_to)
 
 
 def normalize(image: Image.Image, *, gray: GrayLevels = OWN) -> Image.Image:
@@ -142,8 +185,6 @@ def _open(data: bytes, *, min_side: int, max_pixels: int) -> Opened:
     """Read the header of a photo file and check its size; no pixel is decoded."""
     if not data:
         raise BadPhotoError("empty", "the file has 0 bytes")
-    if len(data) > MAX_BYTES:
-        raise BadPhotoError("too_large", f"{len(data):,} bytes, limit {MAX_BYTES:,}")
     opened = open_photo(data)
     width, height = opened.image.size
     limit = max(max_pixels, MAX_JPEG_PIXELS) if opened.segments else max_pixels
@@ -189,10 +230,12 @@ def _load(
     image, size = opened.image, opened.image.size
     file_format, mode = image.format or "?", image.mode
     try:
-        frames = getattr(image, "n_frames", 1)  # reads on through the file
+        animated = getattr(image, "is_animated", False)  # not n_frames, which reads all of the file
         _draft(image, draft_side, max_pixels)
         image.load()
         fault = opened.damage()
+    except MemoryError:
+        raise
     except Exception as error:
         raise BadPhotoError("corrupt", opened.place_of_error() or text_of(error)) from None
     if fault:
@@ -201,10 +244,12 @@ def _load(
         if reduce_to is not None and (factor := min(image.size) // reduce_to) > 1:
             image = _reduce(image, factor)
         image = to_rgb(turned(image, opened.orientation), gray, opened.white)
+    except MemoryError:
+        raise
     except Exception as error:
         raise BadPhotoError("corrupt", text_of(error)) from None
     width, height = size[::-1] if opened.orientation > 4 else size
-    return Decoded(image, file_format, mode, width, height, frames, opened.orientation > 1)
+    return Decoded(image, file_format, mode, width, height, animated, opened.orientation > 1)
 
 
 def decode_file(
@@ -221,13 +266,32 @@ def decode_file(
 
 def read_extent(path: Path) -> Extent | None:
     """The gray values of a photo with more than 8 bits; None for other photos, and for files that are not usable."""
+    try:
+        data = read_bytes(path)
+        if len(data) <= guard.LIGHT_BYTES:
+            return extent_here(data, light=True)
+    except BadPhotoError:
+        return None
+    except _HeavyPhotoError:
+        pass
+    try:
+        facts, _ = guard.in_own_process("extent", data, {})
+    except BadPhotoError:
+        return None
+    return Extent(**facts) if facts else None
+
+
+def extent_here(data: bytes, *, light: bool = False) -> Extent | None:
+    """The gray values of a file, read in this process; arguments as of `decode_here`."""
     with _SILENCE:
+        opened = _open(data, min_side=1, max_pixels=MAX_PIXELS)
+        if not is_deep(opened.image.mode):
+            return None
+        if light and not guard.is_light(opened):
+            raise _HeavyPhotoError
         try:
-            opened = _open(read_bytes(path), min_side=1, max_pixels=MAX_PIXELS)
-            if not is_deep(opened.image.mode):
-                return None
             opened.image.load()
-        except (BadPhotoError, OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError):
             return None
         return extent_of(opened.image, opened.white)
 
@@ -272,14 +336,21 @@ def shrink(image: Image.Image, short_side: int | None, resize: Resize = bicubic)
 
 def _on_background(image: Image.Image, profile: object) -> Image.Image:
     """What is transparent becomes white; where nothing would show on white, black."""
-    rgba = image.convert("RGBA")
+    size, rgba = image.size, image if image.mode == "RGBA" else image.convert("RGBA")
     colors, alpha = to_srgb(rgba.convert("RGB"), profile), rgba.getchannel("A")
-    white, black = (Image.new("RGB", rgba.size, color) for color in (WHITE, BLACK))
+    del image, rgba  # large photos: one copy less
+    white = Image.new("RGB", size, WHITE)
     white.paste(colors, mask=alpha)
-    if np.asarray(white).min() < NEARLY_WHITE:
+    if min(low for low, _ in _extremes(white)) < NEARLY_WHITE:
         return white
+    black = Image.new("RGB", size, BLACK)
     black.paste(colors, mask=alpha)
-    return black if np.asarray(black).any() else white
+    return black if any(high for _, high in _extremes(black)) else white
+
+
+def _extremes(image: Image.Image) -> tuple[tuple[int, int], ...]:
+    """The smallest and the largest value of each channel of an RGB picture; needs no copy of it."""
+    return cast(tuple[tuple[int, int], ...], image.getextrema())
 
 
 def _reduce(image: Image.Image, factor: int) -> Image.Image:

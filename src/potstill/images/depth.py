@@ -14,6 +14,9 @@ from PIL import Image
 BITS = (8, 10, 12, 14, 16, 24, 32)
 """Depths of integers: the smallest that holds the largest value is taken."""
 
+_BAND_PIXELS = 2**20
+"""Converted at a time."""
+
 Levels = tuple[float, float]
 """What is shown as black, and as white."""
 
@@ -101,5 +104,11 @@ def to_8_bit(image: Image.Image, levels: GrayLevels, declared: float = 0) -> Ima
     """A photo in a deep mode as 8-bit gray. Infinite is white or black, and what is not a number is black."""
     own = levels.real if image.mode == "F" else levels.integer
     black, white = own or extent_of(image, declared).levels()
-    values = np.nan_to_num(np.asarray(image, np.float64), nan=black, posinf=white, neginf=black)
-    return Image.fromarray(np.clip((values - black) * (255 / (white - black)) + 0.5, 0, 255).astype(np.uint8))
+    stored = np.asarray(image)
+    shown = np.empty(stored.shape, np.uint8)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for start in range(0, image.height, rows):  # a large photo as floating-point numbers would fill the memory
+        band = stored[start : start + rows].astype(np.float64)
+        values = np.nan_to_num(band, nan=black, posinf=white, neginf=black)
+        shown[start : start + rows] = np.clip((values - black) * (255 / (white - black)) + 0.5, 0, 255)
+    return Image.fromarray(shown)

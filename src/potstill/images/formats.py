@@ -96,7 +96,7 @@ def open_photo(data: bytes) -> Opened:
         if opened.image.format == "WEBP":
             return replace(opened, orientation=orientation_of(*_webp_metadata(data)))
         return replace(opened, white=65535 if opened.image.format in ("PPM", "JPEG2000") else 0)
-    except BadPhotoError:
+    except (BadPhotoError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise BadPhotoError("not_image", what_it_is(data)) from None
