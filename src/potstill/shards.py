@@ -16,7 +16,7 @@ from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.engines.engine import Task, run_all
 from potstill.errors import DamageError
-from potstill.run.files import write_json
+from potstill.run.files import is_sealed, write_json
 
 MOST = 4096
 """Photos in a shard, at most: what is lost with a worker, and made again."""
@@ -58,7 +58,7 @@ def write_in_shards(
         task.check()
 
     with context.reporter.bar(label, photos, unit="photo", part=part) as update:
-        todo = [job for job in jobs if not job.with_name(RESULT).is_file()]
+        todo = [job for job in jobs if not is_sealed(job.with_name(RESULT))]
         run_all(
             context.engine,
             module,

@@ -22,6 +22,7 @@ from tests.torture.disks import disk_cases
 from tests.torture.kills import kill_cases
 from tests.torture.page import write_page
 from tests.torture.photos import photo_cases
+from tests.torture.power import power_cases
 from tests.torture.settings import settings_cases
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -29,6 +30,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "disks": disk_cases,
     "kills": kill_cases,
     "photos": photo_cases,
+    "power": power_cases,
     "settings": settings_cases,
 }
 

@@ -39,6 +39,67 @@ class Failure:
         sys.addaudithook(hook)
 
 
+@dataclass(frozen=True, slots=True)
+class PowerLoss:
+    """The process ends at one of its fsyncs and renames. What the disk keeps by then is written to a file."""
+
+    turn: int
+    """Counted from 1."""
+    below: str
+    """Only files below this folder count."""
+    record: str
+    """The file to write: a JSON object with `turns`; `synced`: (size, time) of each inode when it was last synced;
+    `renames`: those whose folder was not synced since, with a copy of the file that was replaced."""
+    backups: str
+    """An empty folder beside the run."""
+
+    def install(self) -> None:
+        """In this process, once."""
+        synced: dict[int, tuple[int, int]] = {}
+        renames: list[tuple[str, str, str | None]] = []
+        fsync, replace, turns = os.fsync, os.replace, 0
+
+        def step() -> None:
+            nonlocal turns
+            turns += 1
+            if turns == self.turn:
+                Path(self.record).write_text(
+                    json.dumps({"turns": turns, "synced": synced, "renames": renames}), "utf-8"
+                )
+                os._exit(99)
+
+        def syncing(handle: int) -> None:
+            path = str(Path(f"/proc/self/fd/{handle}").readlink())
+            if not path.startswith(self.below):
+                fsync(handle)
+                return
+            step()
+            fsync(handle)
+            status = os.fstat(handle)
+            if os.path.isdir(path):  # noqa: PTH112
+                renames[:] = [entry for entry in renames if os.path.dirname(entry[1]) != path]  # noqa: PTH120
+            else:
+                synced[status.st_ino] = (status.st_size, status.st_mtime_ns)
+
+        def replacing(source: Any, target: Any, **options: Any) -> None:
+            source, target = os.fspath(source), os.fspath(target)
+            if not str(target).startswith(self.below):
+                replace(source, target, **options)
+                return
+            step()
+            backup = None
+            if os.path.isfile(target):  # noqa: PTH113
+                backup = f"{self.backups}/{turns}"
+                os.link(target, backup)
+            replace(source, target, **options)
+            renames.append((source, target, backup))
+
+        os.fsync, os.replace = syncing, replacing  # type: ignore[assignment]
+
+
+DISTURBANCES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Failure, PowerLoss)}
+
+
 @functools.cache
 def server() -> "Server":
     """One for the whole campaign."""
@@ -53,9 +114,14 @@ class Server:
         command = [sys.executable, "-m", "tests.torture.forked"]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(), text=True)
 
-    def start(self, arguments: list[str | Path], output: Path, failure: Failure | None = None) -> "Command":
-        """Start `potstill …` in a process group of its own; what it prints goes to `output`."""
-        self._ask([list(map(str, arguments)), str(output), failure and asdict(failure)])
+    def start(self, arguments: list[str | Path], output: Path, disturbance: Any = None) -> "Command":
+        """Start `potstill …` in a process group of its own; what it prints goes to `output`.
+
+        Args:
+            disturbance: one of DISTURBANCES.
+        """
+        order = disturbance and [type(disturbance).__name__, asdict(disturbance)]
+        self._ask([list(map(str, arguments)), str(output), order])
         return Command(self, int(self._answer()), output)
 
     def wait(self) -> int:
@@ -86,8 +152,8 @@ class Command:
 
 
 def serve() -> None:
-    """Obey orders on stdin: `[[argument, …], FILE, FAILURE]` starts a command and prints its process number; `"wait"`
-    waits for it and prints its exit code."""
+    """Obey orders on stdin: `[[argument, …], FILE, DISTURBANCE]` starts a command and prints its process number;
+    `"wait"` waits for it and prints its exit code."""
     import potstill.pipeline  # noqa: F401  the long import, before the first fork
     from potstill.cli import run
     from potstill.compute import timing
@@ -103,15 +169,15 @@ def serve() -> None:
         if order == "wait":
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
             continue
-        arguments, output, failure = order
+        arguments, output, disturbance = order
         child = os.fork()
         if child == 0:
             os.setpgrp()
             file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(file, 1)
             os.dup2(file, 2)
-            if failure:
-                Failure(**failure).install()
+            if disturbance:
+                DISTURBANCES[disturbance[0]](**disturbance[1]).install()
             code = run(arguments)
             sys.stdout.flush()
             os._exit(code)

@@ -1,6 +1,7 @@
 """The tiny job that the campaign disturbs: photos, an undisturbed run, and runs that were stopped on the way."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,9 +78,29 @@ def _without_times(value: Any) -> Any:
     return [_without_times(item) for item in value] if isinstance(value, list) else value
 
 
+def follows_advice(job: TinyJob, said: str, run: Path) -> bool:
+    """Whether a refused run ends as it must once what its message says is done: remove this, and run again."""
+    for _ in range(3):
+        named = next((word for word in re.split(r"[\s`'\"]", said) if word.startswith(f"{run}/")), None)
+        advice = re.search(r"(?:Remove|Delete) (it|its folder|/\S+)", said)
+        if named is None:
+            return False
+        if advice:
+            file = Path(named.rstrip(".:,"))
+            path = {"it": file, "its folder": file.parent}.get(advice[1], Path(advice[1].rstrip(".:,")))
+            if path == run or run not in path.parents:
+                return False  # never the whole run
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        answer = potstill(job.command(run))
+        if answer.code == 0:
+            return result_of(run) == job.result
+        said = answer.errors
+    return False
+
+
 def leftovers(run: Path) -> list[str]:
     """Files that a finished run must not have."""
-    names = ("*.part", "*.growing", "*.sums", "*checkpoint*", "worker.json", "step.txt")
+    names = ("*.part", "*.growing", "*.sums", "*.seal", "*checkpoint*", "worker.json", "step.txt", "output.txt")
     return sorted(str(path.relative_to(run)) for name in names for path in run.rglob(name))
 
 

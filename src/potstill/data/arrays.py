@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from potstill.errors import DamageError, StaleError
+from potstill.run.files import replacing, seal
 
 _SUM = np.dtype("<u4")
 
@@ -62,18 +63,19 @@ class RowWriter:
         self.done += len(rows)
 
     def close(self) -> None:
-        """Put the header in front and give the file its name. All rows must be there."""
+        """Put the header in front, give the file its name, and seal it. All rows must be there."""
         assert self.done == self.shape[0], (self.done, self.shape)
         self._file.close()
         self._sums.close()
-        temporary = self.path.with_name(self.path.name + ".part")
-        with temporary.open("wb") as target, self.growing.open("rb") as source:
+        with (
+            replacing(self.path) as temporary,
+            temporary.open("wb") as target,
+            self.growing.open("rb") as source,
+        ):
             header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
             np.lib.format.write_array_header_1_0(target, header)
             shutil.copyfileobj(source, target, 1 << 24)
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.replace(self.path)
+        seal(self.path)
         self.growing.unlink()
         self._sums_path.unlink()
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
-from potstill.run.files import write_text
+from potstill.run.files import seal, write_text
 from potstill.run.folder import Run
 from potstill.run.layout import unlike_path
 
@@ -39,6 +39,7 @@ def write_unlike(run: Run, rows: np.ndarray, similarity: np.ndarray) -> None:
     for row, value in zip(rows.tolist(), similarity.tolist(), strict=True):
         writer.writerow([row, paths[row], f"{value:.4f}"])
     write_text(unlike_path(run), buffer.getvalue())
+    seal(unlike_path(run))
 
 
 def read_unlike(run: Run) -> list[Unlike]:

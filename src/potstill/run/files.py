@@ -1,6 +1,7 @@
 """Files that are never seen half written, checksums, and room on the disk."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,11 @@ from potstill.errors import DamageError, PotstillError, SpaceError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to `path` when the block ends well, removed when it does not."""
+    """A temporary name in the same folder, renamed to `path` when the block ends well, removed when it does not.
+
+    The file is on the disk before it gets its name, and the name is on the disk when this returns: after a power loss
+    there is the old file or the new one, and what was written before this file is there if this one is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -26,8 +31,26 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names of a folder's files as they are now, on systems and disks that can."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -107,6 +130,29 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SEAL = ".seal"
+"""Ends the name of the file with the hash of another one, while their stage is not finished."""
+
+
+def seal(path: Path) -> None:
+    """Remember the hash of a file of an unfinished stage; `Stage.finish` keeps it in done.json instead."""
+    write_text(path.with_name(path.name + SEAL), sha256_of(path))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is there, and as it was when `seal` was called. Takes about a second per GB."""
+    try:
+        return path.with_name(path.name + SEAL).read_text("utf-8") == sha256_of(path)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+
+
+def remove_sealed(path: Path) -> None:
+    """Remove a file and its seal, if they are there."""
+    for file in (path.with_name(path.name + SEAL), path):
+        file.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, needed: float, what: str) -> None:

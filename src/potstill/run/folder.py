@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from potstill.errors import DamageError, PotstillError, StaleError, did_you_mean
-from potstill.run.files import REWRITTEN, read_json, write_json, write_text
+from potstill.run.files import REWRITTEN, SEAL, read_json, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
 from potstill.wording import counted
@@ -89,6 +89,7 @@ class Run:
         if not (new := not (self.path / "config.toml").is_file()):
             with contextlib.suppress(DamageError):  # it is written again
                 self.require_format()
+        self._remove_leftovers()
         write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
         return new
 
@@ -96,12 +97,18 @@ class Run:
     def command(self) -> str:
         """What was typed to make the run, or last to go on with it; "" where it was called from Python."""
         path = self.path / "run.json"
-        return str(read_json(path).get("command") or "") if path.is_file() else ""
+        return str(read_json(path, REWRITTEN).get("command") or "") if path.is_file() else ""
 
     @property
     def resume(self) -> str:
         """What to do to go on with it."""
         return self.command or "call potstill.distill again, with the same arguments"
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed command has begun to write. Exports and reports may be written meanwhile."""
+        for leftover in self.path.rglob(".*.part"):
+            if leftover.relative_to(self.path).parts[0] not in ("6_export", "7_report"):
+                leftover.unlink(missing_ok=True)
 
     def stage(self, name: str) -> "Stage":
         """The stage folder `name`, one of STAGES."""
@@ -271,7 +278,7 @@ class Stage:
         if (self.path / "inputs.json").is_file() and read_json(self.path / "inputs.json") != wanted:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob("*.part"):
+        for leftover in self.path.rglob("*.part"):
             leftover.unlink()
         write_json(self.path / "inputs.json", wanted)
         return True
@@ -286,6 +293,8 @@ class Stage:
         inputs = read_json(self.path / "inputs.json")
         write_json(self.path / "done.json", {"inputs": inputs, **facts, "files": file_facts(self.path, passing)})
         (self.path / "inputs.json").unlink()
+        for sealed in self.path.rglob(f"*{SEAL}"):
+            sealed.unlink()
 
     def reopen(self) -> None:
         """Forget that the stage is finished, if it is. Its files stay."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DamageError
-from potstill.run.files import read_json, sha256_of
+from potstill.run.files import SEAL, read_json, sha256_of
 
 LARGE = ("pixels.bin", "features.npy", "logits.npy", "val_logits.npy", "views.npy")
 """Arrays that only training reads. Reading commands check their sizes, not their hashes, and do without them: people
 remove them, and the weights, from runs that they keep or pass on."""
 
 _TRANSIENT = ("done.json", "inputs.json", "worker.json", "job.json", "step.txt", "output.txt")
-_TRANSIENT_SUFFIXES = (".part", ".growing", ".sums", ".checkpoint")
+_TRANSIENT_SUFFIXES = (".part", ".growing", ".sums", ".checkpoint", SEAL)
 _COMMANDS = {"6_export": "export", "7_report": "report", "controls": "controls", "forecast": "forecast"}
 """What makes the files of a folder of the run, where it is not `potstill distill`."""
 _REPLACED = ("ATTRIBUTION.csv", "ATTRIBUTION.txt")

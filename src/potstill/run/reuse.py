@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import PotstillError
-from potstill.run.files import read_json
+from potstill.run.files import read_json, replacing, sync_folder, write_bytes
 from potstill.run.integrity import damages
 
 REUSED = ("1_images", "2_teacher", "3_soft_labels")
@@ -78,12 +78,13 @@ def _copied(source: Path, target: Path) -> bool:
         shutil.copytree(source, part, symlinks=True, ignore=_UNFINISHED, copy_function=_link)
         if (source / "done.json").read_bytes() != done:
             raise FileNotFoundError(source)
-        (part / "done.json").write_bytes(done)
+        write_bytes(part / "done.json", done)
     except (FileNotFoundError, shutil.Error):
         shutil.rmtree(part, ignore_errors=True)
         return False
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
+    sync_folder(target.parent)
     return True
 
 
@@ -94,7 +95,8 @@ def _link(source: str, target: str) -> str:
     except FileNotFoundError:
         raise
     except OSError:
-        shutil.copy2(source, target)
+        with replacing(Path(target)) as temporary:
+            shutil.copyfile(source, temporary)
     return target
 
 

@@ -35,7 +35,7 @@ from potstill.data.unlike import read_unlike, used_rows
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
-from potstill.run.files import check_space, read_json, replacing, sha256_of, write_json
+from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, replacing, sha256_of, write_json
 from potstill.run.layout import teacher_networks, unlike_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
@@ -76,7 +76,7 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     }
     write_json(folder / "meta.json", meta)
     for leftover in folder.glob("teacher-*.npy"):
-        leftover.unlink()
+        remove_sealed(leftover)
     for network in networks:
         remove_files(network)
     stage.finish(photos=len(photos), views=plan.num_views)
@@ -199,7 +199,7 @@ class Labeling:
         done = stored.shape[1]
         labeled = np.empty((len(chosen), 0, network.width), np.float16)
         if done < self.views.shape[1]:
-            if not target.is_file():
+            if not is_sealed(target):
                 self._label(network, part, done, target)
             labeled = np.load(target, mmap_mode="r", allow_pickle=False)
         place = np.full(len(self.photos), -1)

@@ -25,7 +25,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
 from potstill.models.classifier import Classifier, build, describe, normalize, save
-from potstill.run.files import read_json, write_json, write_text
+from potstill.run.files import read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
 from potstill.run.trained import Trained
@@ -248,7 +248,8 @@ class _Training:
         folder, labels = self.job.folder, self.val.labels
         temperature = metrics.fit_temperature(val_logits, labels)
         scaled = val_logits / temperature
-        np.savez(folder / "val_predictions.npz", logits=val_logits, labels=labels)
+        with replacing(folder / "val_predictions.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, logits=val_logits, labels=labels)
         trained = Trained(
             role="student",
             arm=self.job.arm,
@@ -304,7 +305,8 @@ class LabeledViews:
 def copy_job(first: Job, job: Job) -> None:
     """Write what training the job would write: `first` is finished, and is the same training."""
     for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
-        shutil.copyfile(first.folder / name, job.folder / name)
+        with replacing(job.folder / name) as temporary:
+            shutil.copyfile(first.folder / name, temporary)
     described = read_json(first.folder / "model.json")
     described["trained"]["arm"] = job.arm
     write_json(job.folder / "model.json", described)

@@ -25,7 +25,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.models.classifier import build, describe
-from potstill.run.files import check_space, read_json
+from potstill.run.files import check_space, is_sealed, read_json, remove_sealed
 from potstill.run.layout import ARMS, model_folder, views_path
 from potstill.students.plan import SoftLabelFacts, StudentPlan, StudentsPlan
 from potstill.students.recipe import Job, Recipe
@@ -40,7 +40,7 @@ def train_students(plan: StudentsPlan, context: Context) -> None:
     for student in plan.students:
         _Training(student, plan, soft, context).run()
     for cache in run.students.glob("views-*.npy"):
-        cache.unlink()
+        remove_sealed(cache)
     names = _finished(plan, context)
     run.stage("4_students").record({"soft_labels": run.stage("3_soft_labels").digest(), "students": names})
 
@@ -247,7 +247,10 @@ def render_views(size: int, cache_gb: float, soft: SoftLabels, context: Context)
     path = views_path(run, size)
     photos, count = soft.views.shape
     needed = photos * count * size * size * 3
-    if path.is_file() or needed > cache_gb * 1e9:
+    if needed > cache_gb * 1e9:
+        remove_sealed(path)
+        return
+    if is_sealed(path):
         return
     run.students.mkdir(exist_ok=True)
     check_space(run.students, needed, "Rendered views")

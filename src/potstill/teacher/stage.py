@@ -39,7 +39,7 @@ from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
 from potstill.models.classifier import Classifier, build, describe, save
-from potstill.run.files import check_space, read_json, replacing, write_json, write_text
+from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, replacing, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
 from potstill.shards import write_in_shards
@@ -144,7 +144,7 @@ class _Member:
         probed = self._probe(measured)
         if not self._agrees(probed.val_logits, measured):
             measured = fall_back_to_float32(self.folder, measured)
-            (self.folder / "features.npy").unlink()
+            remove_sealed(self.folder / "features.npy")
             probed = self._probe(measured)
         self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
         tuned = self._fine_tune(probed.val_logits, measured)
@@ -179,7 +179,7 @@ class _Member:
 
     def _leave_out_unlike(self, measured: Measured) -> None:
         """Decide, by the first of the teacher's models, which photos without labels are used by all."""
-        decided = unlike_path(self.context.run).is_file()
+        decided = is_sealed(unlike_path(self.context.run))
         if self.config.unlike == "leave_out" and not decided and len(self.store.rows("unlabeled")):
             precision = measured.precision(self.context.machine.device)
             backbone = inference_model(self.model, precision, self.folder, threads=self.context.machine.cores)
@@ -200,7 +200,7 @@ class _Member:
     def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
         """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
         path = self.folder / "features.npy"
-        if not path.is_file():
+        if not is_sealed(path):
             views = np.concatenate([plain_views(self.store, self.photos)[:, None], drawn], axis=1)
             width = self.model.num_features
             check_space(self.folder, 2.0 * views.size * width, "The teacher's features")

@@ -19,6 +19,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.unlike import write_unlike
 from potstill.data.views import Renderer, plain_views
 from potstill.models.classifier import Classifier
+from potstill.run.files import is_sealed, remove_sealed
 from potstill.wording import counted
 
 NEIGHBORS = 5
@@ -44,8 +45,8 @@ def leave_out_unlike(backbone: Classifier, folder: Path, precision: Precision, c
     labeled, pool = store.rows("train"), store.rows("unlabeled")
     photos = np.concatenate([labeled, pool])
     positions, similarity = find_unlike(_plain_features(backbone, photos, folder, precision, context), len(labeled))
-    (folder / _PLAIN).unlink()
     write_unlike(context.run, photos[positions], similarity)
+    remove_sealed(folder / _PLAIN)
     context.reporter.info(
         f"{counted(len(pool), 'photo')} without labels: {len(pool) - len(positions):,} used, {len(positions):,} "
         "unlike any of the labeled photos (2_teacher/unlike.csv)"
@@ -57,7 +58,7 @@ def _plain_features(
 ) -> np.ndarray:
     """(N, W) float16 last features of the plain views."""
     path, width = folder / _PLAIN, backbone.num_last_features
-    if not path.is_file():
+    if not is_sealed(path):
         store, threads = PixelStore(context.run.images), context.machine.cores
         renderer = Renderer(store, photos, plain_views(store, photos)[:, None], backbone.info.size, threads=threads)
         writer = RowWriter(path, (len(photos), 1, width), np.float16)

@@ -25,6 +25,7 @@ from potstill.metrics import Interval
 from potstill.models.classifier import load_info
 from potstill.monitoring.progress import duration
 from potstill.monitoring.tables import text_table
+from potstill.run.files import remove_sealed
 from potstill.run.folder import Run, Stage
 from potstill.run.forecast import Curve, FittedPoint, Forecast, Gain, Point, forecast_path, write_forecast
 from potstill.run.integrity import require_whole
@@ -231,7 +232,7 @@ def _train(plan: ForecastPlan, context: Context) -> None:
     threads = measured.threads if measured else 1
     JobRunner(context).run(jobs, f"{plan.student} on parts of the photos", threads)
     for cache in plan.run.students.glob("views-*.npy"):
-        cache.unlink()
+        remove_sealed(cache)
 
 
 def _curve(plan: ForecastPlan, groups: Sequence[Group], photos: int | None) -> Curve:
