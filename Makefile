@@ -9,7 +9,7 @@ PARALLEL = -n $(WORKERS) --dist loadgroup
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-fast browser torture docs notebooks check format clean
+.PHONY: demo test test-fast browser torture lowest audit docs notebooks check format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,24 @@ MINUTES ?= 20
 SEED ?= 0
 torture: $(STAMP)
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) --page docs/reference/torture.md $(ARGS)
+
+# Tests and a tiny job with the lowest versions that pyproject.toml allows, in build/lowest/. Newer warnings do not count.
+lowest: build/lowest/.installed
+	PYTHONPATH=src build/lowest/bin/python -m pytest -W default -m "not browser and not slow" tests/unit tests/property \
+		tests/end_to_end/test_main_job.py $(ARGS)
+
+build/lowest/.installed: pyproject.toml
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet uv
+	build/uv/bin/uv venv --quiet --clear --python $(PYTHON) build/lowest
+	build/uv/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	touch $@
+
+# Known weaknesses of the installed packages; asks the package index.
+audit: $(STAMP)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(ARGS)
 
 # The documentation site, build/site/index.html. Stops where a generated page is out of date or a link leads nowhere.
 # To search it, serve it: python3 -m http.server --bind 127.0.0.1 -d build/site

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from potstill.data.arrays import RowReader, RowWriter
 from potstill.errors import StaleError
+from potstill.run.files import remove_sealed
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))
 dtypes = st.sampled_from([np.uint8, np.float16, np.float32, np.int64])
@@ -39,13 +40,13 @@ def test_interrupted_at_any_byte_it_goes_on_after_the_last_whole_row(
         writer.write(part)
     writer.close()
     assert (np.load(path, allow_pickle=False) == values).all()
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.npy", "rows.npy.seal"]
     for leading in (1, 2):
         reader = RowReader(path, leading=leading)
         assert (reader.shape, reader.dtype) == (shape, np.dtype(dtype))
         positions = np.indices(shape[:leading]).reshape(leading, -1)[:, ::-1]
         assert (reader(*positions) == values[tuple(positions)]).all()
-    path.unlink()
+    remove_sealed(path)
 
 
 def test_closing_too_early_is_a_bug(tmp_path: Path) -> None:

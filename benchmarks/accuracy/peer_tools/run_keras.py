@@ -50,7 +50,7 @@ def network(job: Job) -> Any:
         normalization(f"conv_dw_{number}_bn", f"{name}.bn1")
         net.get_layer(f"conv_pw_{number}").set_weights([state[f"{name}.conv_pw.weight"].transpose(2, 3, 1, 0)])
         normalization(f"conv_pw_{number}_bn", f"{name}.bn2")
-    probe = np.load(job.work / "probe.npz")
+    probe = np.load(job.work / "probe.npz", allow_pickle=False)
     found = net.predict(probe["pixels"].transpose(0, 2, 3, 1), verbose=0)
     assert np.abs(found - probe["features"]).max() < 1e-3, "the weights were not converted right"
     return net

@@ -299,7 +299,7 @@ def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
         )
         for name in macs
     }
-    photos = len(np.load(run.soft_labels / "val_logits.npy", mmap_mode="r"))
+    photos = len(np.load(run.soft_labels / "val_logits.npy", mmap_mode="r", allow_pickle=False))
     best = max(accuracy.values())
     error = float(np.sqrt(max(best * (1 - best), 1 / photos) / photos))
     chosen = min((name for name in macs if accuracy[name] >= best - error), key=lambda name: macs[name])
