@@ -48,11 +48,12 @@ build/lowest/.installed: pyproject.toml
 	build/uv/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	touch $@
 
-# Known weaknesses of the installed packages; asks the package index.
+# Known weaknesses of the installed packages, as the package index knows them. Fails where it cannot tell of one.
 audit: $(STAMP)
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet pip-audit
-	build/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(ARGS)
+	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9]*$$//' > build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt $(ARGS)
 
 # The documentation site, build/site/index.html. Stops where a generated page is out of date or a link leads nowhere.
 # To search it, serve it: python3 -m http.server --bind 127.0.0.1 -d build/site

@@ -8,15 +8,17 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.torture.cases import WRONG, Campaign, Case, Outcome
+from tests.torture.changes import change_cases
 from tests.torture.damage import damage_cases
 from tests.torture.disks import disk_cases
 from tests.torture.kills import kill_cases
@@ -26,6 +28,7 @@ from tests.torture.power import power_cases
 from tests.torture.settings import settings_cases
 
 CAMPAIGNS: dict[str, Campaign] = {
+    "changes": change_cases,
     "damage": damage_cases,
     "disks": disk_cases,
     "kills": kill_cases,
@@ -48,6 +51,8 @@ class Result:
     verdict: str
     said: str
     seconds: float
+    commit: str = ""
+    """Of Potstill and the campaign; ends with + where files were changed since."""
 
 
 def torture(
@@ -66,14 +71,14 @@ def torture(
     results = [Result(**json.loads(line)) for line in lines]
     done = Counter(result.part for result in results)
     running = {part: _from(CAMPAIGNS[part](seed, home / "job"), done[part]) for part in parts}
-    end = time.monotonic() + 60 * minutes
+    end, commit = time.monotonic() + 60 * minutes, _commit()
     with journal.open("a", encoding="utf-8") as file:
         while time.monotonic() < end and running:
             for part, cases in list(running.items()):
                 if most is not None and done[part] >= most[part]:
                     del running[part]
                     continue
-                result = _result(part, done[part], next(cases))
+                result = replace(_result(part, done[part], next(cases)), commit=commit)
                 done[part] += 1
                 results.append(result)
                 file.write(json.dumps(asdict(result)) + "\n")
@@ -81,6 +86,14 @@ def torture(
                 if result.verdict == WRONG:
                     print(f"WRONG: {part} {result.number}, {result.name}, {result.detail}\n{result.said}", flush=True)
     return results
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # not a checkout
+        return ""
 
 
 def _from(cases: Iterator[Case], start: int) -> Iterator[Case]:

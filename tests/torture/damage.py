@@ -1,11 +1,12 @@
 """Files at rest: a byte flipped, a tail cut, emptied, removed, or taken from another run, of every kind of file."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.torture.cases import Answer, Case, Outcome, judged, potstill
-from tests.torture.job import STOPS, TinyJob, copy_of, files_of, of_kinds, result_of
+from tests.torture.cases import REFUSED, RIGHT, WRONG, Answer, Case, Outcome, judged, potstill
+from tests.torture.job import STOPS, TinyJob, copy_of, files_of, follows_advice, of_kinds, result_of
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -37,6 +38,9 @@ def remove(path: Path, dice: random.Random) -> None:
 
 DAMAGES: dict[str, Damage] = {"flip": flip, "cut": cut, "empty": empty, "zero": zero, "remove": remove}
 
+SWAP = "another run's"
+"""The same file of another run, whole in itself."""
+
 COMMANDS = ("distill", "predict", "report", "compare", "export")
 
 
@@ -47,7 +51,7 @@ def damage_cases(seed: int, home: Path) -> Iterator[Case]:
     while True:
         dice = random.Random(f"{seed} damage {number}")
         number += 1
-        name = dice.choice(list(DAMAGES))
+        name = dice.choice([*DAMAGES, SWAP])
         if dice.random() < 0.3:
             point = dice.choice(STOPS)
             stopped = of_kinds(files_of(job.stopped(point)))
@@ -63,9 +67,9 @@ def damage_cases(seed: int, home: Path) -> Iterator[Case]:
 def _resumed(job: TinyJob, point: str, file: Path, damage: str, dice: random.Random) -> Callable[[Path], Outcome]:
     def run(folder: Path) -> Outcome:
         copy = copy_of(job.stopped(point), folder / "run")
-        DAMAGES[damage](copy / file, dice)
-        answer = potstill(job.command(copy))
-        return judged(answer, as_undisturbed=answer.code == 0 and result_of(copy) == job.result)
+        if not _damaged(job, copy, file, damage, dice):
+            return Outcome(RIGHT, "the other run has no such file")
+        return _distilled(job, copy)
 
     return run
 
@@ -74,13 +78,34 @@ def _finished(job: TinyJob, file: Path, damage: str, command: str, dice: random.
     def run(folder: Path) -> Outcome:
         copy = copy_of(job.undisturbed, folder / "run")
         expected = "" if command == "distill" else _answer(job, command, copy).printed
-        DAMAGES[damage](copy / file, dice)
-        answer = _answer(job, command, copy)
+        if not _damaged(job, copy, file, damage, dice):
+            return Outcome(RIGHT, "the other run has no such file")
         if command == "distill":
-            return judged(answer, as_undisturbed=answer.code == 0 and result_of(copy) == job.result)
+            return _distilled(job, copy)
+        answer = _answer(job, command, copy)
         return judged(answer, as_undisturbed=answer.printed == expected)
 
     return run
+
+
+def _damaged(job: TinyJob, run: Path, file: Path, damage: str, dice: random.Random) -> bool:
+    """Damage a file of a run. False where there is nothing to damage it with."""
+    if damage != SWAP:
+        DAMAGES[damage](run / file, dice)
+    elif (other := job.other / file).is_file():
+        shutil.copyfile(other, run / file)
+    else:
+        return False
+    return True
+
+
+def _distilled(job: TinyJob, run: Path) -> Outcome:
+    """What `distill` makes of a damaged run; where it refuses, its advice must lead to the right result."""
+    answer = potstill(job.command(run))
+    outcome = judged(answer, as_undisturbed=answer.code == 0 and result_of(run) == job.result)
+    if outcome.verdict == REFUSED and not follows_advice(job, answer.errors, run):
+        return Outcome(WRONG, f"the advice does not help: {answer.errors}")
+    return outcome
 
 
 def _answer(job: TinyJob, command: str, run: Path) -> Answer:

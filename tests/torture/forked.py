@@ -3,8 +3,11 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +100,45 @@ class PowerLoss:
         os.fsync, os.replace = syncing, replacing  # type: ignore[assignment]
 
 
-DISTURBANCES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Failure, PowerLoss)}
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clock of the machine is wrong."""
+
+    seconds: float
+    """Added to the true time."""
+
+    def install(self) -> None:
+        """In this process, once."""
+        import datetime
+
+        true_time, true_now, wrong = time.time, datetime.datetime.now, datetime.timedelta(seconds=self.seconds)
+
+        class WrongTime(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+                return true_now(tz) + wrong
+
+        time.time = lambda: true_time() + self.seconds
+        datetime.datetime = WrongTime  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """The command may read what root may show, and write nothing but in one folder."""
+
+    home: str
+
+    def install(self) -> None:
+        """In this process, once."""
+        os.chown(self.home, NOBODY, NOBODY)
+        os.environ.update(HOME=self.home, TMPDIR=self.home, XDG_CACHE_HOME=self.home)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+NOBODY = 65534
+DISTURBANCES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Failure, PowerLoss, Clock, Nobody)}
 
 
 @functools.cache
@@ -124,9 +165,9 @@ class Server:
         self._ask([list(map(str, arguments)), str(output), order])
         return Command(self, int(self._answer()), output)
 
-    def wait(self) -> int:
-        """The exit code of the command that runs, or minus the signal that ended it."""
-        self._ask("wait")
+    def wait(self, pid: int) -> int:
+        """The exit code of a command, or minus the signal that ended it."""
+        self._ask(pid)
         return int(self._answer())
 
     def _ask(self, order: Any) -> None:
@@ -147,13 +188,23 @@ class Command:
     pid: int
     output: Path
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether only its exit code is left."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text("utf-8")
+        except FileNotFoundError:
+            return True
+        return status.rpartition(")")[2].split()[0] == "Z"
+
     def wait(self) -> int:
-        return self.server.wait()
+        """The exit code, or minus the signal that ended it."""
+        return self.server.wait(self.pid)
 
 
 def serve() -> None:
     """Obey orders on stdin: `[[argument, …], FILE, DISTURBANCE]` starts a command and prints its process number;
-    `"wait"` waits for it and prints its exit code."""
+    a process number waits for that command and prints its exit code."""
     import potstill.pipeline  # noqa: F401  the long import, before the first fork
     from potstill.cli import run
     from potstill.compute import timing
@@ -163,23 +214,30 @@ def serve() -> None:
     timing.PROBE_SECONDS = 0.01
     loop.CHECKPOINT_SECONDS = 0.0
     pack._JOURNAL_EVERY = 8
-    child = 0
     for line in sys.stdin:
         order = json.loads(line)
-        if order == "wait":
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        if isinstance(order, int):
+            print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
             continue
         arguments, output, disturbance = order
         child = os.fork()
         if child == 0:
             os.setpgrp()
+            # A shell that starts the campaign in the background lets it, and all that it starts, ignore Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(file, 1)
             os.dup2(file, 2)
-            if disturbance:
-                DISTURBANCES[disturbance[0]](**disturbance[1]).install()
-            code = run(arguments)
-            sys.stdout.flush()
+            try:
+                if disturbance:
+                    DISTURBANCES[disturbance[0]](**disturbance[1]).install()
+                code = run(arguments)
+                sys.stdout.flush()
+            except KeyboardInterrupt:  # before the command has begun
+                code = 130
+            except BaseException:
+                traceback.print_exc()
+                code = 1
             os._exit(code)
         print(child, flush=True)
 

@@ -48,6 +48,15 @@ class TinyJob:
         return run
 
     @cached_property
+    def other(self) -> Path:
+        """A run of the same photos with other views."""
+        run = self.home / "other"
+        if not (run / "7_report/done.json").is_file():
+            answer = potstill(self.command(run, **{"views.seed": 5}))
+            assert answer.code == 0, answer.errors
+        return run
+
+    @cached_property
     def result(self) -> dict[str, Any]:
         """What every run must end with."""
         return result_of(self.undisturbed)

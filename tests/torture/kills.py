@@ -1,21 +1,42 @@
-"""Runs of the tiny job, killed up to three times at random moments and then finished."""
+"""The whole job, from photos to an exported file, killed up to three times at random moments and then finished."""
 
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from tests.support import processes_of
 from tests.torture.cases import RIGHT, WRONG, Case, Outcome
 from tests.torture.forked import Command, server
 from tests.torture.job import TinyJob, leftovers, result_of
 
+from potstill.run.files import sha256_of
+
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
-WHOM = ("the command", "its process group", "one child")
-TWO_STUDENTS = {"student.models": ["mobilenetv1_025@32", "mobilenetv1_025@48"], "machine.jobs": 2, "seeds": 1}
+COMMAND, GROUP, CHILD = "the command", "its process group", "one child"
+TWO_STUDENTS = {"student.models": ["mobilenetv1_025@32", "mobilenetv1_025@48"], "seeds": 1}
+SIDE_BY_SIDE = 0.4
+"""Share of the cases in which students are trained in processes of their own, which takes longer to start."""
 ORPHAN_SECONDS = 30
+"""How long children may outlive their parent, on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One signal."""
+
+    name: str
+    whom: str
+    moment: float
+    """As a share of the time that the unbroken job takes."""
+
+    def __str__(self) -> str:
+        return f"{self.name} to {self.whom} at {self.moment:.3f}"
 
 
 def kill_cases(seed: int, home: Path) -> Iterator[Case]:
@@ -24,56 +45,95 @@ def kill_cases(seed: int, home: Path) -> Iterator[Case]:
     while True:
         dice = random.Random(f"{seed} kills {number}")
         number += 1
-        kills = [(dice.choice(list(SIGNALS)), dice.choice(WHOM), dice.random()) for _ in range(dice.randint(1, 3))]
-        name = f"{len(kills)} kill{'s' if len(kills) > 1 else ''}, the first by {kills[0][0]} to {kills[0][1]}"
-        yield Case(name, "; ".join(f"{n} to {w} at {share:.3f}" for n, w, share in kills), _killed(job, kills))
+        jobs = 2 if dice.random() < SIDE_BY_SIDE else 1
+        whom = (COMMAND, GROUP, CHILD) if jobs > 1 else (COMMAND, GROUP)
+        kills = [Kill(dice.choice(list(SIGNALS)), dice.choice(whom), dice.random()) for _ in range(dice.randint(1, 3))]
+        times = f"{len(kills)} kill{'s' if len(kills) > 1 else ''}"
+        name = f"{times}, the first by {kills[0].name} to {kills[0].whom}"
+        yield Case(name, f"{jobs} at a time: {'; '.join(map(str, kills))}", _killed(job, kills, jobs, dice))
 
 
-def _killed(job: TinyJob, kills: list[tuple[str, str, float]]) -> Callable[[Path], Outcome]:
+def _killed(job: TinyJob, kills: list[Kill], jobs: int, dice: random.Random) -> Callable[[Path], Outcome]:
     def run(folder: Path) -> Outcome:
-        reference, seconds = _undisturbed(job)
-        target = folder / "run"
-        for name, whom, share in kills:
-            command = server().start(job.command(target, **TWO_STUDENTS), folder / "output.txt")
-            _kill(command, SIGNALS[name], whom, share * seconds)
-            command.wait()
-            _wait_for_children(target)
-        command = server().start(job.command(target, **TWO_STUDENTS), folder / "output.txt")
-        code = command.wait()
-        said = (folder / "output.txt").read_text("utf-8")
-        if code != 0:
-            return Outcome(WRONG, f"exit code {code}\n{said[-4000:]}")
-        if (left := leftovers(target)) or (left := processes_of(target)):
+        expected, seconds = _unbroken(job)
+        target, output = folder / "run", folder / "output.txt"
+        for kill in kills:
+            hit = _run(job, target, output, jobs, kill, kill.moment * seconds, dice)
+            said = output.read_text("utf-8")
+            if "Traceback" in said:
+                return Outcome(WRONG, f"after {kill}: {hit}\n{said[-4000:]}")
+            if orphans := _outliving(target):
+                return Outcome(WRONG, f"after {kill}, still there: {orphans}")
+        if failed := _run(job, target, output, jobs):
+            return Outcome(WRONG, f"{failed}\n{output.read_text('utf-8')[-4000:]}")
+        if left := [*leftovers(target), *processes_of(target), *_held_locks(target)]:
             return Outcome(WRONG, f"left behind: {left}")
-        return Outcome(RIGHT) if result_of(target) == reference else Outcome(WRONG, "other weights or numbers")
+        return Outcome(RIGHT) if _everything(target) == expected else Outcome(WRONG, "other weights, numbers or files")
 
     return run
 
 
-_REFERENCES: dict[Path, tuple[dict[str, object], float]] = {}
+def _commands(job: TinyJob, target: Path, jobs: int) -> list[list[str | Path]]:
+    distill = job.command(target, **TWO_STUDENTS, **{"machine.jobs": jobs})
+    return [distill, ["export", target, "--to", "onnx", "--precision", "float32"]]
 
 
-def _undisturbed(job: TinyJob) -> tuple[dict[str, object], float]:
-    """What the unbroken run ends with, and how long it takes."""
+def _run(
+    job: TinyJob,
+    target: Path,
+    output: Path,
+    jobs: int,
+    kill: Kill | None = None,
+    seconds: float = 0.0,
+    dice: random.Random | None = None,
+) -> str:
+    """Run the commands up to the kill. Returns "" where all ended well, else what happened."""
+    end = time.monotonic() + seconds
+    for arguments in _commands(job, target, jobs):
+        command = server().start(arguments, output)
+        while kill and not command.has_ended and time.monotonic() < end:
+            time.sleep(0.02)
+        if kill and dice and not command.has_ended:
+            _send(command, kill, dice)
+            return f"killed, exit code {command.wait()}"
+        if code := command.wait():
+            return f"{arguments[0]}: exit code {code}"
+    return ""
+
+
+_REFERENCES: dict[Path, tuple[dict[str, Any], float]] = {}
+
+
+def _unbroken(job: TinyJob) -> tuple[dict[str, Any], float]:
+    """What the unbroken job ends with, and how long it takes."""
     if job.home not in _REFERENCES:
         run, started = job.home / f"undisturbed-{os.getpid()}", time.monotonic()
-        assert server().start(job.command(run, **TWO_STUDENTS), job.home / "output.txt").wait() == 0
-        _REFERENCES[job.home] = result_of(run), time.monotonic() - started
+        failed = _run(job, run, job.home / "output.txt", jobs=1)
+        assert not failed, f"{failed}\n{(job.home / 'output.txt').read_text('utf-8')}"
+        _REFERENCES[job.home] = _everything(run), time.monotonic() - started
     return _REFERENCES[job.home]
 
 
-def _kill(command: Command, number: int, whom: str, seconds: float) -> None:
-    """Wait, then send the signal; nothing where the command has ended by then."""
-    time.sleep(seconds)
+def _everything(run: Path) -> dict[str, Any]:
+    """Weights, numbers and exported files."""
+    exported = {path.name: sha256_of(path) for path in sorted((run / "6_export").rglob("*.onnx"))}
+    return {**result_of(run), "exported": exported}
+
+
+def _send(command: Command, kill: Kill, dice: random.Random) -> None:
+    """Send the signal; nothing where the process has ended by then."""
+    children = _children_of(command.pid)
     try:
-        if whom == "its process group":
-            os.killpg(command.pid, number)
-        elif whom == "one child" and (children := _children_of(command.pid)):
-            os.kill(children[0], number)
+        if kill.whom == GROUP:
+            os.killpg(command.pid, SIGNALS[kill.name])
         else:
-            os.kill(command.pid, number)
+            os.kill(dice.choice(children) if kill.whom == CHILD and children else command.pid, SIGNALS[kill.name])
     except ProcessLookupError:
         pass
+    if kill.whom == CHILD and children:
+        deadline = time.monotonic() + 10 * ORPHAN_SECONDS
+        while not command.has_ended and time.monotonic() < deadline:  # it may go on without that child, or stop
+            time.sleep(0.1)
 
 
 def _children_of(pid: int) -> list[int]:
@@ -81,8 +141,20 @@ def _children_of(pid: int) -> list[int]:
     return [int(word) for word in path.read_text().split()] if path.is_file() else []
 
 
-def _wait_for_children(run: Path) -> None:
-    """Children of a killed parent stop within seconds."""
+def _outliving(run: Path) -> list[str]:
+    """Processes of a killed command that are still there after ORPHAN_SECONDS."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while processes_of(run) and time.monotonic() < deadline:
+    while (found := processes_of(run)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return found
+
+
+def _held_locks(run: Path) -> list[str]:
+    held = []
+    for path in run.glob(".*lock"):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            held.append(f"{path.name} is held")
+    return held

@@ -229,6 +229,53 @@ def _tile_bomb() -> bytes:
     return buffer.getvalue()
 
 
+def _many_frames() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("P", (64, 64)).save(buffer, "GIF")
+    head = buffer.getvalue()[:-1]
+    return head + (b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02L\x01\0") * 1_000_000 + b";"
+
+
+def _many_chunks() -> bytes:
+    rows = zlib.compress(bytes(64 * (3 * 64 + 1)))
+    return _png(64, 64, _chunk(b"tEXt", b"") * 1_200_000, rows=rows)
+
+
+def _many_segments() -> bytes:
+    data = whole("JPEG")
+    return data[:2] + b"\xff\xfe\0\2" * 4_000_000 + data[2:]
+
+
+def _many_restarts() -> bytes:
+    data = whole("JPEG")
+    return data[:2] + b"\xff\xdd\0\4\0\1" + data[2:-2] + b"".join(b"\xff%c" % (0xD0 + n) for n in range(8)) * 900_000
+
+
+def _many_scans() -> bytes:
+    """The last scan of a progressive JPEG comes 3,000 times."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 3000), "gray").save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * 3000 + data[-2:]
+
+
+def _many_strips() -> bytes:
+    """Two million strips of no bytes."""
+    count, head = 2_000_000, 8
+    tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    place = head + 2 + 12 * 8 + 4
+    tags += [(273, 4, count, place), (278, 3, 1, 1), (279, 4, count, place)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", head, len(tags)) + entries + bytes(4) + bytes(4 * count)
+
+
+def _large_webp() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8000, 7900), (9, 99, 200, 40)).save(buffer, "WEBP", lossless=True, method=0)
+    return buffer.getvalue()
+
+
 def _ppm_bomb() -> bytes:
     return b"P6 60000 60000 255\n" + bytes(1000)
 
@@ -242,4 +289,11 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "2,400 frames": _frame_bomb,
     "3,000 strips": _tile_bomb,
     "a size without pixels": _ppm_bomb,
+    "1,000,000 frames of a pixel": _many_frames,
+    "1,200,000 parts": _many_chunks,
+    "4,000,000 segments": _many_segments,
+    "7,200,000 restarts": _many_restarts,
+    "3,000 scans": _many_scans,
+    "2,000,000 strips": _many_strips,
+    "63 transparent megapixels": _large_webp,
 }

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import struct
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -42,6 +43,10 @@ JXL = Extra("JXL", "a JPEG XL photo", "jxl", "pillow_jxl")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _JXL_MAGIC = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+MAX_PIECES = 200_000
+"""Strips or tiles of a TIFF; with a strip for each row, photos have as many as rows."""
+_TIFF_PIECES = (273, 279, 324, 325)
+"""Tags with an entry for each strip or tile."""
 _TIFF_DIRECTORIES = (0x8769, 0x8825)
 """Tags of a TIFF that lead to EXIF and GPS."""
 
@@ -129,6 +134,8 @@ def text_of(error: Exception) -> str:
 
 def _open_jpeg(data: bytes) -> Opened:
     found = jpeg.structure(data)
+    if found.segments > jpeg.MAX_SEGMENTS:
+        raise BadPhotoError("too_large", f"more than {jpeg.MAX_SEGMENTS:,} segments")
     # Not Image.open: its limit on pixels does not know that a JPEG can be decoded at a reduced scale. Without its EXIF,
     # because Pillow reads more of that than the pixels need.
     image = JpegImagePlugin.jpeg_factory(io.BytesIO(found.without_app1))
@@ -136,7 +143,9 @@ def _open_jpeg(data: bytes) -> Opened:
 
 
 def _open_png(data: bytes) -> Opened:
-    parts = list(png.chunks(data))
+    parts = list(itertools.islice(png.chunks(data), png.MAX_CHUNKS + 1))
+    if len(parts) > png.MAX_CHUNKS:
+        raise BadPhotoError("too_large", f"more than {png.MAX_CHUNKS:,} parts")
     pixels = png.only_pixels(data, parts)
     orientation, bits = orientation_of(*png.metadata(data, parts)), png.significant_bits(data, parts)
     parts = parts if pixels is data else list(png.chunks(pixels))
@@ -152,7 +161,10 @@ def _open_png(data: bytes) -> Opened:
 
 def _open_tiff(data: bytes) -> Opened:
     orientation = orientation_of([data])
-    if byte_order(data) is not None:
+    if (order := byte_order(data)) is not None:
+        for place, tag in entries(data):
+            if tag in _TIFF_PIECES and struct.unpack_from(f"{order}I", data, place + 4)[0] > MAX_PIECES:
+                raise BadPhotoError("too_large", f"more than {MAX_PIECES:,} strips or tiles")
         data = _without_tags(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     tags = getattr(image, "tag_v2", {})

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image, JpegImagePlugin
 
+MAX_SEGMENTS = 20_000
+"""Photos have some dozens; color profiles, some hundreds. Files with more are refused."""
+
 _EXIF = b"Exif\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _APP1, _SOS, _EOI, _DRI, _DHT = 0xE1, 0xDA, 0xD9, 0xDD, 0xC4
@@ -49,6 +52,7 @@ class Structure:
     exif: list[bytes] = field(default_factory=list)
     xmp: list[bytes] = field(default_factory=list)
     scans: list[Scan] = field(default_factory=list)
+    segments: int = 0
     frame: int = 0
     """The marker of its frame header: 0xC0 baseline, 0xC2 progressive."""
     components: int = 0
@@ -66,6 +70,9 @@ def structure(data: bytes) -> Structure:
     kept, kept_from = [], 0
     place = 2
     while (segment := _segment(data, place)) is not None:
+        found.segments += 1
+        if found.segments > MAX_SEGMENTS:
+            break
         marker, start, end = segment
         if marker == _EOI:
             break

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = 100_000
+"""Files with more parts are refused; 200 MiB in the usual 8 KiB have a quarter of that."""
 MAX_PROFILE = 4 * 2**20
 """Color profiles that are larger when unpacked are ignored."""
 
