@@ -32,7 +32,7 @@ ABOUT = {
     "disks": "One file cannot be opened for writing; then the same command again.",
     "kills": "The whole job, from photos to an exported file, killed up to three times, then finished. Right: the same "
     "weights, numbers and files, and no process, lock or unfinished file left.",
-    "photos": "Each within 2 s of a core and 500 MB.",
+    "photos": "Each within 2 s of a core and 500 MB; those of more than 16 megapixels within 20 s and 1,500 MB.",
     "power": "The process ends at a sync or rename; what was not synced is lost. Then the same command again.",
 }
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from potstill.images import decode as module
 from potstill.images import guard
 from potstill.images.decode import decode, decode_file, read_extent, to_rgb
 from potstill.images.errors import BadPhotoError
+from potstill.images.orientation import entries
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
 """A gray ramp, dark at the left, (48, 64)."""
@@ -319,3 +321,52 @@ def test_a_jpeg_decoded_at_a_reduced_scale_looks_like_one_decoded_whole() -> Non
 def test_to_rgb_takes_pillow_images_of_every_mode() -> None:
     for mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"):
         assert to_rgb(Image.new(mode, (8, 8))).mode == "RGB", mode
+
+
+def many_segments() -> bytes:
+    data = encoded(GRAY, "JPEG")
+    return data[:2] + b"\xff\xfe\0\2" * 20_001 + data[2:]
+
+
+def many_scans() -> bytes:
+    data = encoded(GRAY, "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * 100 + data[-2:]
+
+
+def many_restarts() -> bytes:
+    data = encoded(GRAY, "JPEG")
+    return (
+        data[:2]
+        + b"\xff\xdd\0\4\0\1"
+        + data[2:-2]
+        + bytes(b for n in range(64) for b in (255, 0xD0 + n % 8))
+        + data[-2:]
+    )
+
+
+def many_chunks() -> bytes:
+    data = encoded(GRAY)
+    return data[:33] + (struct.pack(">I", 0) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))) * 100_001 + data[33:]
+
+
+def many_strips() -> bytes:
+    data = bytearray(encoded(GRAY, "TIFF"))
+    place = next(place for place, tag in entries(bytes(data)) if tag == 273)
+    data[place + 4 : place + 8] = struct.pack("<I", 200_001)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (many_segments, "too_large: more than 20,000 segments"),
+        (many_scans, "too_large: more than 100 scans"),
+        (many_restarts, r"corrupt: damaged: a marker \(FF D0\)"),
+        (many_chunks, "too_large: more than 100,000 parts"),
+        (many_strips, "too_large: more than 200,000 strips or tiles"),
+    ],
+)
+def test_files_of_more_pieces_than_a_photo_has_are_refused(make: Callable[[], bytes], reason: str) -> None:
+    with pytest.raises(BadPhotoError, match=reason):
+        decode(make())

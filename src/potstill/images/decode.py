@@ -109,7 +109,9 @@ def decode(
             more than `guard.SECONDS` or `guard.MEGABYTES` to decode is `too_large`.
     """
     draft_side = None if short_side is None else 2 * short_side
-    decoded = _decoded(data, gray, min_side=min_side, max_pixels=max_pixels, draft_side=draft_side)
+    shrink_to = short_side if resize is bicubic else None  # then no large picture leaves a process of its own
+    options = {"min_side": min_side, "max_pixels": max_pixels, "draft_side": draft_side, "shrink_to": shrink_to}
+    decoded = _decoded(data, gray, **options)
     return replace(decoded, image=shrink(decoded.image, short_side, resize))
 
 
@@ -148,21 +150,24 @@ def decode_here(
     max_pixels: int,
     draft_side: int | None,
     reduce_to: int | None = None,
+    shrink_to: int | None = None,
     light: bool = False,
 ) -> Decoded:
-    """Decode in this process, not shrunk.
+    """Decode in this process.
 
     Args:
         gray, min_side, max_pixels: as of `decode`.
         draft_side: see `_draft`.
         reduce_to: see `_load`.
+        shrink_to: shrink, by `bicubic`, so that the shorter side has this many pixels.
         light: raise _HeavyPhotoError for a photo that may take long, or much memory.
     """
     with _SILENCE:
         opened = _open(data, min_side=min_side, max_pixels=max_pixels)
         if light and not guard.is_light(opened):
             raise _HeavyPhotoError
-        return _load(opened, gray, draft_side=draft_side, max_pixels=max_pixels, reduce_to=reduce_to)
+        loaded = _load(opened, gray, draft_side=draft_side, max_pixels=max_pixels, reduce_to=reduce_to)
+        return replace(loaded, image=shrink(loaded.image, shrink_to))
 
 
 def normalize(image: Image.Image, *, gray: GrayLevels = OWN) -> Image.Image:

@@ -136,6 +136,8 @@ def _open_jpeg(data: bytes) -> Opened:
     found = jpeg.structure(data)
     if found.segments > jpeg.MAX_SEGMENTS:
         raise BadPhotoError("too_large", f"more than {jpeg.MAX_SEGMENTS:,} segments")
+    if len(found.scans) > jpeg.MAX_SCANS:
+        raise BadPhotoError("too_large", f"more than {jpeg.MAX_SCANS} scans")
     # Not Image.open: its limit on pixels does not know that a JPEG can be decoded at a reduced scale. Without its EXIF,
     # because Pillow reads more of that than the pixels need.
     image = JpegImagePlugin.jpeg_factory(io.BytesIO(found.without_app1))

@@ -17,6 +17,9 @@ from PIL import Image, JpegImagePlugin
 MAX_SEGMENTS = 20_000
 """Photos have some dozens; color profiles, some hundreds. Files with more are refused."""
 
+MAX_SCANS = 100
+"""Progressive photos have a dozen. Files with more are refused: each scan goes over the whole picture."""
+
 _EXIF = b"Exif\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _APP1, _SOS, _EOI, _DRI, _DHT = 0xE1, 0xDA, 0xD9, 0xDD, 0xC4
@@ -56,6 +59,8 @@ class Structure:
     frame: int = 0
     """The marker of its frame header: 0xC0 baseline, 0xC2 progressive."""
     components: int = 0
+    blocks: int = 0
+    """Of 8 × 8 pixels."""
     restarts: bool = False
     """Whether restart markers are announced."""
     wrong_marker: int | None = None
@@ -83,6 +88,8 @@ def structure(data: bytes) -> Structure:
             kept_from = end
         elif marker in (*_SEQUENTIAL, _PROGRESSIVE) and len(body) > 5:
             found.frame, found.components = marker, body[5]
+            height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            found.blocks = -(-height // 8) * -(-width // 8)
         elif marker == _DRI:
             found.restarts = any(body[:2])
         place = end
@@ -145,7 +152,7 @@ def _scan_end(data: bytes, place: int, found: Structure) -> int:
     """Where the data of a scan ends: at the next marker that is no restart. Notes a marker that does not belong."""
     restarts = 0
     for end, marker in _markers(data, place):
-        if found.restarts and marker == _RESTARTS[restarts % 8]:
+        if found.restarts and marker == _RESTARTS[restarts % 8] and restarts < found.blocks * max(1, found.components):
             restarts += 1
             continue
         if marker != _EOI and (marker not in _BETWEEN_SCANS or _segment(data, end) is None):
