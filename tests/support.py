@@ -173,7 +173,7 @@ def edit_settings(run: Path, change: Callable[[str], str]) -> None:
     """Change config.toml as if the run had been made with other settings."""
     path = run / "config.toml"
     lines = read_toml_text(path).splitlines()[:-2]  # without the checksum and the empty line above it
-    path.write_text(with_checksum(change("\n".join(lines) + "\n")), "utf-8")
+    Run(run).create("", with_checksum(change("\n".join(lines) + "\n")))
 
 
 def context_of(run: Run, **machine: Any) -> Context:

@@ -229,6 +229,7 @@ def _stages(plan: Plan, context: Context) -> None:
     run, reporter = context.run, context.reporter
     if not comparison_path(run).is_file():  # cheap to make again, so it may be deleted
         run.stage("5_comparison").reopen()
+    run.stage("7_report").reopen()  # it is made again each time
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     finished = [name for name in STAGES if run.stage(name).is_done]
@@ -323,8 +324,7 @@ def _is_run_of(path: Path, config_text: str) -> bool:
 def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> None:
     """run.json, config.toml, the log's head, and .gitignore."""
     command = typed_command()
-    new = run.create(command)
-    write_text(run.path / "config.toml", _config_text(data, config))
+    new = run.create(command, _config_text(data, config))
     write_text(run.path / ".gitignore", "*\n")
     run.write_readme()
     reporter.write_log(f"Command: {command or 'potstill.distill(…) in Python'}")

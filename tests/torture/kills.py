@@ -1,7 +1,9 @@
-"""The whole job, from photos to an exported file, killed up to three times at random moments and then finished."""
+"""A whole job, from photos to a report or an exported file, killed up to three times and then finished."""
 
+import functools
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ COMMAND, GROUP, CHILD = "the command", "its process group", "one child"
 TWO_STUDENTS = {"student.models": ["mobilenetv1_025@32", "mobilenetv1_025@48"], "seeds": 1}
 SIDE_BY_SIDE = 0.4
 """Share of the cases in which students are trained in processes of their own, which takes longer to start."""
+EXPORTED = 0.3
+"""Share of the cases with an export, which takes as long as the rest."""
 ORPHAN_SECONDS = 30
 """How long children may outlive their parent, on a busy machine."""
 
@@ -33,10 +37,32 @@ class Kill:
     name: str
     whom: str
     moment: float
-    """As a share of the time that the unbroken job takes."""
+    """As a share of the time that the unbroken job takes, with its export or without."""
 
     def __str__(self) -> str:
         return f"{self.name} to {self.whom} at {self.moment:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the job is done."""
+
+    jobs: int
+    """Trainings at a time; of several, each is a process."""
+    exported: bool
+
+    def __str__(self) -> str:
+        return f"{self.jobs} at a time{', exported' if self.exported else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unbroken:
+    """What the job ends with when nothing happens."""
+
+    result: dict[str, Any]
+    exported: dict[str, str]
+    seconds: list[float]
+    """Of each command."""
 
 
 def kill_cases(seed: int, home: Path) -> Iterator[Case]:
@@ -45,51 +71,57 @@ def kill_cases(seed: int, home: Path) -> Iterator[Case]:
     while True:
         dice = random.Random(f"{seed} kills {number}")
         number += 1
-        jobs = 2 if dice.random() < SIDE_BY_SIDE else 1
-        whom = (COMMAND, GROUP, CHILD) if jobs > 1 else (COMMAND, GROUP)
+        way = Way(2 if dice.random() < SIDE_BY_SIDE else 1, dice.random() < EXPORTED)
+        whom = (COMMAND, GROUP, CHILD) if way.jobs > 1 else (COMMAND, GROUP)
         kills = [Kill(dice.choice(list(SIGNALS)), dice.choice(whom), dice.random()) for _ in range(dice.randint(1, 3))]
         times = f"{len(kills)} kill{'s' if len(kills) > 1 else ''}"
         name = f"{times}, the first by {kills[0].name} to {kills[0].whom}"
-        yield Case(name, f"{jobs} at a time: {'; '.join(map(str, kills))}", _killed(job, kills, jobs, dice))
+        yield Case(name, f"{way}: {'; '.join(map(str, kills))}", _killed(job, kills, way, dice))
 
 
-def _killed(job: TinyJob, kills: list[Kill], jobs: int, dice: random.Random) -> Callable[[Path], Outcome]:
+def _killed(job: TinyJob, kills: list[Kill], way: Way, dice: random.Random) -> Callable[[Path], Outcome]:
     def run(folder: Path) -> Outcome:
-        expected, seconds = _unbroken(job)
+        unbroken = _unbroken(job)
+        seconds = sum(unbroken.seconds[: 2 if way.exported else 1])
         target, output = folder / "run", folder / "output.txt"
         for kill in kills:
-            hit = _run(job, target, output, jobs, kill, kill.moment * seconds, dice)
+            hit = _run(job, target, output, way, kill, kill.moment * seconds, dice)
             said = output.read_text("utf-8")
             if "Traceback" in said:
                 return Outcome(WRONG, f"after {kill}: {hit}\n{said[-4000:]}")
             if orphans := _outliving(target):
                 return Outcome(WRONG, f"after {kill}, still there: {orphans}")
-        if failed := _run(job, target, output, jobs):
+        if failed := _run(job, target, output, way):
             return Outcome(WRONG, f"{failed}\n{output.read_text('utf-8')[-4000:]}")
         if left := [*leftovers(target), *processes_of(target), *_held_locks(target)]:
             return Outcome(WRONG, f"left behind: {left}")
-        return Outcome(RIGHT) if _everything(target) == expected else Outcome(WRONG, "other weights, numbers or files")
+        if result_of(target) != unbroken.result:
+            return Outcome(WRONG, "other weights or numbers")
+        if way.exported and _exported(target) != unbroken.exported:
+            return Outcome(WRONG, "another exported file")
+        return Outcome(RIGHT)
 
     return run
 
 
-def _commands(job: TinyJob, target: Path, jobs: int) -> list[list[str | Path]]:
-    distill = job.command(target, **TWO_STUDENTS, **{"machine.jobs": jobs})
-    return [distill, ["export", target, "--to", "onnx", "--precision", "float32"]]
+def _commands(job: TinyJob, target: Path, way: Way) -> list[list[str | Path]]:
+    distill = job.command(target, **TWO_STUDENTS, **{"machine.jobs": way.jobs})
+    export: list[str | Path] = ["export", target, "--to", "onnx", "--precision", "float32"]
+    return [distill, export] if way.exported else [distill]
 
 
 def _run(
     job: TinyJob,
     target: Path,
     output: Path,
-    jobs: int,
+    way: Way,
     kill: Kill | None = None,
     seconds: float = 0.0,
     dice: random.Random | None = None,
 ) -> str:
     """Run the commands up to the kill. Returns "" where all ended well, else what happened."""
     end = time.monotonic() + seconds
-    for arguments in _commands(job, target, jobs):
+    for arguments in _commands(job, target, way):
         command = server().start(arguments, output)
         while kill and not command.has_ended and time.monotonic() < end:
             time.sleep(0.02)
@@ -101,23 +133,22 @@ def _run(
     return ""
 
 
-_REFERENCES: dict[Path, tuple[dict[str, Any], float]] = {}
+@functools.cache
+def _unbroken(job: TinyJob) -> Unbroken:
+    """Measured once in each campaign, and again when it is taken up: how fast it is depends on what else runs."""
+    run, seconds = job.home / f"undisturbed-{os.getpid()}", []
+    for arguments in _commands(job, run, Way(1, exported=True)):
+        started, output = time.monotonic(), job.home / "output.txt"
+        code = server().start(arguments, output).wait()
+        assert code == 0, output.read_text("utf-8")
+        seconds.append(time.monotonic() - started)
+    found = Unbroken(result_of(run), _exported(run), seconds)
+    shutil.rmtree(run)
+    return found
 
 
-def _unbroken(job: TinyJob) -> tuple[dict[str, Any], float]:
-    """What the unbroken job ends with, and how long it takes."""
-    if job.home not in _REFERENCES:
-        run, started = job.home / f"undisturbed-{os.getpid()}", time.monotonic()
-        failed = _run(job, run, job.home / "output.txt", jobs=1)
-        assert not failed, f"{failed}\n{(job.home / 'output.txt').read_text('utf-8')}"
-        _REFERENCES[job.home] = _everything(run), time.monotonic() - started
-    return _REFERENCES[job.home]
-
-
-def _everything(run: Path) -> dict[str, Any]:
-    """Weights, numbers and exported files."""
-    exported = {path.name: sha256_of(path) for path in sorted((run / "6_export").rglob("*.onnx"))}
-    return {**result_of(run), "exported": exported}
+def _exported(run: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in sorted((run / "6_export").rglob("*.onnx"))}
 
 
 def _send(command: Command, kill: Kill, dice: random.Random) -> None:

@@ -282,8 +282,7 @@ def test_a_run_without_out_of_fold_outputs_is_refused(run_copy: Run, tmp_path: P
 
 
 def test_several_teachers_are_averaged(tmp_path: Path) -> None:
-    Run(tmp_path).create("potstill distill photos")
-    (tmp_path / "config.toml").touch()
+    Run(tmp_path).create("potstill distill photos", "")
     (tmp_path / "1_images").mkdir()
     (tmp_path / "1_images/classes.txt").write_text("cat\ndog\n")
     lines = ["row,path,split,class,sha256", *(f"{10 + n},train/cat/{n}.jpg,train,cat,{n}" for n in range(4))]

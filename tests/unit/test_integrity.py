@@ -12,7 +12,7 @@ from torch import nn
 from potstill.cli import run as command
 from potstill.data.arrays import RowWriter, open_arrays
 from potstill.errors import DamageError
-from potstill.run.files import read_json, read_toml_text, with_checksum, write_json, write_text
+from potstill.run.files import read_json, read_toml_text, with_checksum, write_json
 from potstill.run.folder import Run
 from potstill.run.integrity import damages, require_whole
 from potstill.training import loop
@@ -207,12 +207,12 @@ def test_doctor_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_damaged_run_json_is_written_again(run: Path) -> None:
-    assert Run(run).create("potstill distill x")
-    write_text(run / "config.toml", with_checksum('data = "x"\n'))
+    config = with_checksum('data = "x"\n')
+    assert Run(run).create("potstill distill x", config)
     flip(run / "run.json", 10)
     with pytest.raises(DamageError, match="`potstill distill` with --run writes it again"):
         Run.open(run)
-    assert not Run(run).create("potstill distill x")
+    assert not Run(run).create("potstill distill x", config)
     assert Run.open(run).format == 3
 
 
@@ -221,4 +221,21 @@ def test_damaged_times_stop_no_stage(run: Path) -> None:
     flip(run / "timings.json", 5)
     with Run(run).timed("2_teacher"):
         pass
-    assert list(read_json(run / "timings.json")) == ["2_teacher"]
+    assert set(read_json(run / "timings.json")) == {"run", "2_teacher"}
+
+
+def test_settings_and_times_of_another_run_are_not_this_ones(
+    run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Run(tmp_path_factory.mktemp("other"))
+    for folder, text in ((other, 'data = "y"\n'), (Run(run), 'data = "x"\n')):
+        folder.create("", with_checksum(text))
+        with folder.timed("2_teacher"):
+            pass
+    shutil.copyfile(other.path / "timings.json", run / "timings.json")
+    with Run(run).timed("3_soft_labels"):
+        pass
+    assert set(read_json(run / "timings.json")) == {"run", "3_soft_labels"}
+    shutil.copyfile(other.path / "config.toml", run / "config.toml")
+    with pytest.raises(DamageError, match=r"config\.toml is not the one that this run was made with"):
+        Run.open(run)

@@ -158,7 +158,7 @@ def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, content: obj
     with pytest.raises(StaleError, match=r"was made by another version of Potstill \(run format \d+; this version"):
         Run.open(tmp_path)
     with pytest.raises(StaleError, match="make a new run"):
-        Run(tmp_path).create("potstill distill photos")
+        Run(tmp_path).create("potstill distill photos", "seeds = 1\n")
 
 
 def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: Path) -> None:
@@ -183,7 +183,7 @@ def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: P
 
 def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    assert run.create("potstill distill photos")
-    write_text(run.path / "config.toml", "seeds = 1\n")
-    assert not run.create("potstill distill photos"), "it is there already"
-    assert Run.open(run.path).path == run.path
+    assert run.create("potstill distill photos", "seeds = 1\n")
+    assert not run.create("potstill distill photos", "seeds = 2\n"), "it is there already"
+    assert Run.open(run.path).id == run.id != ""
+    assert (run.path / "config.toml").read_text("utf-8") == "seeds = 2\n"

@@ -53,7 +53,7 @@ def test_a_new_command_removes_what_a_killed_one_had_begun(tmp_path: Path) -> No
     for name in (".progress.json.a.part", "4_students/x/.precision.json.b.part", "6_export/x/.student.onnx.c.part"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    Run(tmp_path).create("potstill distill x")
+    Run(tmp_path).create("potstill distill x", "")
     assert [path.name for path in tmp_path.rglob("*.part")] == [".student.onnx.c.part"], "an export may be at work"
 
 

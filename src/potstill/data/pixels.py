@@ -95,7 +95,7 @@ class PixelStore:
         data = os.pread(self._file.fileno(), int(record["bytes"]), int(record["offset"]))
         try:
             if record["jpeg"]:
-                return Image.open(io.BytesIO(data)).convert("RGB")
+                return Image.open(io.BytesIO(data), formats=("JPEG",)).convert("RGB")
             return Image.frombuffer("RGB", (int(record["width"]), int(record["height"])), data, "raw", "RGB", 0, 1)
         except (OSError, ValueError) as error:
             raise DamageError(f"{self.folder}/pixels.bin is damaged at photo {row}: {error}. Run again.") from None

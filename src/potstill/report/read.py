@@ -117,7 +117,8 @@ class RunFiles:
         """Seconds of work per stage, as far as they were noted."""
         path = self.run.path / "timings.json"
         noted = read_json(path, REMOVE) if path.is_file() else {}
-        return {name: float(noted[name]) for name in STAGES if name in noted}
+        own = noted.get("run", self.run.id) == self.run.id
+        return {name: float(noted[name]) for name in STAGES if name in noted} if own else {}
 
     @cached_property
     def command(self) -> str | None:

@@ -15,11 +15,11 @@ def write_report(run: Run) -> Path:
     Raises:
         PotstillError: the comparison is not finished.
     """
-    require_whole(run.path)
     stage = run.stage("7_report")
+    stage.reopen()  # cheap, so made again each time: exports may have come since
+    require_whole(run.path)
     inputs = {"comparison": run.stage("5_comparison").digest()}
     page = render(RunFiles(run))
-    stage.reopen()  # cheap, so made again each time: exports may have come since
     stage.begin(inputs)
     write_text(run.report / "index.html", page)
     stage.finish(bytes=len(page.encode()))

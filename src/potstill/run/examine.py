@@ -44,12 +44,17 @@ def examine(path: Path) -> Examination:
     hashed = recorded(path)
     loose = sorted({path / "config.toml", *path.rglob("*.json")} - hashed)
     files = [file for file in [*hashed, *loose] if file.is_file()]
+    problems = [*damages(path), *_loose_damages(loose)]
+    try:
+        Run.open(path)
+    except PotstillError as error:
+        problems += [str(error)] if str(error) not in problems else []
     required = [name for name in STAGES if name != "6_export"]
     return Examination(
         run=str(path),
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),
-        problems=(*damages(path), *_loose_damages(loose)),
+        problems=tuple(problems),
         unfinished=tuple(name for name in required if not (path / name / "done.json").is_file()),
     )
 

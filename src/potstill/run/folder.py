@@ -12,6 +12,7 @@ import json
 import shlex
 import shutil
 import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from potstill.errors import DamageError, PotstillError, StaleError, did_you_mean
-from potstill.run.files import REWRITTEN, SEAL, read_json, write_json, write_text
+from potstill.run.files import REWRITTEN, SEAL, read_json, sha256_of, write_json, write_text
 from potstill.run.integrity import file_facts
 from potstill.run.reuse import REUSED, EarlierRuns, differences
 from potstill.wording import counted
@@ -62,15 +63,28 @@ class Run:
             raise PotstillError(_no_run(path))
         run = cls(path)
         run.require_format()
+        made_with = run._described.get("config")
+        if made_with is not None and sha256_of(path / "config.toml") != made_with:
+            raise DamageError(f"{path / 'config.toml'} is not the one that this run was made with. {REWRITTEN}")
         return run
 
     @property
     def format(self) -> int:
         """The format that its files are written in; 0 where run.json does not tell."""
+        found = self._described.get("format")
+        return found if isinstance(found, int) else 0
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        """What run.json says. Raises DamageError."""
         path = self.path / "run.json"
         values = read_json(path, REWRITTEN) if path.is_file() else {"format": 1}
-        found = values.get("format") if isinstance(values, dict) else None
-        return found if isinstance(found, int) else 0
+        return values if isinstance(values, dict) else {}
+
+    @property
+    def id(self) -> str:
+        """Of this run; files beside run.json have it, so that none of another run is taken for this one's."""
+        return str(self._described.get("id", ""))
 
     def require_format(self) -> None:
         """Raise StaleError for a run folder that another version of Potstill made."""
@@ -80,24 +94,34 @@ class Run:
                 f"{FORMAT}).\n  Use that version to read it, or make a new run from the same photos."
             )
 
-    def create(self, command: str) -> bool:
+    def create(self, command: str, config: str) -> bool:
         """Make the folder, or check the format of one that is there. Returns whether it is new.
 
         Args:
             command: what was typed; run.json keeps it.
+            config: the text of config.toml.
         """
-        if not (new := not (self.path / "config.toml").is_file()):
+        new, id = not (self.path / "config.toml").is_file(), ""
+        if not new:
             with contextlib.suppress(DamageError):  # it is written again
                 self.require_format()
+                id = self.id
         self._remove_leftovers()
-        write_json(self.path / "run.json", {"format": FORMAT, "potstill": version("potstill"), "command": command})
+        described = {
+            "format": FORMAT,
+            "potstill": version("potstill"),
+            "command": command,
+            "id": id or uuid.uuid4().hex,
+        }
+        described["config"] = hashlib.sha256(config.encode()).hexdigest()
+        write_json(self.path / "run.json", described)
+        write_text(self.path / "config.toml", config)
         return new
 
     @property
     def command(self) -> str:
         """What was typed to make the run, or last to go on with it; "" where it was called from Python."""
-        path = self.path / "run.json"
-        return str(read_json(path, REWRITTEN).get("command") or "") if path.is_file() else ""
+        return str(self._described.get("command") or "")
 
     @property
     def resume(self) -> str:
@@ -153,8 +177,11 @@ class Run:
             if working:
                 try:
                     seconds = read_json(path) if path.is_file() else {}
-                except DamageError:  # of times, nothing else depends
+                except DamageError:  # nothing else depends on times
                     seconds = {}
+                if seconds.get("run", self.id) != self.id:
+                    seconds = {}
+                seconds["run"] = self.id
                 seconds[name] = round(seconds.get(name, 0) + time.monotonic() - started, 1)
                 write_json(path, seconds)
 
