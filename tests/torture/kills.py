@@ -61,8 +61,7 @@ class Unbroken:
 
     result: dict[str, Any]
     exported: dict[str, str]
-    seconds: list[float]
-    """Of each command."""
+    seconds: float
 
 
 def kill_cases(seed: int, home: Path) -> Iterator[Case]:
@@ -81,11 +80,10 @@ def kill_cases(seed: int, home: Path) -> Iterator[Case]:
 
 def _killed(job: TinyJob, kills: list[Kill], way: Way, dice: random.Random) -> Callable[[Path], Outcome]:
     def run(folder: Path) -> Outcome:
-        unbroken = _unbroken(job)
-        seconds = sum(unbroken.seconds[: 2 if way.exported else 1])
+        unbroken = _unbroken(job, way.exported)
         target, output = folder / "run", folder / "output.txt"
         for kill in kills:
-            hit = _run(job, target, output, way, kill, kill.moment * seconds, dice)
+            hit = _run(job, target, output, way, kill, kill.moment * unbroken.seconds, dice)
             said = output.read_text("utf-8")
             if "Traceback" in said:
                 return Outcome(WRONG, f"after {kill}: {hit}\n{said[-4000:]}")
@@ -134,15 +132,12 @@ def _run(
 
 
 @functools.cache
-def _unbroken(job: TinyJob) -> Unbroken:
+def _unbroken(job: TinyJob, exported: bool) -> Unbroken:
     """Measured once in each campaign, and again when it is taken up: how fast it is depends on what else runs."""
-    run, seconds = job.home / f"undisturbed-{os.getpid()}", []
-    for arguments in _commands(job, run, Way(1, exported=True)):
-        started, output = time.monotonic(), job.home / "output.txt"
-        code = server().start(arguments, output).wait()
-        assert code == 0, output.read_text("utf-8")
-        seconds.append(time.monotonic() - started)
-    found = Unbroken(result_of(run), _exported(run), seconds)
+    run, output, started = job.home / f"undisturbed-{os.getpid()}", job.home / "output.txt", time.monotonic()
+    failed = _run(job, run, output, Way(1, exported))
+    assert not failed, f"{failed}\n{output.read_text('utf-8')}"
+    found = Unbroken(result_of(run), _exported(run), time.monotonic() - started)
     shutil.rmtree(run)
     return found
 
