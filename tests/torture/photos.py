@@ -23,7 +23,7 @@ from potstill.images.errors import BadPhotoError
 
 SECONDS, MEGABYTES = 2.0, 500
 """What one photo may take, unless it is large."""
-LARGE = ("56 megapixels of one color", "63 transparent megapixels")
+LARGE = ("56 megapixels of one color", "63 transparent megapixels", "5 megapixels as text")
 """Decoded in a process of their own, with its limits."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
@@ -282,6 +282,10 @@ def _large_webp() -> bytes:
     return buffer.getvalue()
 
 
+def _plain_text() -> bytes:
+    return b"P3 2200 2200 9\n" + b"1 " * (3 * 2200 * 2200 // 2) + b"2 " * (3 * 2200 * 2200 // 2)
+
+
 def _ppm_bomb() -> bytes:
     return b"P6 60000 60000 255\n" + bytes(1000)
 
@@ -302,4 +306,5 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "3,000 scans": _many_scans,
     "2,000,000 strips": _many_strips,
     "63 transparent megapixels": _large_webp,
+    "5 megapixels as text": _plain_text,
 }

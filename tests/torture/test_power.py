@@ -28,9 +28,11 @@ def carelessly(folder: Path) -> None:
             os.replace(folder / "new", folder / name)  # noqa: PTH105
 
 
-def losses(write: Callable[[Path], None], folder: Path) -> list[bool]:
-    """Whether what is there is whole, after a loss at each sync and rename."""
+def losses(write: Callable[[Path], None], folder: Path, seed: int) -> list[bool]:
+    """Whether what is there is whole, after a loss at each sync and rename; the seed says what is lost."""
     found: list[bool] = []
+    folder = folder / str(seed)
+    folder.mkdir()
     while True:
         run, backups, record = (folder / f"{len(found)}-{name}" for name in ("run", "backups", "record"))
         run.mkdir()
@@ -42,7 +44,7 @@ def losses(write: Callable[[Path], None], folder: Path) -> list[bool]:
             os._exit(0)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
             return found
-        lose(run, json.loads(record.read_text("utf-8")), random.Random(len(found)))
+        lose(run, json.loads(record.read_text("utf-8")), random.Random(f"{seed} {len(found)}"))
         found.append(is_whole(run))
 
 
@@ -57,11 +59,12 @@ def is_whole(run: Path) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the simulation reads /proc")
 def test_files_are_whole_after_a_power_loss_at_any_moment(tmp_path: Path) -> None:
-    careful = losses(carefully, tmp_path)
-    assert len(careful) == 12, "two syncs and a rename for each file"
-    assert all(careful)
+    for seed in range(3):
+        careful = losses(carefully, tmp_path, seed)
+        assert len(careful) == 12, "two syncs and a rename for each file"
+        assert all(careful)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the simulation reads /proc")
 def test_files_that_are_not_synced_would_be_found(tmp_path: Path) -> None:
-    assert not all(losses(carelessly, tmp_path))
+    assert not all(whole for seed in range(5) for whole in losses(carelessly, tmp_path, seed))

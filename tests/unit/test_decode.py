@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from potstill.images import color, guard
 from potstill.images import decode as module
-from potstill.images import guard
 from potstill.images.decode import decode, decode_file, read_extent, to_rgb
 from potstill.images.errors import BadPhotoError
+from potstill.images.formats import open_photo
 from potstill.images.orientation import entries
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
@@ -370,3 +371,15 @@ def many_strips() -> bytes:
 def test_files_of_more_pieces_than_a_photo_has_are_refused(make: Callable[[], bytes], reason: str) -> None:
     with pytest.raises(BadPhotoError, match=reason):
         decode(make())
+
+
+def test_plain_text_is_heavier_than_bytes() -> None:
+    text, packed = b"P2 600 500 9\n" + b"1 " * 300_000, b"P5 600 500 9\n" + bytes(300_000)
+    assert [guard.is_light(open_photo(data)) for data in (text, packed)] == [False, True]
+    assert guard.is_light(open_photo(b"P2 60 50 9\n" + b"1 " * 3_000))
+
+
+def test_a_huge_profile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(color, "_transform", lambda profile, mode: pytest.fail("was read"))
+    picture = GRAY.convert("RGB")
+    assert color.to_srgb(picture, bytes(5 * 2**20)) is picture

@@ -29,7 +29,7 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.models.classifier import load, load_info
-from potstill.run.files import read_toml_text, replacing
+from potstill.run.files import read_toml_text, remove_sealed, replacing
 from potstill.run.folder import Run, Stage
 from potstill.run.integrity import require_whole
 from potstill.run.layout import comparison_path, control_folder, controls_path, model_folder, views_path
@@ -144,7 +144,7 @@ class _Controls:
             render_views(size, context.machine.requested.cache_gb, SoftLabels.open(run), context)
         measured = Measured.read(run.students / self.name) or Measured(dtype="float32", photos_per_second={})
         JobRunner(context).run(jobs, f"{self.name}: controls", measured.threads)
-        views_path(run, size).unlink(missing_ok=True)
+        remove_sealed(views_path(run, size))
 
     def _self_taught(self) -> list[Job]:
         """The student's trainings, with the soft labels that the twin of seed 0 gives for the same views."""

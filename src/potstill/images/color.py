@@ -1,10 +1,12 @@
-"""Color profiles: any photo to sRGB, in one place. A profile that is broken, or for another mode, is ignored."""
+"""Color profiles: any photo to sRGB, in one place. One that is broken, huge, or for another mode, is ignored."""
 
 import io
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from potstill.images.png import MAX_PROFILE
 
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """The modes that profiles are for, by the name of their space."""
@@ -22,7 +24,7 @@ def to_srgb(image: Image.Image, profile: object) -> Image.Image:
     Args:
         profile: what Pillow found in the file: bytes, or None.
     """
-    if not isinstance(profile, bytes) or not profile:
+    if not isinstance(profile, bytes) or not 0 < len(profile) <= MAX_PROFILE:
         return image
     transform = _transform(profile, image.mode)
     if transform is None and image.mode == "L" and _transform(profile, "RGB"):  # as browsers do it

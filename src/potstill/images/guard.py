@@ -32,6 +32,8 @@ LIGHT_BYTES = 16 * 2**20
 LIGHT_PIXELS = 16_000_000
 _FEW_PIXELS = {"JPEG2000": 2_000_000}
 """Of formats that take longer."""
+_PLAIN, _PLAIN_PIXELS = (b"P1", b"P2", b"P3"), 250_000
+"""PPM files whose pixels are numbers as text, which Pillow reads one by one."""
 _LIGHT_JPEG_PIXELS = 64_000_000
 _LIGHT_JPEG_WORK = 320_000_000
 """Pixels times scans: each scan of a progressive JPEG goes over all of them."""
@@ -54,6 +56,8 @@ def is_light(opened: Opened) -> bool:
     pixels = opened.image.width * opened.image.height
     if opened.segments is not None:
         return pixels <= _LIGHT_JPEG_PIXELS and pixels * max(1, len(opened.segments.scans)) <= _LIGHT_JPEG_WORK
+    if opened.data.startswith(_PLAIN):
+        return pixels <= _PLAIN_PIXELS
     return pixels <= _FEW_PIXELS.get(opened.image.format or "", LIGHT_PIXELS)
 
 
