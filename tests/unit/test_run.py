@@ -1,5 +1,6 @@
 """The run folder: nothing is half written, finished work is kept, stale work is refused with the reason."""
 
+import errno
 import json
 import os
 import shutil
@@ -187,3 +188,19 @@ def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
     assert not run.create("potstill distill photos", "seeds = 2\n"), "it is there already"
     assert Run.open(run.path).id == run.id != ""
     assert (run.path / "config.toml").read_text("utf-8") == "seeds = 2\n"
+
+
+def test_a_folder_that_may_only_be_read_tells_whether_somebody_works_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+
+    def refusing(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with run.only_here():
+        monkeypatch.setattr("potstill.run.folder.FileLock", refusing)
+        assert run.is_worked_on
+    assert not run.is_worked_on
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    assert not run.is_worked_on

@@ -202,6 +202,8 @@ class Run:
                 return False
         except Timeout:
             return True
+        except OSError:  # the folder may only be read
+            return _is_held(self.path / ".lock")
 
     @contextlib.contextmanager
     def only_here(self, work: str = "") -> Iterator[None]:
@@ -369,6 +371,22 @@ def new_run_name(data: Path, teacher: str) -> str:
     """`2026-11-22_flowers_densenet201`."""
     day = datetime.datetime.now().astimezone().date().isoformat()
     return f"{day}_{_plain(Path(data).resolve().name)}_{_plain(teacher)}"
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has this lock, asked without writing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a lock that is held cannot be opened at all
+        return False
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it may not be read
+        return False
+    return False
 
 
 def _plain(name: str) -> str:
