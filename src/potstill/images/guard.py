@@ -99,7 +99,7 @@ def _too_slow() -> BadPhotoError:
     return BadPhotoError("too_large", f"decoding it takes more than {SECONDS} s of a core; save a smaller copy")
 
 
-def _failure(code: int, said: str) -> PotstillError:
+def _failure(code: int, output: str) -> PotstillError:
     if -code == getattr(signal, "SIGXCPU", None):
         return _too_slow()
     if code == NO_MEMORY:
@@ -110,5 +110,5 @@ def _failure(code: int, said: str) -> PotstillError:
         return PotstillError(f"The process that decoded a photo was ended by signal {-code}. Run again.")
     if code < 0:
         return BadPhotoError("corrupt", f"its decoder crashed (signal {-code})")
-    last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
+    last = output.strip().splitlines()[-1:] or [f"exit code {code}"]
     return BadPhotoError("corrupt", f"its decoder failed ({last[0]})")
