@@ -133,7 +133,7 @@ def test_the_readme_says_what_is_missing_and_what_to_type(tmp_path: Path) -> Non
 
 def test_the_readme_says_how_to_resume_as_it_was_typed(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.create("potstill demo --quick")
+    run.create("potstill demo --quick", "seeds = 1\n")
     run.write_readme()
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "    potstill demo --quick     # resume" in text

@@ -78,7 +78,7 @@ def test_the_rows_are_in_order_whatever_the_number_of_tasks(tmp_path: Path, engi
     for jobs in (1, 2, 5):
         rows = write(tmp_path / str(jobs), engine, jobs=jobs)
         assert np.array_equal(rows, np.arange(37)[:, None].repeat(3, 1))
-        assert [path.name for path in (tmp_path / str(jobs)).iterdir()] == ["rows.npy"]
+        assert sorted(path.name for path in (tmp_path / str(jobs)).iterdir()) == ["rows.npy", "rows.npy.seal"]
     assert len(engine.started) == 4 + 5 + 10, "shards of 12, 8 and 4 photos"
 
 
@@ -101,6 +101,22 @@ def test_shards_that_are_there_are_not_made_again(
     assert np.array_equal(rows[:, 0], np.arange(37))
     assert len(engine.started) == len(set(engine.started)) == 5
     assert engine.started[:3] == first
+
+
+def test_a_shard_that_was_damaged_meanwhile_is_made_again(
+    tmp_path: Path, engine: _Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("potstill.shards._append", die)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, engine)
+    shard = next(tmp_path.rglob(RESULT))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert np.array_equal(write(tmp_path, engine)[:, 0], np.arange(37))
+    assert len(engine.started) == 5 + 1
 
 
 def test_a_shard_of_another_shape_is_refused(tmp_path: Path, engine: _Here) -> None:
