@@ -10,8 +10,8 @@ CASES = {"damage": 4, "disks": 1, "kills": 1, "photos": 25, "settings": 40}
 
 @pytest.mark.slow
 def test_nothing_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
-    results = torture(list(CASES), seed=1, minutes=9, home=tmp_path, most=CASES)
+    results = torture(list(CASES), seed=1, minutes=60, home=tmp_path, most=CASES)
     assert [result for result in results if result.verdict == "WRONG"] == []
     assert len(results) == sum(CASES.values())
-    again = torture(list(CASES), seed=1, minutes=9, home=tmp_path, most=CASES)
+    again = torture(list(CASES), seed=1, minutes=60, home=tmp_path, most=CASES)
     assert again == results, "the journal is taken up, and nothing is done twice"
