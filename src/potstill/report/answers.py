@@ -174,9 +174,9 @@ def _at(point: AtOperatingPoint) -> list[str]:
     target, found = point.target, point.distilled
     right = f" Of what it reports, {_of(found.precision)} is {target.class_name}." if found.precision else ""
     return [
-        f"It finds {_of(found.recall)} of the {counted(point.photos, 'photo')} of {target.class_name}, and raises a false "
-        f"alarm for {_of(found.false_alarms)} of the {point.others:,} others.{right} Its threshold was placed on val to find "
-        f"{100 * target.recall:g} %.",
+        f"It finds {_of(found.recall)} of the {counted(point.photos, 'photo')} of {target.class_name}, and raises a "
+        f"false alarm for {_of(found.false_alarms)} of the {point.others:,} others.{right} Its threshold was placed on "
+        f"val to find {100 * target.recall:g} %.",
         f"Its teacher finds {_percent(point.teacher.recall.value)} with false alarms for "
         f"{_percent(point.teacher.false_alarms.value)}.",
     ]
