@@ -45,6 +45,7 @@ from potstill.run.layout import comparison_path, is_trained, student_names
 from potstill.run.results import Comparison, read_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
+from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
 
@@ -254,6 +255,7 @@ def _work(plan: Plan, context: Context) -> None:
     run = context.run
     with _stage("1_images", context):
         store = collect_images(plan.images, context, resize=quick_bicubic)
+    require_val_photos(plan.config.operating_point, store, run.classes())
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with _stage("2_teacher", context):
         train_teacher(plan.teacher, context)

@@ -12,11 +12,13 @@ import numpy as np
 
 from potstill.comparison.plan import ComparisonPlan
 from potstill.config.load import from_mapping
+from potstill.config.metric import label_of, parse_operating_point
 from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.images.folder import Folder
 from potstill.images.pack import estimated_bytes
 from potstill.images.plan import ImagesPlan
+from potstill.metrics.choice import Metric, class_balances
 from potstill.models.classifier import describe, feature_widths
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.students.budget import candidates, is_set
@@ -129,9 +131,13 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
         folder: the photos by name.
         train_photos: how many photos there are to train on, labeled or not; expected from the names when None.
     Raises:
-        ConfigError: a student's name is malformed, or a setting does not work with so many classes.
+        ConfigError: a student's name is malformed, a setting names a class that there is not, or it does not work with
+            so many classes.
         ModelError: no such model.
     """
+    Metric.of(config.metric, folder.classes)
+    if target := parse_operating_point(config.operating_point):
+        label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
     sizes = _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
@@ -145,10 +151,17 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
         train_photos=photos,
         labeled_photos=expected_labeled_photos(folder, config),
         images=ImagesPlan(folder, config.images, largest),
-        teacher=TeacherPlan(config.teacher, config.views, sizes),
+        teacher=TeacherPlan(config.teacher, config.views, sizes, config.metric, config.class_balance),
         soft_labels=SoftLabelsPlan(config.teacher.model, config.views, num_views(config, photos)),
         students=students,
-        comparison=ComparisonPlan(config.teacher.model, config.seeds, config.comparison),
+        comparison=ComparisonPlan(
+            config.teacher.model,
+            config.seeds,
+            config.comparison,
+            metric=config.metric,
+            class_balance=config.class_balance,
+            operating_point=config.operating_point,
+        ),
         disk={},
     )
     return replace(plan, disk=_disk(plan))
@@ -243,6 +256,8 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         crop_pct=student.crop_pct,
         dtype="float32",
         soft_labels="",
+        metric=config.metric,
+        operating_point=config.operating_point,
     )
     by_classes = 1.0 if classes <= 10 else 0.5 if classes <= 50 else 0.25
     distillation = replace(
@@ -267,6 +282,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         label_smoothing=config.twin.label_smoothing,
         length_shares=config.twin.length_shares,
         search_weights=student.search == "weights",
+        class_balances=class_balances(config.metric, config.class_balance),
         pilot_share=student.pilot_share,
     )
 

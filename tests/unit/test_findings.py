@@ -32,6 +32,30 @@ def codes(run: Run, wrong: int = 0) -> list[str]:
     return [finding.code for finding in find(RunFiles(run), wrong)]
 
 
+def test_by_another_metric_a_student_may_be_wrong_on_more_photos_than_the_largest_class_has(calm: Run) -> None:
+    by_class = {
+        "balanced_accuracy": {"value": 0.6, "low": 0.55, "high": 0.65},
+        "macro_f1": {"value": 0.4, "low": 0.35, "high": 0.45},
+        **{name: [] for name in ("recall", "precision", "roc_area", "pr_area", "roc", "pr")},
+    }
+    better = {**by_class, "balanced_accuracy": {"value": 0.7, "low": 0.65, "high": 0.75}}
+
+    def change(values: dict[str, Any]) -> None:
+        values.update(metric="balanced", test_per_class=[560, 20, 20])
+        values["teacher"]["by_class"] = better
+        values["students"][0]["distilled"]["by_class"] = by_class
+
+    edit(calm.comparison / "comparison.json", change)
+    assert "KD011" not in codes(calm)
+    assert "KD003" not in codes(calm)
+    by_class["balanced_accuracy"].update(value=0.36, low=0.33)
+    better["balanced_accuracy"].update(value=0.35)
+    edit(calm.comparison / "comparison.json", change)
+    messages = {finding.code: finding.message for finding in find(RunFiles(calm), 0)}
+    assert "balanced accuracy 36.0 %; always predicting the same class would reach 33.3 %" in messages["KD011"]
+    assert "has a balanced accuracy of 36.0 % on the test photos, the teacher 35.0 %" in messages["KD003"]
+
+
 def test_a_calm_run_has_no_findings(calm: Run) -> None:
     assert codes(calm) == []
 
@@ -103,6 +127,14 @@ def suspects(run: Run) -> None:
 
 WORSE = {"name": "ant", "photos": 200, "teacher": 0.9, "distilled": 0.6, "alone": 0.9}
 
+PLACED = {"class_name": "ant", "recall": 0.9, "val_photos": 500, "low": 0.87, "high": 0.93}
+FOUND = {
+    "thresholds": [0.2, 0.2],
+    "recall": {"value": 0.8, "low": 0.75, "high": 0.85},
+    "false_alarms": {"value": 0.1, "low": 0.05, "high": 0.15},
+    "precision": None,
+}
+
 CASES: dict[str, tuple[Callable[[Run], None], str]] = {
     "KD001": (student(difference={"value": 0.01, "low": -0.01, "high": 0.03}), r"\+1\.0 points \(-1\.0 to \+3\.0\)"),
     "KD002": (student(difference={"value": -0.02, "low": -0.03, "high": -0.01}), r"-2\.0 points .* Use the twin"),
@@ -136,6 +168,14 @@ CASES: dict[str, tuple[Callable[[Run], None], str]] = {
         r"its twin, which never met it, on 96\.0 %: \+0\.3 points \(-1\.0 to \+2\.0\)",
     ),
     "KD024": (unlike, "3 of 5 resemble none"),
+    "KD025": (
+        comparison(lambda c: c.update(operating_point={**PLACED, "val_photos": 19, "low": 0.82, "high": 0.99})),
+        r"to find 90\.0 % rests on 19 val photos of ant.* finds 82 to 99 % of new photos",
+    ),
+    "KD026": (
+        both(comparison(lambda c: c.update(operating_point=PLACED)), distilled(operating=FOUND)),
+        r"finds 80\.0 % \(75\.0 to 85\.0\) of the test photos of ant; its threshold was to find 90\.0 %",
+    ),
 }
 
 

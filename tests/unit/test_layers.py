@@ -22,9 +22,9 @@ FOUNDATION = {*GROUND, "config", "run", "monitoring", "processes", "metrics", "d
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "wording": set(),
-    "metrics": set(),
     "processes": GROUND,
     "config": GROUND,
+    "metrics": {*GROUND, "config"},
     "run": {*GROUND, "metrics"},
     "monitoring": {*GROUND, "run"},
     "data": {*GROUND, "config", "run"},

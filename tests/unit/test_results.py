@@ -7,7 +7,7 @@ from tests.reports import edit
 
 import potstill
 from potstill.errors import DataError
-from potstill.run.results import FORMAT, read_comparison, write_comparison
+from potstill.run.results import FORMAT, READABLE, read_comparison, write_comparison
 
 STORED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json"))
 
@@ -19,7 +19,7 @@ def test_a_comparison_is_read_as_it_was_written(tiny_run: "potstill.Result", tmp
     assert path.read_bytes() == (tiny_run.run.comparison / "comparison.json").read_bytes()
 
 
-@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1, "1"])
+@pytest.mark.parametrize("number", [READABLE[0] - 1, FORMAT + 1, "1"])
 def test_another_format_is_refused_in_one_sentence(number: object, tmp_path: Path) -> None:
     path = tmp_path / "comparison.json"
     path.write_bytes(STORED[0].read_bytes())

@@ -22,6 +22,8 @@ SHORT: Mapping[str, tuple[str, ...]] = {
     "images.classes": ("--classes", "--class"),
     "images.labels": ("--labels",),
     "seeds": ("--seeds",),
+    "metric": ("--metric",),
+    "operating_point": ("--operating-point",),
     "student.epochs": ("--epochs",),
     "student.lr": ("--lr",),
     "student.size": ("--size",),

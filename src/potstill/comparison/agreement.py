@@ -78,20 +78,25 @@ class Agreements:
     """teacher (m, C), NAME/distilled and NAME/alone (S, m, C); empty without train views."""
     test_logits: Logits
     """The same on test."""
+    shift: np.ndarray
+    """(C,) added to the teacher's stored logits where it predicts classes."""
 
     @classmethod
-    def measure(cls, context: Context, names: Sequence[str], seeds: int, known: Logits, test: Logits) -> "Agreements":
+    def measure(
+        cls, context: Context, names: Sequence[str], seeds: int, known: Logits, test: Logits, shift: np.ndarray
+    ) -> "Agreements":
         """Run students and twins on train views and store their logits.
 
         Args:
             known: what `train_views.npz` has of models that are still the same.
             test: logits on test, as in predictions.npz.
+            shift: (C,) added to the teacher's stored logits where it predicts classes.
         """
         run = context.run
         soft = SoftLabels.open(run)
         views = TrainViews.of(soft)
         if not len(views.photos):
-            return cls(run, seeds, 0, {}, test)
+            return cls(run, seeds, 0, {}, test, shift)
         logits = {key: values for key, values in known.items() if values.shape[1] == len(views.photos)}
         todo = [name for name in names if not logits.keys() >= {f"{name}/{arm}" for arm in ARMS}]
         label = "Scoring on train views"
@@ -100,15 +105,15 @@ class Agreements:
                 logits |= views.logits(name, seeds, soft, context)
                 update(done)
         _store(run.comparison / "train_views.npz", views, logits)
-        teacher = soft.logits(views.photos, views.numbers).astype(np.float32)
-        return cls(run, seeds, len(views.photos), {**logits, "teacher": teacher}, test)
+        teacher = soft.logits(views.photos, views.numbers).astype(np.float32) + shift
+        return cls(run, seeds, len(views.photos), {**logits, "teacher": teacher}, test, shift)
 
     def of(self, name: str, arm: str) -> Agreement:
         """The means over the seeds."""
         key = f"{name}/{arm}"
         folders = [model_folder(self.run, name, seed, arm) for seed in range(self.seeds)]
         val_logits = np.stack([_val_logits(folder) for folder in folders])
-        teacher_on_val = np.load(self.run.soft_labels / "val_logits.npy", allow_pickle=False)
+        teacher_on_val = np.load(self.run.soft_labels / "val_logits.npy", allow_pickle=False) + self.shift
         on_train = self.train_logits
         return Agreement(
             train_views=metrics.agreement(on_train[key], on_train["teacher"]) if on_train else None,

@@ -13,3 +13,6 @@ class ComparisonPlan:
     """Names of the teacher's models."""
     seeds: int
     config: ComparisonConfig
+    metric: str = "accuracy"
+    class_balance: str = "auto"
+    operating_point: str = ""

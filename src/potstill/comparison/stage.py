@@ -15,6 +15,7 @@ import torch
 
 from potstill import metrics
 from potstill.comparison.agreement import Agreements
+from potstill.comparison.by_class import ClassScores, Model
 from potstill.comparison.plan import ComparisonPlan
 from potstill.compute.device import environment
 from potstill.compute.inference import plain_outputs
@@ -23,6 +24,7 @@ from potstill.context import Context
 from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.metrics import Interval
+from potstill.metrics.choice import ACCURACY, Metric, adjustment, class_balances
 from potstill.models.classifier import Classifier, describe, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
@@ -41,6 +43,7 @@ from potstill.run.results import (
     ArmResult,
     Chosen,
     ClassAccuracy,
+    ClassDifferences,
     Comparison,
     Environment,
     McNemar,
@@ -79,10 +82,12 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         stage.reopen()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
-    scores = _score(plan, context, names, logits)
-    teacher = _teacher_result(run, plan, scores)
-    agreements = Agreements.measure(context, names, plan.seeds, on_train, scores.logits)
+    shift = _teacher_shift(run, plan)
+    scores = _score(plan, context, names, logits, shift)
+    teacher = _teacher_result(run, plan, scores, shift)
+    agreements = Agreements.measure(context, names, plan.seeds, on_train, scores.logits, shift)
     students = tuple(_student_result(name, plan, scores, teacher.macs, agreements) for name in names)
+    metric = Metric.of(plan.metric, scores.classes)
     comparison = Comparison(
         classes=tuple(scores.classes),
         test_photos=len(scores.labels),
@@ -92,8 +97,10 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         confidence=plan.config.confidence,
         teacher=teacher,
         students=students,
-        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds),
+        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds, metric),
         environment=Environment(**environment(context.machine)),
+        metric=plan.metric,
+        operating_point=_class_scores(plan, scores).operating_target(_val(run)[1]),
     )
     write_comparison(comparison_path(run), comparison)
     stage.finish()
@@ -115,17 +122,50 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
             for arm in ARMS
         },
         "comparison": asdict(plan.config),
+        "metric": plan.metric,
+        "class_balance": list(class_balances(plan.metric, plan.class_balance)),
+        "operating_point": plan.operating_point,
     }
 
 
-def _score(plan: ComparisonPlan, context: Context, names: Sequence[str], known: dict[str, np.ndarray]) -> Scores:
-    """Run the models whose logits are not known on the test photos, and store all in predictions.npz."""
+def _val(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's logits (n, C) on val, and the labels (n,)."""
+    store = PixelStore(run.images)
+    return np.load(run.soft_labels / "val_logits.npy", allow_pickle=False), store.labels(store.rows("val"))
+
+
+def _teacher_shift(run: Run, plan: ComparisonPlan) -> np.ndarray:
+    """(C,) what is added to the teacher's logits where it predicts classes: all 0, or the logit adjustment that val is
+    better for. Its soft labels are without."""
+    logits, labels = _val(run)
+    none = np.zeros(logits.shape[-1], np.float32)
+    facts = run.stage("2_teacher").facts()
+    shares = [facts[name].get("class_shares") for name in plan.teacher]
+    if None in shares:  # trained and chosen without regard to the sizes of the classes
+        return none
+    metric, adjusted = Metric.of(plan.metric, run.classes()), adjustment(np.mean(shares, axis=0)).astype(np.float32)
+    ways = [none if way == "none" else adjusted for way in class_balances(plan.metric, plan.class_balance)]
+    return min(ways, key=lambda shift: metric.loss(logits + shift, labels))
+
+
+def _class_scores(plan: ComparisonPlan, scores: Scores) -> ClassScores:
+    return ClassScores(scores.classes, scores.labels, plan, scores.groups)
+
+
+def _score(
+    plan: ComparisonPlan, context: Context, names: Sequence[str], known: dict[str, np.ndarray], shift: np.ndarray
+) -> Scores:
+    """Run the models whose logits are not known on the test photos, and store all in predictions.npz.
+
+    Args:
+        shift: (C,) added to the teacher's logits.
+    """
     test, logits = _TestPhotos.of(context), dict(known)
     todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
     label = "Scoring on the test photos"
     with context.reporter.bar(label, 1 + len(todo), unit="model", part="test photos") as update:
         if "teacher" not in logits:
-            logits["teacher"] = test.teacher_logits(plan.teacher)
+            logits["teacher"] = test.teacher_logits(plan.teacher) + shift
         update(1)
         for done, key in enumerate(todo, 2):
             name, _, arm = key.rpartition("/")
@@ -179,7 +219,9 @@ def _known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, n
     if before.get("photos") != inputs["photos"]:
         return {}
     same = {key for key, digests in inputs["students"].items() if before["students"].get(key) == digests}
-    if before.get("teacher") == inputs["teacher"]:
+    decisive = ("teacher", "metric", "class_balance")
+    earlier = {"metric": "accuracy", "class_balance": ["none"], **before}  # before there was a choice
+    if all(earlier.get(key) == inputs[key] for key in decisive):
         same.add("teacher")
     with open_arrays(folder / name) as stored:
         return {key: stored[key] for key in same if key in stored}
@@ -190,12 +232,18 @@ def _digest(run: Run, name: str, seed: int, arm: str) -> str:
     return f"{described['sha256']} {described.get('crop_pct', 1.0)}"
 
 
-def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherResult:
+def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores, shift: np.ndarray) -> TeacherResult:
     members = [networks_of(folder) for folder in member_folders(run.teacher, plan.teacher)]
     infos = [[load_info(network) for group in groups for network in group] for groups in members]
     folders = [network for groups in members for group in groups for network in group]
     confidence = plan.config.confidence
+    val_logits, val_labels = _val(run)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
+    if plan.metric != "accuracy":
+        temperature = Metric.of(plan.metric, scores.classes).temperature(val_logits + shift, val_labels)
+    test = _class_scores(plan, scores)
+    on_val = metrics.softmax((val_logits + shift) / temperature)
+    model = Model(scores.logits["teacher"][None], (temperature,), test.threshold(on_val, val_labels))
     costs = [_costs(load(folder), folder) for folder in folders]
     return TeacherResult(
         models=tuple(plan.teacher),
@@ -203,6 +251,9 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores) -> TeacherRe
         method=tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
         networks=tuple(len(networks) for networks in infos),
         accuracy=metrics.accuracy_interval(scores.correct("teacher"), confidence=confidence, groups=scores.groups),
+        by_class=test.measure(model),
+        operating=test.operating(model),
+        logit_shift=tuple(shift.tolist()) if shift.any() else (),
         **_calibration(scores.logits["teacher"], scores.labels, temperature),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},
     )
@@ -224,6 +275,8 @@ def _student_result(
     visible = metrics.smallest_visible_difference(
         float(np.mean(np.abs(gain))), round(photos / metrics.design_effect(gain.mean(0), scores.groups))
     )
+    models = [_arm_model(name, arm, plan, scores, agreements.run) for arm in ARMS]
+    differences = _class_scores(plan, scores).differences(*models)
     return StudentResult(
         name=name,
         model=model.info.name,
@@ -240,8 +293,10 @@ def _student_result(
         mcnemar=_mcnemar(name, scores),
         smallest_visible_difference=visible,
         per_class=_per_class(name, scores),
+        class_differences=differences,
         verdict=verdict(name, difference, reduction, visible, _tested(scores), plan.seeds)
-        + beside_teacher(to_teacher, teacher_macs / max(costs["macs"], 1)),
+        + beside_teacher(to_teacher, teacher_macs / max(costs["macs"], 1))
+        + by_metric(plan.metric, differences),
     )
 
 
@@ -252,12 +307,25 @@ def _follows(name: str, scores: Scores) -> np.ndarray:
     return agrees[0].astype(float) - agrees[1]
 
 
+def _arm_model(name: str, arm: str, plan: ComparisonPlan, scores: Scores, run: Run) -> Model:
+    trained = [load_info(model_folder(run, name, seed, arm)).trained for seed in range(plan.seeds)]
+    points = [each.operating_point for each in trained]
+    return Model(
+        scores.logits[f"{name}/{arm}"],
+        tuple(each.temperature for each in trained),
+        tuple(point.threshold for point in points if point is not None),
+    )
+
+
 def _arm_result(name: str, arm: str, plan: ComparisonPlan, scores: Scores, agreements: Agreements) -> ArmResult:
     logits, labels = scores.logits[f"{name}/{arm}"], scores.labels
     folders = [model_folder(agreements.run, name, seed, arm) for seed in range(plan.seeds)]
     infos = [load_info(folder) for folder in folders]
     per_seed = [_calibration(z, labels, info.trained.temperature) for z, info in zip(logits, infos, strict=True)]
+    test, model = _class_scores(plan, scores), _arm_model(name, arm, plan, scores, agreements.run)
     return ArmResult(
+        by_class=test.measure(model),
+        operating=test.operating(model),
         accuracy=_interval(scores.correct(f"{name}/{arm}").astype(float), plan, scores),
         accuracy_per_seed=tuple(metrics.accuracy(z, labels) for z in logits),
         **{key: float(np.mean([numbers[key] for numbers in per_seed])) for key in per_seed[0]},
@@ -287,30 +355,46 @@ def _mcnemar(name: str, scores: Scores) -> tuple[McNemar, ...]:
     return tuple(McNemar(seed, *metrics.mcnemar(distilled, alone)) for seed, (distilled, alone) in enumerate(pairs))
 
 
-def choose(run: Run, macs: Mapping[str, int], seeds: int) -> Chosen:
+def choose(run: Run, macs: Mapping[str, int], seeds: int, metric: Metric = ACCURACY) -> Chosen:
     """The student to deploy, by val alone: the one with the fewest MACs within one standard error of the best.
 
     Args:
         macs: multiply-accumulates of each student, by name.
     """
     accuracy = {
-        name: float(
-            np.mean([read_training(model_folder(run, name, seed, "distilled")).val_accuracy for seed in range(seeds)])
-        )
+        name: float(np.mean([_on_val(model_folder(run, name, seed, "distilled"), metric) for seed in range(seeds)]))
         for name in macs
     }
     photos = len(np.load(run.soft_labels / "val_logits.npy", mmap_mode="r", allow_pickle=False))
     best = max(accuracy.values())
     error = float(np.sqrt(max(best * (1 - best), 1 / photos) / photos))
+    if metric.kind != "accuracy" and len(macs) > 1:
+        error = _error_on_val(run, max(accuracy, key=lambda name: accuracy[name]), seeds, metric)
     chosen = min((name for name in macs if accuracy[name] >= best - error), key=lambda name: macs[name])
     if len(macs) == 1:
         reason = "the only student of the run"
     else:
         reason = (
-            f"accuracy {accuracy[chosen]:.1%} on {counted(photos, 'val photo')}, the fewest MACs of those within one "
-            f"standard error ({100 * error:.1f} points) of the best ({best:.1%})"
+            f"{metric.title} {accuracy[chosen]:.1%} on {counted(photos, 'val photo')}, the fewest MACs of those within "
+            f"one standard error ({100 * error:.1f} points) of the best ({best:.1%})"
         )
     return Chosen(chosen, reason, accuracy)
+
+
+def _on_val(folder: Path, metric: Metric) -> float:
+    """The metric of a finished training on val."""
+    training = read_training(folder)
+    return training.val_accuracy if training.val_metric is None or metric.kind == "accuracy" else training.val_metric
+
+
+def _error_on_val(run: Run, name: str, seeds: int, metric: Metric) -> float:
+    """The standard error of a student's metric on val, over photos, of the mean of its seeds."""
+    values = []
+    for seed in range(seeds):
+        with open_arrays(model_folder(run, name, seed, "distilled") / "val_predictions.npz") as stored:
+            values.append(metric.value_of_each(stored["logits"], stored["labels"]))
+    mean = np.mean(values, axis=0)
+    return float(mean.std() / np.sqrt(len(mean)))
 
 
 def verdict(name: str, difference: Interval, reduction: float | None, visible: float, tested: str, seeds: int) -> str:
@@ -345,6 +429,16 @@ def beside_teacher(behind: Interval, lighter: float) -> str:
         return ""
     equal = "No difference to its teacher measured" if behind.low <= 0 else "It is more accurate than its teacher"
     return f" {equal}: {behind.points}, at 1/{lighter:.0f} of the teacher's multiplications."
+
+
+def by_metric(metric: str, differences: ClassDifferences) -> str:
+    """What else is worth saying where something else than accuracy counts."""
+    if metric == "accuracy":
+        return ""
+    name, found = "Balanced accuracy", differences.balanced_accuracy
+    if metric == "macro-f1":
+        name, found = "Macro F1", differences.macro_f1
+    return f" {name}, distilled minus alone: {found.points}."
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:

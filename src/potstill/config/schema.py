@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
+from potstill.config.metric import parse_metric, parse_operating_point
 from potstill.errors import ConfigError
 from potstill.wording import counted
 
@@ -386,6 +387,21 @@ class Config:
 
     seeds: Annotated[int, Range(1)] = 3
     """Number of training runs with different random seeds, for each student and its twin."""
+    metric: str = "accuracy"
+    """What counts where something is chosen on the validation photos: settings, training lengths, crops, seeds, the way
+    the teacher is trained, and the student to deploy. "accuracy". "balanced": the mean recall of all classes, for
+    classes of unequal size. "macro-f1": the mean F1 of all classes. "recall:CLASS": how much of CLASS is found and how
+    much of the others is left alone, both counting alike."""
+    class_balance: Literal["auto", "none", "logit-adjusted", "weighted"] = "auto"
+    """How training makes up for classes of unequal size, for teacher, student and twin alike. "logit-adjusted": the
+    logarithms of the classes' shares are added to the logits in the loss (Menon et al. 2021), so that the model itself
+    predicts as if all classes were equally frequent. "weighted": photos count in inverse proportion to their class's
+    share; a teacher is logit-adjusted instead, which leaves its soft labels as they are. "none": neither. "auto":
+    "none" if metric is "accuracy", otherwise "logit-adjusted" or "none", chosen on the validation photos."""
+    operating_point: str = ""
+    """A share of a class to find, such as "recall:defective=0.95": the threshold is placed on the validation photos,
+    stored in every model and exported file, and used when photos are classified; what it finds of the test photos, and
+    at what share of false alarms, is in the report. A finished run gets another one without training again."""
     images: ImagesConfig = field(default_factory=ImagesConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -397,3 +413,5 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_ranges(self, "")
+        parse_metric(self.metric)
+        parse_operating_point(self.operating_point)

@@ -7,6 +7,7 @@ on val.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from potstill.models.classifier import Classifier
 class Deployable(nn.Module):
     """(H, W, 3) uint8, upright RGB → (1, C) float32 probabilities."""
 
-    def __init__(self, model: Classifier, *, temperature: float = 1.0) -> None:
+    def __init__(self, model: Classifier, *, temperature: float = 1.0, shift: Sequence[float] = ()) -> None:
         super().__init__()
         # A teacher's head may see more than the bare network gives it.
         self.net = model if model.info.feature_stages else model.net
@@ -29,6 +30,7 @@ class Deployable(nn.Module):
         self.dtype = torch.float32
         self.mean: Tensor
         self.std: Tensor
+        self.shift = torch.tensor(shift) if shift else None
         self.register_buffer("mean", 255 * torch.tensor(model.info.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(model.info.std).view(1, 3, 1, 1))
 
@@ -52,7 +54,10 @@ class Deployable(nn.Module):
     def probabilities(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) gray levels 0…255 → (B, C)."""
         normalized = ((pixels - self.mean) / self.std).to(self.dtype)
-        return (self.net(normalized).float() / self.temperature).softmax(-1)
+        logits = self.net(normalized).float()
+        if self.shift is not None:
+            logits = logits + self.shift
+        return (logits / self.temperature).softmax(-1)
 
     def half_net(self) -> "Deployable":
         """A copy whose network computes in float16. Preprocessing and softmax stay float32."""

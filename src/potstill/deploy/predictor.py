@@ -19,6 +19,7 @@ from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, usable_students
 from potstill.run.results import read_comparison, read_training
+from potstill.run.trained import OperatingPoint
 from potstill.wording import counted
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Prediction:
     """What a model predicts for one photo."""
 
     label: str
-    """The most probable class."""
+    """The class of the model's operating point where its threshold is reached; otherwise the most probable of the
+    others. Without an operating point, the most probable class."""
     probability: float
     """Of the label, after the temperature that was fitted on val."""
     probabilities: dict[str, float]
@@ -46,11 +48,18 @@ class Prediction:
     """False when the model is less sure than it was on 95 % of the val photos: perhaps none of these classes."""
 
     @classmethod
-    def of(cls, values: np.ndarray, classes: Sequence[str], threshold: float) -> "Prediction":
-        """From the probabilities (C,) of the classes."""
-        best = int(values.argmax())
+    def of(
+        cls, values: np.ndarray, classes: Sequence[str], threshold: float, point: OperatingPoint | None = None
+    ) -> "Prediction":
+        """From the probabilities (C,) of the classes.
+
+        Args:
+            threshold: probability of the most probable class below which the prediction counts as unknown.
+            point: the operating point that decides for or against its class.
+        """
         by_name = {name: float(p) for name, p in zip(classes, values, strict=True)}
-        return cls(classes[best], float(values[best]), by_name, bool(values[best] >= threshold))
+        label = predicted_class(by_name, point)
+        return cls(label, by_name[label], by_name, bool(values.max() >= threshold))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the label, and a bar for each of the most probable classes."""
@@ -65,14 +74,32 @@ class Prediction:
         return f"<p><strong>{escape(self.label)}</strong></p>{unsure}<table><tbody>{bars}</tbody></table>{more}"
 
 
+def predicted_class(probabilities: Mapping[str, float], point: OperatingPoint | None) -> str:
+    """The class by the operating point, if there is one, or else the most probable one."""
+    others = dict(probabilities)
+    if point is not None and others.pop(point.class_name) >= point.threshold:
+        return point.class_name
+    return max(others, key=lambda name: others[name])
+
+
 class Predictor:
     """A trained classifier, ready for photos."""
 
-    def __init__(self, model: "Classifier", folder: Path) -> None:
+    def __init__(
+        self, model: "Classifier", folder: Path, *, shift: Sequence[float] = (), point: OperatingPoint | None = None
+    ) -> None:
+        """Take a model with what it knows of itself.
+
+        Args:
+            shift: (C,) added to its logits, of a teacher that predicts as if all classes were equally frequent.
+            point: of a teacher, which does not know of its operating point itself.
+        """
         from potstill.deploy.deployable import Deployable
 
         self.model, self.folder, self.info = model, folder, model.info
-        self._deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
+        self.operating_point = point or model.info.trained.operating_point
+        """Where a photo counts as one of a class; None where it is the most probable one."""
+        self._deployable = Deployable(model, temperature=model.info.trained.temperature, shift=shift).eval()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -100,7 +127,7 @@ class Predictor:
 
         with torch.inference_mode():
             values = self._deployable(torch.from_numpy(to_pixels(photo, self.info.trained.gray_levels)))[0].numpy()
-        return Prediction.of(values, self.classes, self.threshold)
+        return Prediction.of(values, self.classes, self.threshold, self.operating_point)
 
     def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
         """`predict` for each photo."""
@@ -118,7 +145,7 @@ def load_predictor(
     Args:
         student: name of the student; the one that the comparison chose on val when None.
         arm: "distilled", "alone" (the twin) or "teacher".
-        seed: None takes the seed with the lowest val NLL.
+        seed: None takes the seed with the lowest loss on val.
     Raises:
         ModelError: there is no such model, or the path names another one than the other arguments.
     """
@@ -138,11 +165,26 @@ def load_predictor(
         folders = sorted(run.teacher.rglob("model.json"))
         if len(folders) != 1:
             raise ModelError(f"{run.teacher} holds {counted(len(folders), 'model')}; name one of their folders.")
-        return Predictor(load(folders[0].parent), folders[0].parent)
+        return teacher_predictor(run, folders[0].parent)
     if arm not in ARMS:
         raise ModelError(f"There is no arm {arm!r}; take distilled, alone or teacher.")
     folder = best_seed(run, student or chosen_student(run), arm, seed)
     return Predictor(load(folder), folder)
+
+
+def teacher_predictor(run: Run, folder: Path) -> Predictor:
+    """One of the teacher's networks, with what the comparison found of the teacher on val."""
+    from potstill.models.classifier import load
+
+    path = comparison_path(run)
+    if not path.is_file():
+        return Predictor(load(folder), folder)
+    comparison = read_comparison(path)
+    teacher, target, point = comparison.teacher, comparison.operating_point, None
+    if teacher.operating and target:
+        (threshold,) = teacher.operating.thresholds
+        point = OperatingPoint(class_name=target.class_name, recall=target.recall, threshold=threshold)
+    return Predictor(load(folder), folder, shift=teacher.logit_shift, point=point)
 
 
 def chosen_student(run: Run) -> str:
@@ -161,7 +203,7 @@ def chosen_student(run: Run) -> str:
 
 
 def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path:
-    """The folder of the seed with the lowest val NLL, or of the seed asked for. Raises ModelError."""
+    """The folder of the seed with the lowest loss on val, or of the seed asked for. Raises ModelError."""
     names = usable_students(run)
     if student not in names:
         trained = f"Trained are: {', '.join(names)}." if names else "None is trained yet."
@@ -176,7 +218,7 @@ def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path
         return Path(found[seed])
     if not found:
         raise ModelError(f"{student} has no finished {arm} model in {run.path}.")
-    return Path(min(found.values(), key=lambda folder: read_training(folder).val_nll_scaled))
+    return Path(min(found.values(), key=lambda folder: read_training(folder).rank))
 
 
 def to_pixels(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = None) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.deploy.predictor import Predictor, chosen_student, load_predictor
+from potstill.deploy.predictor import Predictor, chosen_student, load_predictor, predicted_class, teacher_predictor
 from potstill.errors import PotstillError
 from potstill.images.decode import decode_file
 from potstill.images.errors import BadPhotoError
@@ -76,7 +76,7 @@ class Served:
 def load_models(run: Run, student: str | None = None) -> list[Served]:
     """Teacher, distilled and alone of a finished run. Raises ModelError for an unknown student."""
     name = student or chosen_student(run)
-    teachers = tuple(load_predictor(path.parent) for path in sorted(run.teacher.rglob("model.json")))
+    teachers = tuple(teacher_predictor(run, path.parent) for path in sorted(run.teacher.rglob("model.json")))
     students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in ("distilled", "alone")]
     models = [*students, Served("teacher", teachers)]
     for model in models:
@@ -102,8 +102,8 @@ def prediction_page(models: list[Served], path: str | None) -> str:
 
 
 def _column(model: Served, outputs: Outputs) -> str:
-    classes = model.predictors[0].classes
-    best = int(outputs.probabilities.argmax())
+    classes, point = model.predictors[0].classes, model.predictors[0].operating_point
+    best = classes.index(predicted_class(dict(zip(classes, outputs.probabilities, strict=True)), point))
     order = np.argsort(-outputs.probabilities, kind="stable")[:SHOWN]
     bars = "".join(
         f'<li><span>{escape(classes[i])}</span><span class="share">{100 * outputs.probabilities[i]:.1f} %</span>'
@@ -111,6 +111,11 @@ def _column(model: Served, outputs: Outputs) -> str:
         for i in order
     )
     unsure = "" if outputs.known else '<p class="unsure">Unsure: perhaps not one of these classes.</p>'
+    if point is not None:
+        unsure += (
+            f'<p class="cost">{escape(point.class_name)} from {100 * point.threshold:.1f} % on, to find '
+            f"{100 * point.recall:g} % of it.</p>"
+        )
     name = " + ".join(predictor.info.name for predictor in model.predictors)
     more = f"<small>and {counted(len(classes) - SHOWN, 'more class')}</small>" if len(classes) > SHOWN else ""
     return (

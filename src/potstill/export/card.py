@@ -88,6 +88,7 @@ It has {numbers.parameters:,} parameters and takes
 Photos like those it was trained and tested on, of one of these classes each. `probabilities` are calibrated on
 validation photos (temperature {facts.temperature:.3f}). A highest probability below
 {facts.threshold:.3f} is lower than on 95 % of the validation photos: the photo may show none of the classes.
+{_operating_point(facts, numbers)}
 
 ## How to use it
 
@@ -132,6 +133,24 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 - A difference of accuracy below about {numbers.smallest_visible_difference:.1%} cannot be seen with so many photos.
 - Files marked "not run" could not be run on the machine that made them.
 """
+
+
+def _operating_point(facts: ExportedStudent, numbers: StudentResult) -> str:
+    """From which probability on a photo counts as one of a class, and what came of it on the test photos."""
+    point, found = facts.operating_point, numbers.distilled.operating
+    if point is None:
+        return ""
+    text = (
+        f"\n**Operating point:** a photo whose probability of {point.class_name} is at least {point.threshold:.4f} "
+        f"counts as {point.class_name}, otherwise as the most probable of the other classes. The threshold was placed "
+        f"on validation photos to find {point.recall:.1%} of {point.class_name}."
+    )
+    if found is None:
+        return text + "\n"
+    return (
+        f"{text} On the test photos, mean over the seeds, it finds {_interval(found.recall)} of them and takes "
+        f"{_interval(found.false_alarms)} of the other photos for {point.class_name}.\n"
+    )
 
 
 def _in_timm(info: dict[str, Any]) -> bool:

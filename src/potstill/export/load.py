@@ -15,6 +15,7 @@ from potstill.export.manifest import MANIFEST, Manifest, read_manifest
 from potstill.export.results import read_results
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
+from potstill.run.trained import read_trained
 
 
 def verify(path: Path | str) -> Manifest:
@@ -79,7 +80,8 @@ class ExportedPredictor:
             from PIL import Image
 
             pixels = fit(Image.fromarray(pixels), self.size, self.crop)
-        return Prediction.of(np.asarray(self._run(pixels), np.float32), self.classes, self.threshold)
+        probabilities = np.asarray(self._run(pixels), np.float32)
+        return Prediction.of(probabilities, self.classes, self.threshold, self.manifest.operating_point)
 
 
 def load_exported(path: Path | str) -> ExportedPredictor:
@@ -131,6 +133,8 @@ def find_exported(path: Path | str, *, student: str | None = None, seed: int | N
         exported = results.students.get(name) if results else None
         file = exported.file("onnx", "float32") if exported else None
         if exported is None or file is None or file.status != "ok" or file.file is None:
+            return None
+        if exported.operating_point != read_trained(folder).operating_point:  # it was given another one since
             return None
         if exported.arm != "distilled" or exported.weights_sha256 != sha256_of(folder / "model.safetensors"):
             return None

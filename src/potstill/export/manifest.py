@@ -9,6 +9,7 @@ from potstill.errors import ExportError
 from potstill.export.results import exported_student
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
+from potstill.run.trained import OperatingPoint
 
 VERSION = 1
 """Of manifest.json."""
@@ -41,6 +42,8 @@ class Manifest:
     """Share of the center square's side that the model sees; files from before there was a choice see all of it."""
     threshold: float
     """An answer with a lower probability may be none of the classes."""
+    operating_point: OperatingPoint | None = None
+    """From which probability on a photo counts as one of a class; None: the most probable class is the answer."""
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits; empty: every photo by its own values."""
     files: dict[str, ManifestFile]
@@ -69,7 +72,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         files = {name: ManifestFile(**entry) for name, entry in values.pop("files").items()}
-        return Manifest(files=files, **{**values, "labels": tuple(values["labels"])})
+        point = OperatingPoint.of(values.get("operating_point"))
+        return Manifest(files=files, **{**values, "labels": tuple(values["labels"]), "operating_point": point})
     except (AttributeError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is damaged: {error}. Export again.") from None
 
@@ -97,6 +101,7 @@ def write_manifest(run: Run, student: str) -> None:
         size=facts.size,
         crop=facts.crop,
         threshold=facts.threshold,
+        operating_point=facts.operating_point,
         gray_levels=facts.gray_levels,
         files=files,
     ).write(run.export / student)

@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Reference:
             "classes": info.classes,
             "temperature": self.model.info.trained.temperature,
             "threshold": info.trained.threshold,
+            "operating_point": info.trained.operating_point,
             "gray_levels": info.trained.gray_levels,
             "confidence": self.confidence,
             "test_photos": len(self.test.labels),
@@ -90,7 +91,7 @@ class Reference:
 
     def metadata(self) -> dict[str, str]:
         """The texts that travel in every file, beside the labels."""
-        info = self.model.info
+        info, point = self.model.info, self.model.info.trained.operating_point
         return {
             "made_by": f"potstill {version('potstill')}",
             "student": self.name,
@@ -102,6 +103,7 @@ class Reference:
             "input": input_rule(info.size, info.crop_pct),
             "temperature": repr(self.model.info.trained.temperature),
             "threshold": repr(info.trained.threshold),
+            **({"operating_point": json.dumps(asdict(point), ensure_ascii=False)} if point else {}),
             "license": json.dumps(licenses(self.model), ensure_ascii=False),
         }
 

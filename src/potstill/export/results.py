@@ -11,8 +11,9 @@ from potstill.metrics import Interval
 from potstill.monitoring.tables import text_table
 from potstill.run.files import read_json, write_json
 from potstill.run.folder import Run
+from potstill.run.trained import OperatingPoint
 
-VERSION = 2
+VERSION = 3
 """Of export.json. Change it with any field below."""
 
 FILE_NAME = "export.json"
@@ -111,6 +112,7 @@ class ExportedStudent:
     """The tolerance, as shares."""
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits."""
+    operating_point: OperatingPoint | None = None
     files: tuple[FileResult, ...] = ()
 
     def file(self, format: str, precision: str) -> FileResult | None:
@@ -176,6 +178,7 @@ def _student(facts: dict[str, Any]) -> ExportedStudent:
     values = {
         "classes": tuple(facts["classes"]),
         "accuracy": Interval(**facts["accuracy"]),
+        "operating_point": OperatingPoint.of(facts["operating_point"]),
         "files": tuple(_file(f) for f in facts["files"]),
     }
     return ExportedStudent(**{**facts, **values})

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from potstill import metrics
 from potstill.metrics import Interval
 from potstill.report.findings import Finding
-from potstill.run.results import ClassAccuracy, Comparison, StudentResult
+from potstill.run.results import ArmResult, Comparison, OperatingResult, OperatingTarget, StudentResult, TeacherResult
 from potstill.wording import counted
 
 UNEQUAL = 1.5
-"""Of two classes, the larger is called so where it has this many times the test photos of the smaller."""
+"""Classes are of unequal size where one has this many times the test photos of another."""
 
 ABOUT_THE_GAIN = ("KD001", "KD003", "KD023")
 """Findings that say what distillation brought, and not whether the student can be relied on."""
@@ -36,6 +36,80 @@ class Recall:
     teacher: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A number of all three models, for the table of the first screen."""
+
+    title: str
+    distilled: Interval
+    alone: Interval
+    teacher: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class AtOperatingPoint:
+    """What each of the three models does at the operating point."""
+
+    target: OperatingTarget
+    photos: int
+    """Test photos of its class."""
+    others: int
+    """Test photos of all other classes."""
+    distilled: OperatingResult
+    alone: OperatingResult
+    teacher: OperatingResult
+
+
+def at_operating_point(comparison: Comparison, student: StudentResult) -> AtOperatingPoint | None:
+    """Of a student; None where there is no operating point."""
+    target = comparison.operating_point
+    found = (student.distilled.operating, student.alone.operating, comparison.teacher.operating)
+    if target is None or None in found:
+        return None
+    photos = comparison.test_per_class[comparison.classes.index(target.class_name)]
+    distilled, alone, teacher = (result for result in found if result is not None)
+    return AtOperatingPoint(target, photos, comparison.test_photos - photos, distilled, alone, teacher)
+
+
+def headline(comparison: Comparison) -> str:
+    """The title of the page: what counts about the chosen student."""
+    student = comparison.student(comparison.chosen.name)
+    point, by_class = at_operating_point(comparison, student), student.distilled.by_class
+    if point:
+        found = point.distilled
+        return (
+            f"{student.name}: finds {_percent(found.recall.value)} of {point.target.class_name}, at "
+            f"{_percent(found.false_alarms.value)} false alarms"
+        )
+    if by_class and comparison.metric == "macro-f1":
+        return f"{student.name}: macro F1 {_percent(by_class.macro_f1.value)} on new photos"
+    if by_class and comparison.metric != "accuracy":
+        return f"{student.name}: balanced accuracy {_percent(by_class.balanced_accuracy.value)} on new photos"
+    return f"{student.name}: {_percent(student.distilled.accuracy.value)} of new photos correct"
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """What stands beside the accuracy in the table of the first screen."""
+    student = comparison.student(comparison.chosen.name)
+    models: tuple[ArmResult | TeacherResult, ...] = (student.distilled, student.alone, comparison.teacher)
+    found = []
+    by_class = [model.by_class for model in models if model.by_class is not None]
+    if len(by_class) == len(models) and comparison.metric == "macro-f1":
+        found.append(Column("macro F1", *(model.macro_f1 for model in by_class)))
+    elif len(by_class) == len(models) and comparison.metric != "accuracy":
+        found.append(Column("balanced", *(model.balanced_accuracy for model in by_class)))
+    point = at_operating_point(comparison, student)
+    if point is None:
+        return [*found, *(Column(f"finds {r.name}", r.distilled, r.alone, r.teacher) for r in recalls(comparison))]
+    results = (point.distilled, point.alone, point.teacher)
+    name = point.target.class_name
+    return [
+        *found,
+        Column(f"finds {name}", *(result.recall for result in results)),
+        Column("false alarms", *(result.false_alarms for result in results)),
+    ]
+
+
 def answers(comparison: Comparison, findings: list[Finding]) -> list[Answer]:
     """How good is the student, what did distillation bring, can it be relied on? Of the chosen student."""
     student = comparison.student(comparison.chosen.name)
@@ -48,21 +122,33 @@ def recalls(comparison: Comparison) -> list[Recall]:
     small, *others = sorted(student.per_class, key=lambda c: c.photos)
     if len(others) != 1 or others[0].photos < UNEQUAL * small.photos:
         return []
-    return [_recall(c, comparison.confidence) for c in (small, others[0])]
+    return [_recall(comparison, student, c.name) for c in (small, others[0])]
 
 
-def _recall(c: ClassAccuracy, confidence: float) -> Recall:
-    shares = {who: getattr(c, who) for who in ("distilled", "alone", "teacher")}
-    # Of the mean over the seeds, over photos: all seeds see the same ones.
-    found = {
-        who: Interval(share, *metrics.wilson_interval(round(share * c.photos), c.photos, confidence))
-        for who, share in shares.items()
-    }
-    return Recall(c.name, c.photos, **found)
+def _recall(comparison: Comparison, student: StudentResult, name: str) -> Recall:
+    label = comparison.classes.index(name)
+    c = next(c for c in student.per_class if c.name == name)
+    models: dict[str, ArmResult | TeacherResult]
+    models = {"distilled": student.distilled, "alone": student.alone, "teacher": comparison.teacher}
+    found = {}
+    for who, model in models.items():
+        measured, share = model.by_class.recall[label] if model.by_class else None, getattr(c, who)
+        # In results from before it was measured: of the mean over the seeds, over photos.
+        found[who] = measured or Interval(
+            share, *metrics.wilson_interval(round(share * c.photos), c.photos, comparison.confidence)
+        )
+    return Recall(name, c.photos, **found)
 
 
 def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
     accuracy, teacher = student.distilled.accuracy, comparison.teacher
+    if point := at_operating_point(comparison, student):
+        short = f"Finds {_percent(point.distilled.recall.value)} of {point.target.class_name}"
+        plain = (
+            f"Without the threshold, every photo taken for its most probable class, {_of(accuracy)} of the "
+            f"{counted(comparison.test_photos, 'test photo')} are classified correctly."
+        )
+        return Answer("How good is the small model?", short, (*_at(point), plain))
     sentences = [
         f"It classifies {_of(accuracy)} of the {counted(comparison.test_photos, 'test photo')} correctly, which it "
         f"has never seen before. Its teacher, {teacher.bytes / student.bytes:.0f} times larger, manages "
@@ -83,12 +169,32 @@ def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
     return Answer("How good is the small model?", f"{_percent(accuracy.value)} correct", tuple(sentences))
 
 
+def _at(point: AtOperatingPoint) -> list[str]:
+    """What the operating point comes to, in sentences."""
+    target, found = point.target, point.distilled
+    right = f" Of what it reports, {_of(found.precision)} is {target.class_name}." if found.precision else ""
+    return [
+        f"It finds {_of(found.recall)} of the {counted(point.photos, 'photo')} of {target.class_name}, and raises a "
+        f"false alarm for {_of(found.false_alarms)} of the {point.others:,} others.{right} Its threshold was placed on "
+        f"val to find {100 * target.recall:g} %.",
+        f"Its teacher finds {_percent(point.teacher.recall.value)} with false alarms for "
+        f"{_percent(point.teacher.false_alarms.value)}.",
+    ]
+
+
 def _what_it_brought(comparison: Comparison, student: StudentResult) -> Answer:
     difference, seeds = student.difference, comparison.seeds
     first, point, rest = student.verdict.partition(". ")
     sentences = [first + ("." if point else ""), *([rest.strip()] if rest.strip() else [])]
-    both = recalls(comparison)
-    if both:
+    both, at = recalls(comparison), at_operating_point(comparison, student)
+    if at and student.class_differences and student.class_differences.false_alarms:
+        fewer = student.class_differences.false_alarms
+        sentences.append(
+            f"Alone, without the teacher, it finds {_percent(at.alone.recall.value)} of {at.target.class_name} with "
+            f"false alarms for {_percent(at.alone.false_alarms.value)}. The false alarms of distilled minus alone: "
+            f"{fewer.points}."
+        )
+    elif both:
         rare = both[0]
         sentences.append(
             f"Alone, without the teacher, it finds {_percent(rare.alone.value)} of the photos of {rare.name}; "

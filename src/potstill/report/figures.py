@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -10,11 +10,12 @@ from PIL import Image
 from potstill import metrics
 from potstill.metrics import Interval
 from potstill.report import svg
+from potstill.report.answers import AtOperatingPoint
 from potstill.report.read import Reliability
 from potstill.report.svg import Scale, percent
 from potstill.run.forecast import Curve
 from potstill.run.layout import ARMS
-from potstill.run.results import ClassAccuracy, Comparison, Costs, StudentResult
+from potstill.run.results import ByClass, ClassAccuracy, Comparison, Costs, StudentResult
 from potstill.wording import counted
 
 CELLS_WITH_NUMBERS = 12
@@ -192,6 +193,53 @@ def reliability(before: Reliability, after: Reliability, who: str) -> str:
         ]
     summary = f"Calibration error {percent(before.ece, 1)} before and {percent(after.ece, 1)} after temperature scaling"
     return svg.figure(width, height, f"Reliability of {who}", summary, parts)
+
+
+def roc(name: str, label: int, models: Mapping[str, ByClass], point: AtOperatingPoint | None) -> str:
+    """ROC curves of a class against all others; the operating point of each model, where there is one, as its mark."""
+    marks = {}
+    if point:
+        marks = {who: getattr(point, who) for who in models}
+    return _ranking(
+        {who: (model.roc[label], model.roc_area[label]) for who, model in models.items()},
+        {who: (result.false_alarms.value, result.recall.value) for who, result in marks.items()},
+        (f"ROC curve, {name}", f"false alarms: others taken for {name}", f"found of {name}"),
+    )
+
+
+def pr(name: str, label: int, models: Mapping[str, ByClass]) -> str:
+    """PR curves of a class."""
+    return _ranking(
+        {who: (model.pr[label], model.pr_area[label]) for who, model in models.items()},
+        {},
+        (f"Precision and recall, {name}", f"found of {name}", f"{name} among what is reported"),
+    )
+
+
+def _ranking(
+    models: Mapping[str, tuple[Sequence[float], Interval | None]],
+    marks: Mapping[str, tuple[float, float]],
+    titles: tuple[str, str, str],
+) -> str:
+    """Curves over [0, 1], with their areas.
+
+    Args:
+        models: for each, the values on an even grid and the area.
+        marks: points of each.
+        titles: of the figure and both axes.
+    """
+    width, height, left, bottom = 330, 280, 48, 240
+    x, y = Scale(0, 1, left, width - 24), Scale(0, 1, bottom, 24)
+    ticks = [(v, percent(v)) for v in (0, 0.25, 0.5, 0.75, 1)]
+    parts = svg.y_axis(y, left, width - 24, ticks) + svg.x_axis(x, bottom, 24, ticks, titles[1])
+    parts.append(svg.text(left, 14, titles[2], kind="axis"))
+    summary = []
+    for who, (values, area) in models.items():
+        points = [(x(n / (len(values) - 1)), y(value)) for n, value in enumerate(values)]
+        parts.append(svg.path(points, f"curve {who}"))
+        summary.append(f"{who}: area {area.value:.3f}" if area else who)
+    parts += [svg.mark(x(across), y(up), who) for who, (across, up) in marks.items()]
+    return svg.figure(width, height, titles[0], "; ".join(summary), parts)
 
 
 def curves(lines: dict[str, list[list[dict[str, float]]]], key: str, title: str, *, share: bool) -> str:

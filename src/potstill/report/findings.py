@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from potstill import metrics
+from potstill.metrics import Interval
 from potstill.report.diagnosis import Missing, diagnose
 from potstill.report.read import RunFiles
 from potstill.run.results import ClassAccuracy, Comparison, StudentResult
@@ -40,6 +41,8 @@ TITLES: dict[str, tuple[Level, str]] = {
     "KD022": ("note", "A larger student would help most"),
     "KD023": ("note", "The student follows its teacher no more than its twin does"),
     "KD024": ("caution", "Most photos without labels were left out"),
+    "KD025": ("caution", "Few val photos place the threshold"),
+    "KD026": ("caution", "The threshold finds less than was asked for"),
 }
 """Level and title of every code. Codes are never given a second meaning."""
 
@@ -50,6 +53,8 @@ MANY_STUDENTS = 5
 UNEVEN = 5
 MANY_LOST = 0.05
 MANY_UNLIKE = 0.5
+WIDE_RECALL = 0.1
+"""Between the lowest and the highest recall that a threshold may come to."""
 MANY_SUSPECTS = 0.01
 """Share of the training photos: the rule of confident learning always names a few."""
 BAD_ECE = 0.05
@@ -101,6 +106,7 @@ def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
     found = [
         *_students(files),
         *_following(files),
+        *_operating_point(files),
         *_learning(files),
         *_test_photos(files, likely_wrong_labels),
         *_data(files),
@@ -111,7 +117,6 @@ def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
 
 
 def _students(files: RunFiles) -> Iterator[Finding]:
-    teacher = files.comparison.teacher.accuracy
     students = files.students
     for s in students:
         name, d = s.name, s.difference
@@ -124,17 +129,18 @@ def _students(files: RunFiles) -> Iterator[Finding]:
                 f"{name}: {d.points}, the interval contains 0. With these test photos a difference below about "
                 f"{visible:.1f} points cannot be seen.",
             )
-        if s.distilled.accuracy.value >= teacher.value:
+        title, own, its = _what_counts(files, s)
+        if own.value >= its.value:
             yield Finding(
                 "KD003",
-                f"{name} distilled has an accuracy of {_share(s.distilled.accuracy.value)} on the test photos, the "
-                f"teacher {_share(teacher.value)}. A better teacher is the first thing to try.",
+                f"{name} distilled has {title} of {_share(own.value)} on the test photos, the teacher "
+                f"{_share(its.value)}. A better teacher is the first thing to try.",
             )
         if s.distilled.ece_scaled > BAD_ECE + files.comparison.test_photos**-0.5:
             yield Finding(
                 "KD007",
                 f"{name} distilled: after temperature scaling its confidence is off by "
-                f"{100 * s.distilled.ece_scaled:.1f} points on average.",
+                f"{100 * s.distilled.ece_scaled:.1f} points on average.{_balanced(s)}",
             )
         worse = [c for c in s.per_class if _class_worse(c)]
         if worse:
@@ -149,6 +155,27 @@ def _students(files: RunFiles) -> Iterator[Finding]:
             f"intervals, about {len(students) * (1 - files.comparison.confidence):.1f} miss the true value by "
             "chance, and the best of them looks better than it is.",
         )
+
+
+def _operating_point(files: RunFiles) -> Iterator[Finding]:
+    target = files.comparison.operating_point
+    if target is None:
+        return
+    wanted, name = _share(target.recall), target.class_name
+    if target.high - target.low > WIDE_RECALL:
+        yield Finding(
+            "KD025",
+            f"The threshold that is to find {wanted} rests on {counted(target.val_photos, 'val photo')} of {name}. One "
+            f"that rests on so many finds {100 * target.low:.0f} to {100 * target.high:.0f} % of new photos.",
+        )
+    for s in files.students:
+        found = s.distilled.operating
+        if found and found.recall.high < target.recall:
+            yield Finding(
+                "KD026",
+                f"{s.name} distilled finds {_share(found.recall.value)} ({100 * found.recall.low:.1f} to "
+                f"{100 * found.recall.high:.1f}) of the test photos of {name}; its threshold was to find {wanted}.",
+            )
 
 
 def _following(files: RunFiles) -> Iterator[Finding]:
@@ -186,6 +213,23 @@ def _no_more_than_its_twin(s: StudentResult) -> str:
     )
 
 
+def _what_counts(files: RunFiles, s: StudentResult) -> tuple[str, Interval, Interval]:
+    """The number that was chosen by, in words, of a distilled student and of the teacher."""
+    own, its = s.distilled.by_class, files.comparison.teacher.by_class
+    if own is None or its is None or files.comparison.metric == "accuracy":
+        return "an accuracy", s.distilled.accuracy, files.comparison.teacher.accuracy
+    if files.comparison.metric == "macro-f1":
+        return "a macro F1", own.macro_f1, its.macro_f1
+    return "a balanced accuracy", own.balanced_accuracy, its.balanced_accuracy
+
+
+def _balanced(s: StudentResult) -> str:
+    """Why probabilities may be off on purpose."""
+    if s.distilled.recipe.get("class_balance", "none") == "none":
+        return ""
+    return " They are meant for classes of equal size: it was trained to predict as if there were as many of each."
+
+
 def _class_worse(c: ClassAccuracy) -> bool:
     """Lower than two standard errors of a difference of two independent shares: cautious, for they are paired."""
     variance = sum(share * (1 - share) for share in (c.distilled, c.alone)) / max(c.photos, 1)
@@ -201,13 +245,20 @@ def _learning(files: RunFiles) -> Iterator[Finding]:
     comparison = files.comparison
     if comparison.seeds == 1:
         yield Finding("KD008", "How much the result depends on the random start is not known. Use --seeds 3 or more.")
-    common = _most_common(comparison)
+    common, guess = _most_common(comparison), 1 / len(comparison.classes)
     for s in files.students:
-        epochs = s.distilled.epochs
+        epochs, by_class = s.distilled.epochs, s.distilled.by_class
         if epochs < FEW_EPOCHS:
             yield Finding(
                 "KD010", f"{s.name}: {counted(epochs, 'epoch only shows', 'epochs only show')} that everything works."
             )
+        elif comparison.metric != "accuracy" and by_class:  # whoever finds rare classes may be wrong on more photos
+            if by_class.balanced_accuracy.low <= guess:
+                yield Finding(
+                    "KD011",
+                    f"{s.name} distilled: balanced accuracy {_share(by_class.balanced_accuracy.value)}; always "
+                    f"predicting the same class would reach {_share(guess)}.",
+                )
         elif s.distilled.accuracy.low <= common:
             yield Finding(
                 "KD011",

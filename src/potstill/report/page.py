@@ -11,14 +11,14 @@ from markupsafe import Markup
 from potstill import metrics
 from potstill.monitoring.progress import duration
 from potstill.report import figures
-from potstill.report.answers import answers, recalls
+from potstill.report.answers import answers, at_operating_point, columns, headline
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.input_size import input_size_notes
 from potstill.report.photos import PhotoLists, choose, wrong_labels
 from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
-from potstill.run.results import StudentResult
+from potstill.run.results import ArmResult, StudentResult, TeacherResult
 from potstill.wording import counted
 
 MANY_CLASSES = 30
@@ -26,6 +26,8 @@ MANY_CLASSES = 30
 
 REJECTED_SHOWN = 200
 PAIRS_SHOWN = 10
+CURVES_SHOWN = 6
+"""Classes whose ROC and PR curves are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class StudentSection:
     pairs: list[Pair]
     reliabilities: list[tuple[str, Markup, float, float]]
     curves: list[tuple[str, Markup]]
+    rankings: list[tuple[str, Markup, Markup]]
+    """Classes with their ROC and PR curves."""
     photos: PhotoLists | None
     """For the chosen student only: the one that `predict` takes."""
 
@@ -101,7 +105,9 @@ def content(files: RunFiles) -> dict[str, Any]:
         "photos": next(section.photos for section in sections if section.photos),
         "letters": [figures.letter(number) for number in range(len(files.students))],
         "answers": answers(comparison, found),
-        "recalls": recalls(comparison),
+        "headline": headline(comparison),
+        "columns": columns(comparison),
+        "points": [at_operating_point(comparison, student) for student in files.students],
         "findings": found,
         "differences": Markup(figures.differences(files.students, comparison.confidence)),
         "costs": [Markup(figures.costs(comparison, *cost)) for cost in figures.COSTS],
@@ -146,8 +152,27 @@ def _section(
             for who, m in by_name.items()
         ],
         curves=[(title, Markup(drawing)) for title, drawing in curves if drawing],
+        rankings=_rankings(files, student),
         photos=choose(files, teacher, arms["distilled"], arms["alone"]) if student.name == files.chosen.name else None,
     )
+
+
+def _rankings(files: RunFiles, student: StudentResult) -> list[tuple[str, Markup, Markup]]:
+    """ROC and PR curves of the classes that have any, those that the student ranks worst first."""
+    models: dict[str, ArmResult | TeacherResult]
+    models = {"alone": student.alone, "distilled": student.distilled, "teacher": files.comparison.teacher}
+    by_class = {who: model.by_class for who, model in models.items() if model.by_class is not None}
+    if len(by_class) < len(models):
+        return []
+    point = at_operating_point(files.comparison, student)
+    areas = {label: a.value for label, a in enumerate(by_class["distilled"].roc_area) if a is not None}
+    found = []
+    for label in sorted(areas, key=lambda label: areas[label])[:CURVES_SHOWN]:
+        name = files.classes[label]
+        mine = point if point and point.target.class_name == name else None
+        drawings = figures.roc(name, label, by_class, mine), figures.pr(name, label, by_class)
+        found.append((name, Markup(drawings[0]), Markup(drawings[1])))
+    return found
 
 
 def _pairs(classes: list[str], teacher: ModelPredictions, arms: dict[str, ModelPredictions]) -> list[Pair]:

@@ -15,7 +15,7 @@ from potstill.report.read import RunFiles
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS
-from potstill.run.results import Agreement, Comparison, Costs
+from potstill.run.results import Agreement, ArmResult, ByClass, Comparison, Costs, OperatingResult, TeacherResult
 from potstill.wording import counted
 
 RESAMPLES = 4_000
@@ -38,6 +38,11 @@ class Row:
     megabytes: float
     mmacs: float
     milliseconds: float
+    by_class: ByClass | None
+    """None in results from before it was measured."""
+    operating_point: str
+    """The class and the share of it that the thresholds were placed for; "" without an operating point."""
+    operating: OperatingResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,19 @@ class SideBySide:
             for r in self.rows
         ]  # fmt: skip
         return text_table(header, cells, right=range(3, len(header)))
+
+    def class_table(self) -> Table | None:
+        """Numbers in which every class counts alike, and those at the operating point, for the terminal."""
+        with_point = any(r.operating for r in self.rows)
+        header = ["run", "model", "", "balanced accuracy", "macro F1"]
+        header += ["operating point", "finds", "false alarms"] if with_point else []
+        cells = []
+        for r in self.rows:
+            numbers = [r.by_class.balanced_accuracy, r.by_class.macro_f1] if r.by_class else [None, None]
+            point = [r.operating.recall, r.operating.false_alarms] if r.operating else [None, None]
+            cells.append([r.run, r.model, r.arm, *map(_share, numbers)])
+            cells[-1] += [r.operating_point or "–", *map(_share, point)] if with_point else []
+        return text_table(header, cells, right=range(3, len(header))) if any(r.by_class for r in self.rows) else None
 
     def notes(self) -> list[str]:
         """What the numbers of the table are."""
@@ -131,14 +149,15 @@ class _Model:
     accuracy: Interval
     costs: Costs
     agreement: Agreement | None
+    result: ArmResult | TeacherResult
 
 
 def _models(comparison: Comparison) -> list[_Model]:
     teacher = comparison.teacher
     return [
-        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher, None),
+        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher, None, teacher),
         *(
-            _Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s, s.arm(arm).agreement)
+            _Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s, s.arm(arm).agreement, s.arm(arm))
             for s in comparison.students
             for arm in ARMS
         ),
@@ -148,6 +167,7 @@ def _models(comparison: Comparison) -> list[_Model]:
 def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None, groups: np.ndarray | None) -> Row:
     """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
     correct, confidence = correct_predictions(files, model.key), files.comparison.confidence
+    target = files.comparison.operating_point
     return Row(
         run=run,
         model=model.name,
@@ -159,6 +179,9 @@ def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None,
         megabytes=model.costs.bytes / 1e6,
         mmacs=model.costs.macs / 1e6,
         milliseconds=model.costs.milliseconds,
+        by_class=model.result.by_class,
+        operating_point=f"{target.class_name} {100 * target.recall:g}%" if target else "",
+        operating=model.result.operating,
     )
 
 
@@ -239,6 +262,10 @@ def _test_photos(files: RunFiles) -> dict[str, tuple[str, str]]:
 
 def _some(names: list[str]) -> str:
     return f"{counted(len(names), 'class')}: {', '.join(names[:NAMED])}" + (", …" if len(names) > NAMED else "")
+
+
+def _share(interval: Interval | None) -> str:
+    return f"{interval.value:.1%} ({_span(interval)})" if interval else "–"
 
 
 def _span(interval: Interval) -> str:

@@ -3,7 +3,9 @@
 from rich.table import Table
 
 from potstill import metrics
+from potstill.metrics import Interval
 from potstill.monitoring.tables import text_table
+from potstill.report.answers import UNEQUAL, at_operating_point
 from potstill.run.layout import ARMS
 from potstill.run.results import ArmResult, Comparison, Controls, Costs, TeacherResult
 from potstill.wording import counted
@@ -30,6 +32,67 @@ def agreement_table(comparison: Comparison) -> Table:
             shares = (agreement.train_views, agreement.val, agreement.test)
             rows.append([f"{student.name} {arm}", *("–" if share is None else f"{share:.1%}" for share in shares)])
     return text_table(header, rows, right=range(1, len(header)))
+
+
+def class_table(comparison: Comparison) -> Table | None:
+    """Balanced accuracy and macro F1 of every model, where classes are of unequal size or something was chosen by
+    another metric than accuracy; None where they are not, and in results from before it was measured."""
+    sizes = [photos for photos in comparison.test_per_class if photos]
+    if comparison.metric == "accuracy" and max(sizes) < UNEQUAL * min(sizes):
+        return None
+    rows = [
+        [name, *(_with_interval(value) for value in (result.by_class.balanced_accuracy, result.by_class.macro_f1))]
+        for name, result in _models(comparison)
+        if result.by_class is not None
+    ]
+    return text_table(["every class alike", "balanced accuracy", "macro F1"], rows, right=(1, 2)) if rows else None
+
+
+def operating_table(comparison: Comparison) -> Table | None:
+    """What the thresholds of the operating point find, and at what share of false alarms; None where there is none."""
+    target = comparison.operating_point
+    if target is None:
+        return None
+    rows = [
+        [name, *(_with_interval(value) for value in (found.recall, found.false_alarms, found.precision))]
+        for name, result in _models(comparison)
+        if (found := result.operating) is not None
+    ]
+    header = [
+        f"threshold on val for {100 * target.recall:g}%",
+        f"finds {target.class_name}",
+        "false alarms",
+        f"{target.class_name} among what is reported",
+    ]
+    return text_table(header, rows, right=(1, 2, 3)) if rows else None
+
+
+def operating_lines(comparison: Comparison) -> list[str]:
+    """What an inspector asks of each student, in a sentence."""
+    lines, target = [], comparison.operating_point
+    for student in comparison.students:
+        point = at_operating_point(comparison, student)
+        if target is None or point is None:
+            continue
+        others = [
+            f"{who} {found.recall.value:.1%} at {found.false_alarms.value:.1%}"
+            for who, found in (("its twin", point.alone), ("the teacher", point.teacher))
+        ]
+        lines.append(
+            f"{student.name} finds {_with_interval(point.distilled.recall)} of {target.class_name}, with false alarms "
+            f"for {_with_interval(point.distilled.false_alarms)} of the others ({', '.join(others)}); its threshold "
+            f"was placed on val to find {100 * target.recall:g}%."
+        )
+    return lines
+
+
+def _models(comparison: Comparison) -> list[tuple[str, TeacherResult | ArmResult]]:
+    arms = [(f"{s.name} {arm}", s.arm(arm)) for s in comparison.students for arm in ARMS]
+    return [("teacher " + " + ".join(comparison.teacher.models), comparison.teacher), *arms]
+
+
+def _with_interval(value: Interval | None) -> str:
+    return f"{value.value:.1%} ({100 * value.low:.1f} to {100 * value.high:.1f})" if value else "–"
 
 
 def comparison_note(comparison: Comparison) -> str:

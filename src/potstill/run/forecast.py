@@ -95,5 +95,5 @@ def read_forecast(run: Run) -> Forecast | None:
     if not path.is_file():
         return None
     advice = "Delete it and run `potstill forecast` again; what it trained is kept."
-    forecast = read_formatted(Forecast, path, FORMAT, advice)
+    forecast = read_formatted(Forecast, path, (FORMAT,), advice)
     return forecast if forecast.soft_labels == run.stage("3_soft_labels").digest() else None

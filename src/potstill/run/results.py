@@ -1,7 +1,8 @@
 """What a run measured: comparison.json and done.json of a training as types, with one writer and one reader each."""
 
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
@@ -10,8 +11,11 @@ from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
 
-FORMAT = 2
+FORMAT = 3
 """Of comparison.json. Files written before there was a number count as 0."""
+
+READABLE = (2, 3)
+"""Formats of comparison.json that can be read. Files of format 2 know nothing of recall, precision and curves."""
 
 CONTROLS_FORMAT = 1
 """Of controls.json."""
@@ -44,6 +48,41 @@ class Calibration:
     """Fitted on val."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByClass:
+    """What one model does with each class of the test photos, means over the seeds. Tuples are in the order of the
+    classes; None stands for what is not defined, such as the precision of a class that is never predicted."""
+
+    balanced_accuracy: Interval
+    """Mean recall of the classes."""
+    macro_f1: Interval
+    recall: tuple[Interval | None, ...]
+    precision: tuple[Interval | None, ...]
+    roc_area: tuple[Interval | None, ...]
+    """Area under the ROC curve of the class against all others; of two classes for the positive one only. None, too,
+    where there are very many classes."""
+    pr_area: tuple[Interval | None, ...]
+    """Average precision."""
+    roc: tuple[tuple[float, ...], ...]
+    """Recall at the false alarm rates 0, 0.01, …, 1; empty where there is no area."""
+    pr: tuple[tuple[float, ...], ...]
+    """Precision at the recalls 0, 0.01, …, 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingResult:
+    """What the thresholds of an operating point do on the test photos, means over the seeds."""
+
+    thresholds: tuple[float, ...]
+    """One per seed, placed on val."""
+    recall: Interval
+    """Share of the photos of the class that are found."""
+    false_alarms: Interval
+    """Share of the photos of other classes that are taken for it."""
+    precision: Interval | None
+    """Share of what is taken for the class that is of the class; None where nothing is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult(Calibration, Costs):
     """The teacher on the test photos."""
@@ -56,6 +95,11 @@ class TeacherResult(Calibration, Costs):
     networks: tuple[int, ...]
     """Networks of each model: the probe, one per fold where it was fine-tuned, or all of these."""
     accuracy: Interval
+    by_class: ByClass | None = None
+    """None in results from before it was measured."""
+    operating: OperatingResult | None = None
+    logit_shift: tuple[float, ...] = ()
+    """Added to its logits where it predicts classes as if all were equally frequent; its soft labels are without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +125,9 @@ class ArmResult(Calibration):
     """The settings it was trained with."""
     crop_per_seed: tuple[float, ...]
     seconds_per_seed: tuple[float, ...]
+    by_class: ByClass | None = None
+    """None in results from before it was measured."""
+    operating: OperatingResult | None = None
 
     @property
     def epochs(self) -> int:
@@ -109,6 +156,17 @@ class ClassAccuracy:
     alone: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassDifferences:
+    """Distilled minus alone, paired, as in `ByClass`."""
+
+    balanced_accuracy: Interval
+    macro_f1: Interval
+    recall: tuple[Interval | None, ...]
+    false_alarms: Interval | None
+    """At the operating point, each with its own thresholds; None where there is none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudentResult(Costs):
     """One student, distilled and alone."""
@@ -133,6 +191,8 @@ class StudentResult(Costs):
     smallest_visible_difference: float
     per_class: tuple[ClassAccuracy, ...]
     verdict: str
+    class_differences: ClassDifferences | None = None
+    """None in results from before it was measured."""
 
     @property
     def twin_length(self) -> float:
@@ -151,7 +211,7 @@ class Chosen:
     name: str
     reason: str
     val_accuracy: dict[str, float]
-    """Of every student, mean over the seeds."""
+    """Of every student, mean over the seeds; the metric on val where that is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +225,19 @@ class Environment:
     versions: dict[str, str]
     gpu: str | None
     cpu_capability: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingTarget:
+    """The operating point that was asked for, and how well val can place it."""
+
+    class_name: str
+    recall: float
+    val_photos: int
+    """Photos of the class in val, which place the thresholds."""
+    low: float
+    high: float
+    """A threshold that is placed by so many photos has a recall in this range, with the confidence of all intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +256,9 @@ class Comparison:
     students: tuple[StudentResult, ...]
     chosen: Chosen
     environment: Environment
+    metric: str = "accuracy"
+    """What was chosen by on val."""
+    operating_point: OperatingTarget | None = None
 
     def student(self, name: str) -> StudentResult:
         """The student of this name. Raises StopIteration where there is none."""
@@ -240,6 +316,14 @@ class TrainingFacts:
     """On val, after temperature scaling."""
     steps: int
     seconds: float
+    val_metric: float | None = None
+    val_loss: float | None = None
+    """The metric, and the loss in its place; None where the metric is accuracy."""
+
+    @property
+    def rank(self) -> float:
+        """By what the best seed is taken; lower is better."""
+        return self.val_nll_scaled if self.val_loss is None else self.val_loss
 
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
@@ -254,7 +338,7 @@ def read_comparison(path: Path) -> Comparison:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
     advice = "Delete its folder and run `potstill distill` again; the trained models are kept."
-    return read_formatted(Comparison, path, FORMAT, advice)
+    return read_formatted(Comparison, path, READABLE, advice)
 
 
 def write_controls(path: Path, controls: Controls) -> None:
@@ -269,22 +353,24 @@ def read_controls(path: Path) -> Controls:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
     advice = "Delete it and run `potstill controls` again; trained models are kept."
-    return read_formatted(Controls, path, CONTROLS_FORMAT, advice)
+    return read_formatted(Controls, path, (CONTROLS_FORMAT,), advice)
 
 
-def read_formatted(kind: type[T], path: Path, expected: int, advice: str) -> T:
+def read_formatted(kind: type[T], path: Path, readable: Sequence[int], advice: str) -> T:
     """The dataclass that was stored with a format number.
 
     Args:
+        readable: the numbers that this version reads, today's last.
         advice: what to do where it cannot be read.
     Raises:
         DataError: it was written by another version of Potstill, or it is damaged.
     """
     values = read_json(path)
     found = values.pop("format", 0) if isinstance(values, dict) else None
-    if found != expected:
+    if found not in readable:
         raise DataError(
-            f"{path} was written by another version of Potstill (format {found}, this version reads {expected}), or is "
+            f"{path} was written by another version of Potstill (format {found}, this version reads "
+            f"{' and '.join(map(str, readable))}), or is "
             f"damaged. {advice}"
         )
     return as_type(kind, values, path)
@@ -311,6 +397,10 @@ def as_type(kind: type[T], values: Any, path: Path) -> T:
         ) from None
 
 
+def _has_default(item: Field[Any]) -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
+
+
 def _typed(kind: Any, value: Any) -> Any:
     """A JSON value as the dataclass, tuple, dict or plain value that the annotation names."""
     if is_dataclass(kind) and isinstance(kind, type):
@@ -318,7 +408,10 @@ def _typed(kind: Any, value: Any) -> Any:
         unknown = value.keys() - hints.keys()
         if unknown:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-        return kind(**{name: _typed(hint, value[name]) for name, hint in hints.items()})
+        needed = {item.name for item in fields(kind) if not _has_default(item)}
+        return kind(
+            **{name: _typed(hint, value[name]) for name, hint in hints.items() if name in value.keys() | needed}
+        )
     origin = typing.get_origin(kind)
     if origin is UnionType:  # of one kind and None
         return None if value is None else _typed(typing.get_args(kind)[0], value)

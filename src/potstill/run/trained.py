@@ -9,6 +9,26 @@ from potstill.run.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingPoint:
+    """From which probability on a photo counts as one of a class, so that a share of the class is found."""
+
+    class_name: str
+    recall: float
+    """The share that was asked for."""
+    threshold: float
+    """A photo with at least this probability of the class counts as one of it."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | None) -> "OperatingPoint | None":
+        """From plain values, of model.json or an exported file."""
+        return cls(**values) if values else None
+
+    def __str__(self) -> str:
+        """The setting that asks for it."""
+        return f"recall:{self.class_name}={self.recall:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
     """What is known of a model's training. The defaults stand for a model that was not trained."""
 
@@ -25,6 +45,8 @@ class Trained:
     """Fitted on val."""
     threshold: float = 0.0
     """Top probability below which a prediction counts as unknown; fitted on val."""
+    operating_point: OperatingPoint | None = None
+    """Of a student, where one was asked for."""
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits, as decided for the photos that it was trained on."""
     precision: str = "float32"
@@ -40,7 +62,8 @@ class Trained:
     def of(cls, values: Mapping[str, Any]) -> "Trained":
         """From plain values; those of other versions are ignored."""
         known = {item.name for item in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        found = {name: value for name, value in values.items() if name in known}
+        return cls(**{**found, "operating_point": OperatingPoint.of(values.get("operating_point"))})
 
 
 def read_trained(folder: Path) -> Trained:

@@ -24,11 +24,13 @@ from potstill.data.arrays import RowReader
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
+from potstill.metrics.choice import Metric
 from potstill.models.classifier import Classifier, build, describe, normalize, save
 from potstill.run.files import read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
 from potstill.run.trained import Trained
+from potstill.students.operating_point import operating_point_of
 from potstill.students.recipe import Job, Recipe
 from potstill.students.subset import draw_photos, views_within
 from potstill.training import losses
@@ -64,6 +66,35 @@ class Batch:
     """(B, C)."""
     teacher_features: Tensor
     """(B, D) standardized; empty without feature loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The shares of the classes in what a model learns from, (C,) each, above 0."""
+
+    labels: Tensor
+    teacher: Tensor
+    """In the teacher's probabilities."""
+
+    @classmethod
+    def of(cls, job: Job, soft: SoftLabels, labels: np.ndarray) -> "Shares":
+        """Of the photos that the job learns from.
+
+        Args:
+            labels: (N,) of all photos of the soft labels; -1 for those without.
+        """
+        learned = np.flatnonzero(shown_views(job, soft, labels)[:, 0] >= 0)
+        classes = soft.logits.shape[-1]
+        given = labels[learned]
+        counts = np.bincount(given[given >= 0], minlength=classes)
+        first = soft.logits(learned, np.zeros(len(learned), int)).astype(np.float32)
+        return cls(*(_shares(sums) for sums in (counts, metrics.softmax(first).sum(0))))
+
+
+def _shares(sums: np.ndarray) -> Tensor:
+    """(C,) of sum 1; a class without any counts as half a photo."""
+    sums = np.maximum(sums, 0.5)
+    return torch.from_numpy((sums / sums.sum()).astype(np.float32))
 
 
 def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) -> None:
@@ -121,6 +152,10 @@ class _Training:
     """`model`, and `projector` where there is a feature loss."""
     val: _Val
     precision: Precision
+    metric: Metric
+    """What is chosen by on val."""
+    shares: Shares | None
+    """Where the loss makes up for classes of unequal size."""
 
     @classmethod
     def start(cls, job: Job, run: Run, device: str) -> "_Training":
@@ -137,7 +172,9 @@ class _Training:
                 torch.manual_seed(job.seed)  # after the model, so that the twin starts from the same weights
                 trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
         crops = CROPS if recipe.crop_pct == "auto" else (recipe.crop_pct,)
-        return cls(job, run, store, soft, trained, _Val.of(store, crops, info.size), precision)
+        shares = None if recipe.class_balance == "none" else Shares.of(job, soft, store.labels(soft.photos))
+        val, metric = _Val.of(store, crops, info.size), Metric.of(recipe.metric, info.classes)
+        return cls(job, run, store, soft, trained, val, precision, metric, shares)
 
     @property
     def model(self) -> Classifier:
@@ -158,7 +195,7 @@ class _Training:
         forward: Forward = torch.compile(self.model.both) if recipe.compile else self.model.both
 
         def loss(data: Batch) -> Tensor:
-            terms = loss_terms(data, recipe, self.trained, self.precision, forward)
+            terms = loss_terms(data, recipe, self.trained, self.precision, forward, self.shares)
             log.count(terms)
             return _total(terms)
 
@@ -190,7 +227,7 @@ class _Training:
         log.close()
 
     def learn_labels(self) -> None:
-        """A last stage on the labeled photos only; undone where the val NLL is not lower for it."""
+        """A last stage on the labeled photos only; undone where the loss on val is not lower for it."""
         recipe, model = self.job.recipe, self.model
         if not recipe.last_epochs:
             return
@@ -198,7 +235,7 @@ class _Training:
         if not len(views):
             return
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        loss_before = metrics.nll_scaled(self._val_logits(), self.val.labels)
+        loss_before = self.metric.loss(self._val_logits(), self.val.labels)
         pixels = pixels_of(self.job, self.run, self.store, self.soft)
         per_epoch = max(1, len(views) // recipe.batch_size)
 
@@ -209,7 +246,10 @@ class _Training:
         def loss(data: tuple[Tensor, Tensor]) -> Tensor:
             pixels, labels = (part.to(self.precision.device) for part in data)
             logits = model(normalize(pixels, model.info)).float()
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
+            if self.shares is None:
+                return nn.functional.cross_entropy(logits, labels, reduction="none")
+            targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+            return balanced_task_loss(logits, targets, recipe, self.shares.labels.to(logits.device))
 
         fit(
             Task(
@@ -224,11 +264,11 @@ class _Training:
             self.precision,
             checkpoint=self.job.folder / LAST_CHECKPOINT,
         )
-        if metrics.nll_scaled(self._val_logits(), self.val.labels) >= loss_before:
+        if self.metric.loss(self._val_logits(), self.val.labels) >= loss_before:
             model.load_state_dict(before)
 
     def select_crop(self, crops: tuple[float, ...]) -> np.ndarray:
-        """Give the model the crop with the lowest val NLL after temperature scaling, the first of equals.
+        """Give the model the crop with the lowest loss on val, the first of equals.
 
         Returns:
             (n, C) val logits at this crop.
@@ -238,15 +278,14 @@ class _Training:
         for crop in crops[1:]:
             model.info = replace(model.info, crop_pct=crop)
             found[crop] = plain_outputs(model, self.store, self.val.rows, self.precision)[1]
-        scaled = {crop: logits / metrics.fit_temperature(logits, labels) for crop, logits in found.items()}
-        best = min(found, key=lambda crop: metrics.nll(scaled[crop], labels))
+        best = min(found, key=lambda crop: self.metric.loss(found[crop], labels))
         model.info = replace(model.info, crop_pct=best)
         return found[best]
 
     def save(self, val_logits: np.ndarray) -> dict[str, Any]:
         """Write the model and its val predictions. Returns what the stage keeps of them."""
-        folder, labels = self.job.folder, self.val.labels
-        temperature = metrics.fit_temperature(val_logits, labels)
+        folder, labels, metric = self.job.folder, self.val.labels, self.metric
+        temperature = metric.temperature(val_logits, labels)
         scaled = val_logits / temperature
         with replacing(folder / "val_predictions.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, logits=val_logits, labels=labels)
@@ -258,13 +297,19 @@ class _Training:
             temperature=temperature,
             gray_levels=self.run.gray_levels(),
             threshold=float(np.quantile(metrics.softmax(scaled).max(-1), UNSURE_SHARE)),
+            operating_point=operating_point_of(
+                self.job.recipe.operating_point, metrics.softmax(scaled), labels, self.model.info.classes
+            ),
         )
         save(self.model, folder, trained)
-        return {
+        facts = {
             "val_accuracy": metrics.accuracy(val_logits, labels),
             "val_nll_scaled": metrics.nll(scaled, labels),
             "steps": self.steps,
         }
+        if metric.kind == "accuracy":
+            return facts
+        return {**facts, "val_metric": metric.value(val_logits, labels), "val_loss": metric.loss(val_logits, labels)}
 
     def _val_logits(self) -> np.ndarray:
         """(n, C) at the first crop."""
@@ -370,7 +415,12 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
 
 
 def loss_terms(
-    batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: Precision, forward: Forward
+    batch: Batch,
+    recipe: Recipe,
+    trained: nn.ModuleDict,
+    precision: Precision,
+    forward: Forward,
+    shares: Shares | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the loss by name, (B,) each: labels, distillation, features; those with weight 0 are not
     computed.
@@ -378,6 +428,7 @@ def loss_terms(
     Args:
         trained: `model`, and `projector` where there is a feature loss.
         forward: the model's `both`, perhaps compiled.
+        shares: of the classes, unless `recipe.class_balance` is "none".
     """
     device, model = precision.device, trained["model"]
     assert isinstance(model, Classifier)
@@ -386,10 +437,17 @@ def loss_terms(
     targets, teacher_logits = batch.targets.to(device), batch.teacher_logits.to(device)
     terms: dict[str, Tensor] = {}
     if recipe.task_weight:
-        task = losses.task_loss(logits, targets, label_smoothing=recipe.label_smoothing)
+        if shares is None:
+            task = losses.task_loss(logits, targets, label_smoothing=recipe.label_smoothing)
+        else:
+            task = balanced_task_loss(logits, targets, recipe, shares.labels.to(device))
         terms["labels"] = recipe.task_weight * task
     if recipe.distill_weight:
-        terms["distillation"] = recipe.distill_weight * _distill(recipe, logits, teacher_logits, targets)
+        if shares is None:
+            distilled = _distill(recipe, logits, teacher_logits, targets)
+        else:
+            distilled = _balanced_distill(recipe, logits, teacher_logits, targets, shares.teacher.to(device))
+        terms["distillation"] = recipe.distill_weight * distilled
     if recipe.feature_weight:
         projected = trained["projector"](features).float()
         terms["features"] = recipe.feature_weight * losses.feature_loss(projected, batch.teacher_features.to(device))
@@ -410,6 +468,24 @@ def _total(terms: dict[str, Tensor]) -> Tensor:
 def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
     labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
     return losses.find_method(recipe.method).loss(logits, teacher_logits, labels, recipe.temperature)
+
+
+def balanced_task_loss(logits: Tensor, targets: Tensor, recipe: Recipe, shares: Tensor) -> Tensor:
+    """(B,) the task loss as `recipe.class_balance` says, for labels with these shares (C,) of the classes."""
+    smoothing = recipe.label_smoothing
+    if recipe.class_balance == "logit-adjusted":
+        return losses.task_loss(losses.adjusted(logits, shares), targets, label_smoothing=smoothing)
+    return losses.weights_of(targets, shares) * losses.task_loss(logits, targets, label_smoothing=smoothing)
+
+
+def _balanced_distill(
+    recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor, shares: Tensor
+) -> Tensor:
+    """The same for distillation: the teacher's probabilities, at the shares that the classes have, are the targets."""
+    if recipe.class_balance == "logit-adjusted":
+        return _distill(recipe, losses.adjusted(logits, shares), teacher_logits, targets)
+    weights = losses.weights_of(teacher_logits.softmax(-1), shares)
+    return weights * _distill(recipe, logits, teacher_logits, targets)
 
 
 class _Log:

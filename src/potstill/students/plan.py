@@ -67,6 +67,8 @@ class StudentPlan:
     """Shares of the student's epochs from which the twin chooses on val how long it is trained."""
     search_weights: bool
     """Whether twice the temperature and no feature loss are candidates, where these are "auto"."""
+    class_balances: tuple[str, ...]
+    """Ways to make up for classes of unequal size from which student and twin each choose on val."""
     pilot_share: float
     """Share of the epochs that each candidate is trained before one is chosen; 0: no pilots, the first is taken."""
 
@@ -81,7 +83,12 @@ class StudentPlan:
             rule = replace(rule, task_weight=0.0)
         if "last_epochs" in self.auto and facts.has_unlabeled and not facts.noisy:
             rule = replace(rule, last_epochs=LAST_EPOCHS)
-        candidates = [replace(rule, lr=rule.lr * factor) for factor in self.lr_factors]
+        candidates = [
+            replace(rule, lr=rule.lr * factor, class_balance=balance)
+            for balance in self.class_balances
+            for factor in self.lr_factors
+        ]
+        rule = replace(rule, class_balance=self.class_balances[0])
         if self.search_weights and "temperature" in self.auto:
             candidates.append(replace(rule, temperature=2 * rule.temperature))
         if self.search_weights and "feature_weight" in self.auto and rule.distill_weight and rule.feature_weight:
@@ -92,7 +99,10 @@ class StudentPlan:
         """The twin's candidates."""
         smoothing = self.label_smoothing + ((STRONG_SMOOTHING,) if facts.noisy else ())
         return [
-            replace(self.shared, task_weight=1.0, label_smoothing=each, lr=self.shared.lr * factor)
+            replace(
+                self.shared, task_weight=1.0, label_smoothing=each, lr=self.shared.lr * factor, class_balance=balance
+            )
+            for balance in self.class_balances
             for factor in self.lr_factors
             for each in dict.fromkeys(smoothing)
         ]

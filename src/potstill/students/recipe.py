@@ -8,6 +8,9 @@ from potstill.config.schema import Auto
 from potstill.run.files import read_json
 from potstill.run.layout import ARMS
 
+_UNSEEN = {"metric": "accuracy", "class_balance": "none"}
+"""Fields and values that a training's inputs do not name: trainings from before there was a choice had these."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -31,6 +34,12 @@ class Recipe:
     """Epochs of a last stage on the labeled photos only."""
     crop_pct: float | Auto = "auto"
     """Of the trained model; "auto": one of `CROPS`, by val."""
+    metric: str = "accuracy"
+    """What is chosen by on val, as the setting of this name."""
+    class_balance: str = "none"
+    """"none", "logit-adjusted" or "weighted", see `potstill.training.losses`."""
+    operating_point: str = ""
+    """The setting of this name: a threshold is stored with the model, which does not depend on it."""
     compile: bool = False
     """By `torch.compile`: the same model up to rounding, so a finished one does not depend on it."""
 
@@ -73,7 +82,8 @@ class Job:
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on."""
-        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "compile"}
+        recipe = {name: value for name, value in asdict(self.recipe).items() if value != _UNSEEN.get(name)}
+        recipe = {name: value for name, value in recipe.items() if name not in ("compile", "operating_point")}
         shares = {"labeled_share": self.labeled_share, "unlabeled_share": self.unlabeled_share}
         return (
             {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill import metrics
 from potstill.compute.compile import decide_compile
 from potstill.compute.measured import Measured
 from potstill.compute.selection import fastest_precision, fastest_threads
@@ -24,9 +23,11 @@ from potstill.data.arrays import RowWriter, open_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
+from potstill.metrics.choice import ACCURACY, Metric
 from potstill.models.classifier import build, describe
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed
 from potstill.run.layout import ARMS, model_folder, views_path
+from potstill.students.operating_point import place_operating_points
 from potstill.students.plan import SoftLabelFacts, StudentPlan, StudentsPlan
 from potstill.students.recipe import Job, Recipe
 from potstill.students.runner import JobRunner
@@ -42,6 +43,7 @@ def train_students(plan: StudentsPlan, context: Context) -> None:
     for cache in run.students.glob("views-*.npy"):
         remove_sealed(cache)
     names = _finished(plan, context)
+    place_operating_points(run, [*names, *(student.name for student in plan.students)], plan)
     run.stage("4_students").record({"soft_labels": run.stage("3_soft_labels").digest(), "students": names})
 
 
@@ -190,20 +192,20 @@ class _Training:
         return [self._job(model_folder(run, name, seed, arm), seed, recipe) for seed in range(self.plan.seeds)]
 
     def choose_length(self, lengths: Sequence[Job]) -> Recipe:
-        """The twin's recipe at the length with the lowest val NLL after temperature scaling, the longest of equals."""
-        losses = [float(_val_losses(job.folder).mean()) for job in lengths]
+        """The twin's recipe at the length with the lowest loss on val, the longest of equals."""
+        losses = [float(self._val_losses(job.folder).mean()) for job in lengths]
         shares = [f"{job.recipe.epochs / self.student.shared.epochs:.0%}" for job in lengths]
         best = int(np.argmin(losses))
         others = ", ".join(f"{shares[i]}: {losses[i]:.3f}" for i in range(len(losses)) if i != best)
         self.context.reporter.info(
             f"{self.student.name} alone, chosen on val: {shares[best]} of the student's steps "
-            f"(NLL {losses[best]:.3f}; {others})"
+            f"({self._metric.loss_title} {losses[best]:.3f}; {others})"
         )
         return lengths[best].recipe
 
     def choose(self, candidates: dict[str, list[Recipe]], pilots: dict[str, list[Job]]) -> tuple[Recipe, Recipe]:
-        """The recipes of student and twin: of each arm's pilots the one with the lowest val NLL after temperature
-        scaling, which ranks with less noise than accuracy.
+        """The recipes of student and twin: of each arm's pilots the one with the lowest loss on val
+        (`potstill.metrics.choice`), which ranks with less noise than accuracy.
 
         Where loss weights are "auto" and the twin's best pilot is better than the student's by more than one standard
         error of their paired difference, both learn without the teacher. A smaller lead is noise: short pilots favor
@@ -212,11 +214,12 @@ class _Training:
         name, report = self.student.name, self.context.reporter.info
         chosen, losses = {}, {}
         for arm in ARMS:
-            found = [_val_losses(job.folder) for job in pilots[arm]] or [np.zeros(1)]
+            found = [self._val_losses(job.folder) for job in pilots[arm]] or [np.zeros(1)]
             best = int(np.argmin([values.mean() for values in found]))
             chosen[arm], losses[arm] = candidates[arm][best], found[best]
             if pilots[arm]:
-                report(f"{name} {arm}, chosen on val: {_summary(chosen[arm])} (NLL {losses[arm].mean():.3f})")
+                loss = f"{self._metric.loss_title} {losses[arm].mean():.3f}"
+                report(f"{name} {arm}, chosen on val: {_summary(chosen[arm])} ({loss})")
         if self.student.may_drop_teacher and all(pilots.values()):
             lead = losses["distilled"] - losses["alone"]
             if lead.mean() > lead.std() / np.sqrt(len(lead)):
@@ -224,20 +227,25 @@ class _Training:
                 chosen["distilled"] = chosen["alone"]
         return chosen["distilled"], chosen["alone"]
 
+    @property
+    def _metric(self) -> Metric:
+        """What is chosen by on val."""
+        text = self.student.shared.metric
+        return ACCURACY if text == "accuracy" else Metric.of(text, self.context.run.classes())
 
-def _val_losses(folder: Path) -> np.ndarray:
-    """(n,) −log-probability of each val photo's label, after temperature scaling."""
-    with open_arrays(folder / "val_predictions.npz") as stored:
-        logits, labels = stored["logits"], stored["labels"]
-    return metrics.nll_of_each(logits / metrics.fit_temperature(logits, labels), labels)
+    def _val_losses(self, folder: Path) -> np.ndarray:
+        """(n,) the loss on each val photo of a finished training, after temperature scaling."""
+        with open_arrays(folder / "val_predictions.npz") as stored:
+            return self._metric.loss_of_each(stored["logits"], stored["labels"])
 
 
 def _summary(recipe: Recipe) -> str:
+    balance = "" if recipe.class_balance == "none" else f", {recipe.class_balance}"
     if recipe.arm == "alone":
-        return f"label smoothing {recipe.label_smoothing:g}, learning rate {recipe.lr:g}, no teacher"
+        return f"label smoothing {recipe.label_smoothing:g}, learning rate {recipe.lr:g}, no teacher{balance}"
     return (
         f"{recipe.method}, T {recipe.temperature:g}, weights {recipe.distill_weight:g} distillation, "
-        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels, learning rate {recipe.lr:g}"
+        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels, learning rate {recipe.lr:g}{balance}"
     )
 
 

@@ -20,6 +20,9 @@ class TeacherPlan:
     views: ViewsConfig
     sizes: tuple[int, ...]
     """Input side in pixels of each of `config.model`."""
+    metric: str = "accuracy"
+    """What is chosen by on val."""
+    class_balance: str = "auto"
 
     def finetune_epochs(self, photos: int) -> int:
         """Epochs of one network that learns from so many photos."""

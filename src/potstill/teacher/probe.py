@@ -97,6 +97,12 @@ class Probe:
             head = self._fit(f"{name}-all-{number}", belief, known | others, MAX_STEPS)
         return head
 
+    def shares(self, head: nn.Module) -> np.ndarray:
+        """(C,) of the classes in the targets that a head from all photos learned from, which are those of its own mean
+        probabilities: its bias is free."""
+        found = metrics.softmax(self._logits(head, np.arange(len(self.photos)))).sum(0)
+        return np.maximum(found, 0.5) / np.maximum(found, 0.5).sum()
+
     def learn_folds(self, reporter: Reporter, *, from_all: bool) -> None:
         """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: their logits for the plain photos."""
         rows, folds = self.photos[self.known], self.config.folds

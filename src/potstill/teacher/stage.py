@@ -38,6 +38,7 @@ from potstill.data.splits import Split
 from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
+from potstill.metrics.choice import Metric, adjustment, class_balances
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, replacing, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
@@ -74,6 +75,8 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
     stage = run.stage("2_teacher")
     kind = {name: value for name, value in asdict(plan.views).items() if name != "count"}
     inputs = {"images": run.stage("1_images").digest(), "teacher": asdict(config), "views": kind}
+    if balances := _chosen_by(plan):
+        inputs |= {"metric": plan.metric, "class_balance": balances}
     if not stage.begin(inputs):
         return
     facts = {}
@@ -88,6 +91,13 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
     stage.finish(passing=passing, models=list(config.model), **facts)
 
 
+def _chosen_by(plan: TeacherPlan) -> list[str]:
+    """How the teacher may make up for classes of unequal size; empty where it is trained and chosen without regard to
+    them, as all were before there was a choice."""
+    balances = class_balances(plan.metric, plan.class_balance)
+    return [] if plan.metric == "accuracy" and balances == ("none",) else list(balances)
+
+
 @dataclass(frozen=True, slots=True)
 class _Probed:
     """A trained probe."""
@@ -96,6 +106,8 @@ class _Probed:
     val_logits: np.ndarray
     from_all: bool
     """Whether the photos without labels took part."""
+    shares: np.ndarray
+    """(C,) of the classes in what it learned from."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,32 @@ class _Member:
     def val_labels(self) -> np.ndarray:
         return self.store.labels(self.store.rows("val"))
 
+    @cached_property
+    def metric(self) -> Metric:
+        """What is chosen by on val."""
+        return Metric.of(self.plan.metric, self.model.info.classes)
+
+    @cached_property
+    def label_shares(self) -> np.ndarray:
+        """(C,) of the classes in the labels, above 0."""
+        counts = np.bincount(self.store.labels(self.store.rows("train")), minlength=len(self.model.info.classes))
+        return np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum()
+
+    def _adjusted(self, logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Logits (n, C) on val as the teacher would predict classes from them, the best of the ways that there are.
+
+        Args:
+            shares: (C,) of the classes in what it learned from.
+        """
+        tried = {"none": logits, "logit-adjusted": logits + adjustment(shares)}
+        balances = class_balances(self.plan.metric, self.plan.class_balance)
+        ways = list(dict.fromkeys("none" if balance == "none" else "logit-adjusted" for balance in balances))
+        return tried[min(ways, key=lambda way: self.metric.loss(tried[way], self.val_labels))]
+
+    def _loss(self, logits: np.ndarray, shares: np.ndarray) -> float:
+        """By what ways of training are chosen; arguments as for `_adjusted`."""
+        return self.metric.loss(self._adjusted(logits, shares), self.val_labels)
+
     def train(self) -> dict[str, Any]:
         """Train, keep the better of probe and fine-tuning, and save. Returns facts for the stage."""
         measured = self._measure()
@@ -147,15 +185,17 @@ class _Member:
             remove_sealed(self.folder / "features.npy")
             probed = self._probe(measured)
         self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
-        tuned = self._fine_tune(probed.val_logits, measured)
-        method, val_logits = self._choose(probed, tuned)
+        tuned = self._fine_tune(probed, measured)
+        method, val_logits, shares = self._choose(probed, tuned)
         accuracy = _require_learned(self.name, val_logits, self.val_labels, self.config)
         if "probe" in method:
             self._save_probe(probed, measured)
         if "finetune" in method and tuned:
             self._save_out_of_fold(tuned)
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+        facts = {"class_shares": shares.tolist()} if _chosen_by(self.plan) else {}
         return {
+            **facts,
             "method": method,
             "val_accuracy": accuracy,
             "val_temperature": metrics.fit_temperature(val_logits, self.val_labels),
@@ -195,7 +235,7 @@ class _Member:
         probe = Probe(self.model, self.folder, self.config, self.store, self.photos, features, drawn, self.log)
         head, val_logits, from_all = self._train_head(probe, val_features)
         put_head(self.model, head)
-        return _Probed(probe, val_logits, from_all)
+        return _Probed(probe, val_logits, from_all, probe.shares(head) if from_all else self.label_shares)
 
     def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
         """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
@@ -236,7 +276,7 @@ class _Member:
         shutil.rmtree(folder)
 
     def _train_head(self, probe: Probe, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
-        """The head, its logits on val, and whether photos without labels took part: where they lower the val NLL."""
+        """The head, its logits on val, and whether photos without labels took part: where they lower val's loss."""
         self.context.reporter.begin("head", f"Teacher: training a head for {self.name} on your classes")
         head = probe.learn("head", probe.known)
         logits = apply_head(head, val_features)
@@ -244,13 +284,12 @@ class _Member:
             return head, logits, False
         wider = probe.learn_from_all("head", probe.known, head)
         wider_logits = apply_head(wider, val_features)
-        labels = self.val_labels
-        before, after = (metrics.nll_scaled(z, labels) for z in (logits, wider_logits))
+        before, after = self._loss(logits, self.label_shares), self._loss(wider_logits, probe.shares(wider))
         helps = after < before
         self._report(
             f"Learning from {counted(int((~probe.known).sum()), 'photo')} without labels "
             f"{'helps' if helps else 'does not help'}: "
-            f"val NLL {after:.3f} with them, {before:.3f} without"
+            f"val {self.metric.loss_title} {after:.3f} with them, {before:.3f} without"
         )
         return (wider, wider_logits, True) if helps else (head, logits, False)
 
@@ -271,13 +310,13 @@ class _Member:
         )
         return agrees
 
-    def _fine_tune(self, probe_logits: np.ndarray, measured: Measured) -> FineTuned | None:
+    def _fine_tune(self, probed: _Probed, measured: Measured) -> FineTuned | None:
         """Fine-tuned networks; None where there is no need for them, or the first one shows that they do not help."""
-        config, labels = self.config, self.val_labels
-        few_errors = metrics.accuracy(probe_logits, labels) >= 1 - FEW_ERRORS
+        config, labels, probe_logits = self.config, self.val_labels, probed.val_logits
+        few_errors = self.metric.value(self._adjusted(probe_logits, probed.shares), labels) >= 1 - FEW_ERRORS
         if config.train == "probe" or (config.train == "auto" and few_errors):
             return None
-        to_beat = np.inf if config.train == "finetune" else CLEARLY * metrics.nll_scaled(probe_logits, labels)
+        to_beat = np.inf if config.train == "finetune" else CLEARLY * self._loss(probe_logits, probed.shares)
         tuning = FineTuning(
             self.name, self.plan.finetune_size(self.model.info.size), self.folder, self.plan, self.context, self.store,
             measured, self.log,
@@ -286,7 +325,8 @@ class _Member:
         def worthwhile(val_logits: np.ndarray) -> bool:
             self._report(f"{self._on_val(val_logits)} (fine-tuned, first network)")
             both = metrics.mean_probability_logits([probe_logits, val_logits])
-            return min(metrics.nll_scaled(z, labels) for z in (val_logits, both)) < to_beat
+            tuned, mean = self._loss(val_logits, self.label_shares), self._loss(both, self._mean_shares(probed))
+            return min(tuned, mean) < to_beat
 
         tuned = tuning.run(worthwhile)
         if tuned is None:
@@ -294,19 +334,23 @@ class _Member:
             tuning.remove()
         return tuned
 
-    def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray]:
-        """The way of training that val is surest of, and its val logits. The mean of both is a third candidate: probe
-        and fine-tuned networks err on different photos."""
+    def _mean_shares(self, probed: _Probed) -> np.ndarray:
+        """(C,) of the classes in what probe and fine-tuned networks learned from."""
+        return (probed.shares + self.label_shares) / 2
+
+    def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray, np.ndarray]:
+        """The way of training with the lowest loss on val, its val logits, and the shares of the classes in what it
+        learned from. The mean of both is a third candidate: probe and fine-tuned networks err on different photos."""
         if tuned is None:
-            return "probe", probed.val_logits
+            return "probe", probed.val_logits, probed.shares
         both = metrics.mean_probability_logits([probed.val_logits, tuned.val_logits])
-        ways = {"finetune": tuned.val_logits}
+        ways = {"finetune": (tuned.val_logits, self.label_shares)}
         if self.config.train == "auto":
-            ways |= {"probe+finetune": both, "probe": probed.val_logits}
-        for way, logits in ways.items():
+            ways |= {"probe+finetune": (both, self._mean_shares(probed)), "probe": (probed.val_logits, probed.shares)}
+        for way, (logits, _) in ways.items():
             self._report(f"{self._on_val(logits)} ({TITLES[way]})")
-        best = min(ways, key=lambda way: metrics.nll_scaled(ways[way], self.val_labels))
-        return best, ways[best]
+        best = min(ways, key=lambda way: self._loss(*ways[way]))
+        return best, *ways[best]
 
     def _on_val(self, logits: np.ndarray) -> str:
         labels = self.val_labels

@@ -42,9 +42,12 @@ SETTINGS: dict[str, Any] = {
     "student.feature_weight": 1.0,
     "student.pilot_share": 0.15,
     "seeds": 3,
+    "operating_point": "recall:defective=0.8",
 }
 """Chosen so that two slow cores need 10 to 20 minutes. A cell has no upright, so views are mirrored both ways. The
-loss weights are set, so that the demo shows a distilled student even where val favors none."""
+loss weights are set, so that the demo shows a distilled student even where val favors none. An inspector asks how many
+false alarms it takes to find the defective cells. With so few labels, finding 90 % of them would take false alarms for
+most of the others; 80 % is where models differ."""
 
 LABELS_PER_CLASS = 50
 """Photos of cells are cheap, an expert's opinion of each is not: the other training photos are used without labels."""

@@ -125,6 +125,25 @@ def feature_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student_features, teacher_features, dim=-1, eps=1e-6)
 
 
+def adjusted(logits: Tensor, shares: Tensor) -> Tensor:
+    """Logits (B, C) plus the logarithms of the classes' shares (C,), for a loss against targets that have these shares.
+
+    What the model must learn itself is then what speaks for a class apart from how frequent it is: without the shares,
+    it predicts as if all classes were equally frequent.
+    Source: Menon et al. 2021, arXiv:2007.07314, equation 10 with τ = 1.
+    """
+    return logits + shares.log()
+
+
+def weights_of(targets: Tensor, shares: Tensor) -> Tensor:
+    """(B,) by which photos with these targets (B, C), of sum 1 or 0, count in a loss where every class counts alike.
+
+    Args:
+        shares: (C,) of the classes in all targets; the mean weight is 1.
+    """
+    return targets @ (1 / (shares * len(shares)))
+
+
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation along the last dimension."""
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)

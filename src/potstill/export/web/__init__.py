@@ -68,6 +68,7 @@ def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
         "name": name,
         "classes": facts.classes,
         "threshold": facts.threshold,
+        "operating_point": asdict(facts.operating_point) if facts.operating_point else None,
         "gray_levels": facts.gray_levels,
         "size": facts.size,
         "bytes": comparison.student(name).bytes,

@@ -127,12 +127,20 @@ function refuse(error) {
   delete at("answer").dataset.probabilities;
 }
 
+// The class by the operating point, if the model has one, or else the most probable one.
+function predicted(probabilities, order) {
+  const point = model.operating_point;
+  if (!point) return order[0];
+  const flagged = model.classes.indexOf(point.class_name);
+  return probabilities[flagged] >= point.threshold ? flagged : order.find((index) => index !== flagged);
+}
+
 function tell({ probabilities, milliseconds }, spoken) {
   const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
-  const best = probabilities[order[0]];
-  const name = model.classes[order[0]];
-  const known = best >= model.threshold;
-  say(known ? `${name}, ${percent(best)}` : `Perhaps not one of these classes. Nearest: ${name}, ${percent(best)}`, known ? "known" : "unsure", spoken);
+  const known = probabilities[order[0]] >= model.threshold;
+  const place = predicted(probabilities, order);
+  const [name, share] = [model.classes[place], probabilities[place]];
+  say(known ? `${name}, ${percent(share)}` : `Perhaps not one of these classes. Nearest: ${name}, ${percent(share)}`, known ? "known" : "unsure", spoken);
   at("bars").replaceChildren(...order.slice(0, SHOWN).map((index) => bar(model.classes[index], probabilities[index])));
   at("bars").hidden = false;
   const rest = model.classes.length - SHOWN;

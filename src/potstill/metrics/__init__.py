@@ -1,6 +1,8 @@
 """Numbers about predictions: accuracy, NLL, calibration error, agreement, and the intervals and tests around them.
 
-Everything is numpy, works on logits (n, C) and labels (n,), and is the same for teacher, student and twin.
+Everything is numpy, works on logits (n, C) and labels (n,), and is the same for teacher, student and twin. `choice` has
+what is chosen by on val, `per_class` numbers about classes of unequal size, `curves` the ROC and PR curves, and
+`operating_point` thresholds. Imports `errors` and `config`.
 """
 
 import math
@@ -62,17 +64,25 @@ def agreement(logits: Array, other: Array) -> float:
     return float(np.mean(logits.argmax(-1) == other.argmax(-1)))
 
 
-def fit_temperature(logits: Array, labels: Array) -> float:
+def fit_temperature(logits: Array, labels: Array, weights: Array | None = None) -> float:
     """The T in [0.05, 20] that minimizes the NLL of logits / T: one number that repairs most over-confidence.
 
     The NLL is convex in 1 / T, so a ternary search finds the minimum.
+
+    Args:
+        weights: (n,) how much each photo counts; all alike when None.
     Source: Guo et al. 2017, section 4.2.
     """
+
+    def loss(temperature: float) -> float:
+        values = nll_of_each(logits / temperature, labels)
+        return float(np.mean(values if weights is None else weights * values))
+
     low, high = math.log(0.05), math.log(20)
     while high - low > 1e-4:
         third = (high - low) / 3
         left, right = low + third, high - third
-        if nll(logits / math.exp(left), labels) < nll(logits / math.exp(right), labels):
+        if loss(math.exp(left)) < loss(math.exp(right)):
             high = right
         else:
             low = left
