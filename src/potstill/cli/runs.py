@@ -1,5 +1,6 @@
 """Commands about runs: demo, distill, curve, forecast, controls, open, report, predict, compare, serve, models."""
 
+import contextlib
 import getpass
 import json
 import os
@@ -372,9 +373,14 @@ def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = Fa
 
 @command()
 def serve(
-    run: Path, *, student: str | None = None, host: str = "127.0.0.1", port: Annotated[int, WHOLE] = 7860
+    run: Path,
+    *,
+    student: str | None = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, WHOLE] = 7860,
+    allow_host: tuple[str, ...] = (),
 ) -> None:
-    """Serve a local web page to try the teacher, a student and its twin on your photos. Needs `potstill[serve]`.
+    """Serve a local web page to try the teacher, a student and its twin on your photos.
 
     Parameters
     ----------
@@ -386,14 +392,18 @@ def serve(
         The address to listen on. The default is reachable only from this machine, 0.0.0.0 from the network.
     port
         The port to listen on.
+    allow_host
+        Host names under which the page may be asked for, such as that of a proxy in front of it. By default only
+        localhost, the address to listen on and, with 0.0.0.0, this machine's addresses and name.
     """
     from potstill.deploy.serve import serve as start
 
-    page, url = start(run, student=student, host=host, port=port, block=False)
-    print(f"{url}   (stop with Ctrl-C)", flush=True)
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"Anyone who can reach {host} can use this page.", flush=True)
-    page.block_thread()
+    with start(run, student=student, host=host, port=port, allow_hosts=allow_host) as page:
+        print(f"{page.url}   (stop with Ctrl-C)", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            print(f"Anyone who can reach {host} can use this page.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            page.wait()
 
 
 @command("potstill models 'mobilenet*'")
