@@ -332,8 +332,14 @@ def open_report(run: Path, *, no_browser: bool = False) -> None:
     _show(page, browser=not no_browser)
 
 
-@command()
-def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = False) -> None:
+@command("potstill report runs/RUN", "potstill report runs/RUN --share --photos blurred")
+def report(
+    run: Path,
+    *,
+    open_it: Annotated[bool, Parameter(name="--open")] = False,
+    share: bool = False,
+    photos: Literal["none", "blurred", "all"] | None = None,
+) -> None:
     """Write the HTML report of a finished run to RUN/7_report/index.html.
 
     Parameters
@@ -342,11 +348,19 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
         The run folder.
     open_it
         Open the report in the browser.
+    share
+        Also write RUN/7_report/shared.html, a copy to pass on: without photos and their files' names.
+    photos
+        With --share: none leaves the photos out (the default), blurred shows spots of color, all shows them with their
+        files' names.
     """
+    from potstill.errors import ConfigError
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
 
-    _show(write_report(Run.open(run)), browser=open_it)
+    if photos and not share:
+        raise ConfigError("--photos says what a copy to pass on shows of the photos. Add --share.")
+    _show(write_report(Run.open(run), shared=(photos or "none") if share else None), browser=open_it)
 
 
 @command("potstill compare runs/A runs/B")
