@@ -258,6 +258,7 @@ async def _attack(served: Served, name: str, dice: random.Random) -> Outcome:
         meanwhile = await _persistent(client, attacking)
         found = await attacking
         after = await client.classify(drawn(7))
+    await asyncio.sleep(0.05)  # connections are closed in the loop's next turns
     if odd := set(found) - allowed:
         return Outcome(WRONG, f"statuses {sorted(odd)} of {dict(found)}")
     for who, answer in (("meanwhile", meanwhile), ("afterwards", after[1])):
