@@ -15,7 +15,7 @@ import potstill
 from potstill import metrics
 from potstill.cli import run as run_command
 from potstill.deploy.predictor import load_predictor
-from potstill.deploy.serve import load_models, prediction_page
+from potstill.deploy.serve import classify, load_models
 from potstill.errors import DataError
 from potstill.export.manifest import Manifest, read_manifest
 from potstill.export.reference import Reference
@@ -99,9 +99,9 @@ def test_predict_serve_and_the_twin_use_it(pointed: "potstill.Result", tmp_path:
         others = {name: p for name, p in found.probabilities.items() if name != "disc"}
         assert found.label == ("disc" if flagged else max(others, key=lambda name: others[name]))
         assert served[arm].predictors[0].operating_point == point
-        page = prediction_page([served[arm]], str(path))
-        assert f'data-label="{found.label}"' in page
-        assert f"disc from {100 * point.threshold:.1f} % on, to find 60 % of it" in page
+        (column,) = classify([served[arm]], path.read_bytes())["predictions"]
+        assert column["label"] == found.label
+        assert column["operating_point"] == {"class_name": "disc", "recall": 0.6, "threshold": point.threshold}
     teacher = pointed.comparison.teacher.operating
     assert teacher is not None
     assert load_predictor(pointed.path, arm="teacher").operating_point.threshold == teacher.thresholds[0]  # type: ignore[union-attr]

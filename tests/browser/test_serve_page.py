@@ -1,19 +1,16 @@
 """The page to try photos on, as visitors use it: `potstill serve` in a process of its own."""
 
-import concurrent.futures
-import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from tests.browser.conftest import Watched
-from tests.support import command, draw_photo, environment
+from tests.support import command, environment
 
 from potstill.deploy.predictor import load_predictor
-from potstill.deploy.serve import MAX_MEGABYTES
+from potstill.deploy.visitors import MAX_BYTES
 from potstill.run.folder import Run
 
 
@@ -38,8 +35,7 @@ def test_a_photo_gets_three_answers_and_a_text_file_a_refusal(
 ) -> None:
     watched = open_page(address)
     page = watched.page
-    page.wait_for_selector("#photo input[type=file]", state="attached")
-    page.set_input_files("#photo input[type=file]", photo)
+    page.set_input_files("#file", photo)
     page.wait_for_selector("#answers .answer")
     for arm in ("distilled", "alone", "teacher"):
         wanted = load_predictor(tiny.path, arm=arm).predict(photo)
@@ -48,49 +44,61 @@ def test_a_photo_gets_three_answers_and_a_text_file_a_refusal(
         assert float(column.get_attribute("data-probability")) == pytest.approx(wanted.probability, abs=1e-3)
         assert "ms" in column.inner_text()
         assert "MB" in column.inner_text()
-    page.click("#photo button[aria-label*=lear], #photo button[aria-label*=emove]")
+    shown = "document.getElementById('picture')"
+    assert page.evaluate(f"{shown}.decode().then(() => {shown}.naturalWidth)") == 301
+    page.click("#clear")
     page.wait_for_selector("#answers .answer", state="detached")
-    page.set_input_files("#photo input[type=file]", not_a_photo)
-    page.wait_for_selector("#answers .refused")
-    assert "cannot be used as a photo" in page.inner_text("#answers .refused")
-    hosts = {url.split("/")[2] for url in watched.requests if url.startswith(("http", "ws"))}
-    assert hosts == {address.split("/")[2]}, "the page asks other hosts"
+    page.set_input_files("#file", not_a_photo)
+    page.wait_for_selector("#status.refused")
+    assert "cannot be used as a photo" in page.inner_text("#status")
+    assert watched.errors == []
+    assert {url.split("/")[2] for url in watched.requests if url.startswith(("http", "ws"))} == {address.split("/")[2]}
 
 
-def test_it_fits_a_phone(address: str, open_page: Callable[..., Watched]) -> None:
-    page = open_page(address, width=390, height=844).page
-    page.wait_for_selector("#photo input[type=file]", state="attached")
+def test_a_photo_can_be_dropped_and_pasted(address: str, open_page: Callable[..., Watched], photo: Path) -> None:
+    give = """([bytes, kind]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], "disc.png", { type: "image/png" }));
+        const options = { bubbles: true, cancelable: true };
+        document.getElementById("drop").dispatchEvent(kind === "drop"
+            ? new DragEvent("drop", { ...options, dataTransfer: transfer })
+            : new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
+    }"""
+    page = open_page(address).page
+    answers = []
+    for kind in ("drop", "paste"):
+        page.evaluate(give, [list(photo.read_bytes()), kind])
+        page.wait_for_selector("#answers .answer")
+        answers.append(page.get_attribute("[data-arm=distilled]", "data-probability"))
+        page.click("#clear")
+        page.wait_for_selector("#answers .answer", state="detached")
+    assert answers[0] == answers[1]
+
+
+def test_the_camera_takes_a_photo(address: str, open_page: Callable[..., Watched]) -> None:
+    watched = open_page(address, permissions=["camera"])
+    watched.page.click("#camera")
+    watched.page.click("#shoot")  # it is there once the camera is on
+    watched.page.wait_for_selector("#answers .answer")
+    assert watched.page.is_hidden("#video")
+    assert watched.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone(address: str, open_page: Callable[..., Watched], photo: Path, dark: bool) -> None:
+    page = open_page(address, width=390, height=844, dark=dark).page
+    page.set_input_files("#file", photo)
+    page.wait_for_selector("#answers .answer")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 28)") == dark
 
 
-def upload(address: str, name: str, content: bytes) -> httpx.Response:
-    return httpx.post(f"{address}gradio_api/upload", files={"files": (name, content)}, timeout=60)
-
-
-def ask(address: str, path: Path) -> str:
-    """What the page answers to a photo, asked as a program asks it."""
-    stored = upload(address, path.name, path.read_bytes()).raise_for_status().json()[0]
-    data = {"data": [{"path": stored, "meta": {"_type": "gradio.FileData"}}]}
-    event = httpx.post(f"{address}gradio_api/call/classify", json=data, timeout=60).raise_for_status().json()
-    answer = httpx.get(f"{address}gradio_api/call/classify/{event['event_id']}", timeout=60).raise_for_status().text
-    return str(json.loads(answer.split("event: complete\ndata: ")[1].split("\n")[0])[0])
-
-
-def test_eight_people_at_once_get_their_own_answers(address: str, tiny: Run, tmp_path: Path) -> None:
-    photos = [tmp_path / f"{number}.png" for number in range(8)]
-    for number, path in enumerate(photos):
-        draw_photo(("disc", "frame", "stripes")[number % 3], 500 + number).save(path)
-    with concurrent.futures.ThreadPoolExecutor(len(photos)) as pool:
-        answers = list(pool.map(lambda path: ask(address, path), photos))
-    predictor = load_predictor(tiny.path)
-    for path, answer in zip(photos, answers, strict=True):
-        wanted = predictor.predict(path)
-        found = re.search(r'data-arm="distilled" data-label="(\w+)" data-probability="([\d.]+)"', answer)
-        assert found is not None, answer
-        assert (found[1], float(found[2])) == (wanted.label, pytest.approx(wanted.probability, abs=1e-5))
-
-
-def test_a_file_above_the_limit_is_not_taken(address: str) -> None:
-    assert upload(address, "small.jpg", b"x" * 1_000).is_success
-    refused = upload(address, "large.jpg", b"x" * (MAX_MEGABYTES * 2**20 + 1_000_000))
-    assert not refused.is_success
+def test_a_file_above_the_limit_is_refused_in_words(
+    address: str, open_page: Callable[..., Watched], tmp_path: Path
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(b"\xff\xd8\xff" + bytes(MAX_BYTES))
+    page = open_page(address).page
+    page.set_input_files("#file", large)
+    page.wait_for_selector("#status.refused")
+    assert "20 MB" in page.inner_text("#status") or "too large" in page.inner_text("#status")

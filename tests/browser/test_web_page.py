@@ -4,7 +4,6 @@ import contextlib
 import functools
 import http.server
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.photo_files import exif_block, jpeg_with, profile_of
 from tests.support import draw_photo
 
 from potstill.deploy.predictor import load_predictor
-from potstill.deploy.serve import load_models, prediction_page
+from potstill.deploy.serve import classify, load_models
 from potstill.export.load import load_exported
 from potstill.export.web import export_web
 from potstill.monitoring.progress import Reporter
@@ -128,10 +127,8 @@ def test_predict_serve_the_exported_file_and_the_browser_see_the_same(
         photo.save(path, "JPEG", quality=95)
         path.write_bytes(jpeg_with(path.read_bytes(), exif=exif_block(6, kind=4)))
     wanted = load_predictor(web_run.path).predict(path)
-    page = prediction_page(load_models(web_run), str(path))
-    served = re.search(r'data-arm="distilled" data-label="(\w+)" data-probability="([0-9.]+)"', page)
-    assert served is not None
-    assert (served[1], float(served[2])) == (wanted.label, pytest.approx(wanted.probability, abs=1e-5))
+    served = classify(load_models(web_run), path.read_bytes())["predictions"][0]
+    assert (served["label"], served["probability"]) == (wanted.label, pytest.approx(wanted.probability, abs=1e-5))
     exported = load_exported(next(web_run.export.glob("*/student.onnx"))).predict(path)
     assert exported.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
     with Image.open(path) as image:

@@ -23,8 +23,10 @@ from tests.torture.damage import damage_cases
 from tests.torture.disks import disk_cases
 from tests.torture.kills import kill_cases
 from tests.torture.page import write_page
+from tests.torture.pages import page_cases
 from tests.torture.photos import photo_cases
 from tests.torture.power import power_cases
+from tests.torture.servers import server_cases
 from tests.torture.settings import settings_cases
 
 CAMPAIGNS: dict[str, Campaign] = {
@@ -32,8 +34,10 @@ CAMPAIGNS: dict[str, Campaign] = {
     "damage": damage_cases,
     "disks": disk_cases,
     "kills": kill_cases,
+    "pages": page_cases,
     "photos": photo_cases,
     "power": power_cases,
+    "servers": server_cases,
     "settings": settings_cases,
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.torture.__main__ import torture
 
-CASES = {"damage": 4, "disks": 1, "kills": 1, "photos": 25, "settings": 40}
+CASES = {"damage": 4, "disks": 1, "kills": 1, "pages": 1, "photos": 25, "servers": 1, "settings": 40}
 
 
 @pytest.mark.slow

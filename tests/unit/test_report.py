@@ -213,7 +213,7 @@ def test_fixed_and_broken_photos_are_those_where_the_arms_differ(slim: Run) -> N
     assert lists.fixed_total == np.sum(hits["distilled"] > hits["alone"])
     assert lists.broken_total == np.sum(hits["distilled"] < hits["alone"])
     assert len(lists.fixed) == min(12, lists.fixed_total)
-    assert all(card.path.startswith("test/") and card.picture.startswith("data:image/") for card in lists.fixed)
+    assert all(card.name.startswith("test/") and card.picture.startswith("data:image/") for card in lists.fixed)
     assert all(not {a.who: a.right for a in card.predictions}["distilled"] for card in lists.most_wrong)
 
 

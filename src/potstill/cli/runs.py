@@ -1,5 +1,6 @@
 """Commands about runs: demo, distill, curve, forecast, controls, open, report, predict, compare, serve, models."""
 
+import contextlib
 import getpass
 import json
 import os
@@ -332,8 +333,14 @@ def open_report(run: Path, *, no_browser: bool = False) -> None:
     _show(page, browser=not no_browser)
 
 
-@command()
-def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = False) -> None:
+@command("potstill report runs/RUN", "potstill report runs/RUN --share --photos blurred")
+def report(
+    run: Path,
+    *,
+    open_it: Annotated[bool, Parameter(name="--open")] = False,
+    share: bool = False,
+    photos: Literal["none", "blurred", "all"] | None = None,
+) -> None:
     """Write the HTML report of a finished run to RUN/7_report/index.html.
 
     Parameters
@@ -342,11 +349,19 @@ def report(run: Path, *, open_it: Annotated[bool, Parameter(name="--open")] = Fa
         The run folder.
     open_it
         Open the report in the browser.
+    share
+        Also write RUN/7_report/shared.html, a copy to pass on: without photos and their files' names.
+    photos
+        With --share: none leaves the photos out (the default), blurred shows spots of color, all shows them with their
+        files' names.
     """
+    from potstill.errors import ConfigError
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
 
-    _show(write_report(Run.open(run)), browser=open_it)
+    if photos and not share:
+        raise ConfigError("--photos says what a copy to pass on shows of the photos. Add --share.")
+    _show(write_report(Run.open(run), shared=(photos or "none") if share else None), browser=open_it)
 
 
 @command("potstill compare runs/A runs/B")
@@ -375,9 +390,14 @@ def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = Fa
 
 @command()
 def serve(
-    run: Path, *, student: str | None = None, host: str = "127.0.0.1", port: Annotated[int, WHOLE] = 7860
+    run: Path,
+    *,
+    student: str | None = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, WHOLE] = 7860,
+    allow_host: tuple[str, ...] = (),
 ) -> None:
-    """Serve a local web page to try the teacher, a student and its twin on your photos. Needs `potstill[serve]`.
+    """Serve a local web page to try the teacher, a student and its twin on your photos.
 
     Parameters
     ----------
@@ -389,14 +409,18 @@ def serve(
         The address to listen on. The default is reachable only from this machine, 0.0.0.0 from the network.
     port
         The port to listen on.
+    allow_host
+        Host names under which the page may be asked for, such as that of a proxy in front of it. By default only
+        localhost, the address to listen on and, with 0.0.0.0, this machine's addresses and name.
     """
     from potstill.deploy.serve import serve as start
 
-    page, url = start(run, student=student, host=host, port=port, block=False)
-    print(f"{url}   (stop with Ctrl-C)", flush=True)
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"Anyone who can reach {host} can use this page.", flush=True)
-    page.block_thread()
+    with start(run, student=student, host=host, port=port, allow_hosts=allow_host) as page:
+        print(f"{page.url}   (stop with Ctrl-C)", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            print(f"Anyone who can reach {host} can use this page.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            page.wait()
 
 
 @command("potstill models 'mobilenet*'")

@@ -1,41 +1,45 @@
-"""The page to try photos on: teacher, distilled and alone side by side. A gradio page on loopback."""
+"""The page to try photos on: teacher, distilled and alone side by side, on loopback unless told otherwise."""
 
-import os
+import asyncio
+import contextlib
+import functools
 import socket
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from string import Template
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
+from aiohttp import web
 
 from potstill.deploy.predictor import Predictor, chosen_student, load_predictor, predicted_class, teacher_predictor
+from potstill.deploy.visitors import Visitors, is_wildcard, names_of
 from potstill.errors import PotstillError
-from potstill.images.decode import decode_file
+from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.wording import counted
 
-MAX_MEGABYTES = 20
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
 
-AT_ONCE = 2
-"""Photos answered at the same time; up to WAITING more wait for their turn."""
-
-WAITING = 64
-FORGET_SECONDS = 600
-"""Uploaded photos are deleted after this time."""
-
 SHOWN = 5
-FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+"""Classes, the most probable ones, that the page shows of each model."""
+
+NAMED = 12
+"""Classes that the page names in its first sentence."""
+
+PAGE = Path(__file__).parent / "page"
 
 WHAT_TO_DO = {
     "not_image": "Please take a photo file: JPEG, PNG, WebP, TIFF or AVIF.",
     "needs_extra": "Please take a JPEG, or ask who runs this page to install it.",
-    "too_large": f"Please take a JPEG, or a photo of at most {MAX_PIXELS / 1e6:.0f} megapixels and {MAX_MEGABYTES} MB.",
+    "too_large": f"Please take a JPEG, or a photo of at most {MAX_PIXELS / 1e6:.0f} megapixels.",
     "corrupt": "The file is damaged or cut off. Please take another copy.",
     "empty": "The file is empty. Please take another copy.",
 }
@@ -84,132 +88,119 @@ def load_models(run: Run, student: str | None = None) -> list[Served]:
     return models
 
 
-def prediction_page(models: list[Served], path: str | None) -> str:
-    """The HTML below the photo: three predictions, or a friendly refusal."""
-    if path is None:
-        return ""
+def classify(models: list[Served], photo: bytes) -> dict[str, Any]:
+    """What the models predict for a photo file, for JSON: `predictions`, one per model, or why it is `refused`."""
     try:
-        decoded = decode_file(Path(path), max_pixels=MAX_PIXELS, gray=models[0].predictors[0].gray)
+        decoded = decode(photo, max_pixels=MAX_PIXELS, gray=models[0].predictors[0].gray)
     except BadPhotoError as error:
         advice = WHAT_TO_DO.get(error.code, "Please take another photo.")
-        return (
-            f'<div class="refused" role="alert"><b>This file cannot be used as a photo:</b> {escape(error.reason)}. '
-            f"{advice}</div>"
-        )
-    photo = np.asarray(decoded.image)
-    columns = "".join(_column(model, model.predict(photo)) for model in models)
-    return f'<div class="answers" role="status">{columns}</div>'
+        return {"refused": f"This file cannot be used as a photo: {error.reason}. {advice}"}
+    pixels = np.asarray(decoded.image)
+    return {"predictions": [_column(model, model.predict(pixels)) for model in models]}
 
 
-def _column(model: Served, outputs: Outputs) -> str:
+def _column(model: Served, outputs: Outputs) -> dict[str, Any]:
     classes, point = model.predictors[0].classes, model.predictors[0].operating_point
-    best = classes.index(predicted_class(dict(zip(classes, outputs.probabilities, strict=True)), point))
-    order = np.argsort(-outputs.probabilities, kind="stable")[:SHOWN]
-    bars = "".join(
-        f'<li><span>{escape(classes[i])}</span><span class="share">{100 * outputs.probabilities[i]:.1f} %</span>'
-        f'<i style="width:{100 * outputs.probabilities[i]:.1f}%"></i></li>'
-        for i in order
-    )
-    unsure = "" if outputs.known else '<p class="unsure">Unsure: perhaps not one of these classes.</p>'
-    if point is not None:
-        unsure += (
-            f'<p class="cost">{escape(point.class_name)} from {100 * point.threshold:.1f} % on, to find '
-            f"{100 * point.recall:g} % of it.</p>"
-        )
-    name = " + ".join(predictor.info.name for predictor in model.predictors)
-    more = f"<small>and {counted(len(classes) - SHOWN, 'more class')}</small>" if len(classes) > SHOWN else ""
-    return (
-        f'<section class="answer {model.arm}" data-arm="{model.arm}" data-label="{escape(classes[best])}" '
-        f'data-probability="{outputs.probabilities[best]:.6f}"><h3>{model.arm}</h3>'
-        f'<p class="best">{escape(classes[best])}</p>'
-        f"{unsure}<ul>{bars}</ul>{more}<p class=cost>{outputs.milliseconds:.1f} ms · {model.megabytes:.2f} MB · "
-        f"{escape(name)}</p></section>"
-    )
+    probabilities = {name: float(p) for name, p in zip(classes, outputs.probabilities, strict=True)}
+    label = predicted_class(probabilities, point)
+    return {
+        "arm": model.arm,
+        "label": label,
+        "probability": probabilities[label],
+        "known": outputs.known,
+        "operating_point": None if point is None else asdict(point),
+        "probabilities": probabilities,
+        "shown": SHOWN,
+        "milliseconds": outputs.milliseconds,
+        "megabytes": model.megabytes,
+        "model": " + ".join(predictor.info.name for predictor in model.predictors),
+    }
 
 
-def build_page(run: Run, student: str | None = None) -> Any:
-    """The gradio page of a run. Raises PotstillError where gradio is missing."""
-    gradio = _gradio()
-    models = load_models(run, student)
-    classes = models[0].predictors[0].classes
-    with gradio.Blocks(
-        title="Potstill: try a photo", analytics_enabled=False, delete_cache=(FORGET_SECONDS, FORGET_SECONDS)
-    ) as page:
-        gradio.Markdown(
-            f"# Try a photo\n{', '.join(classes[:12])}{' and more' if len(classes) > 12 else ''}. "
-            "Drop, paste or take a photo; the small model (distilled), its twin (alone) and the teacher classify it. "
-            "Photos stay on this machine and are deleted after ten minutes."
-        )
-        with gradio.Row():
-            with gradio.Column(scale=1, min_width=300):
-                photo = gradio.Image(
-                    label="Photo",
-                    sources=["upload", "clipboard", "webcam"],
-                    type="filepath",
-                    height=380,
-                    elem_id="photo",
-                )
-            with gradio.Column(scale=2, min_width=320):
-                result = gradio.HTML(elem_id="answers", min_height=380)
-        # gradio would decode the file itself, with other rules and an unfriendly error: hand over the path.
-        photo.preprocess = lambda payload: None if payload is None else payload.path
-        photo.change(
-            lambda path: prediction_page(models, path), photo, result, api_name="classify", concurrency_limit=AT_ONCE
-        )
-        page.queue(max_size=WAITING)
-    return page
+def page_files(classes: Collection[str]) -> dict[str, tuple[str, str]]:
+    """The files of the page by their path: content type and text."""
+    named = ", ".join(list(classes)[:NAMED]) + (" and more" if len(classes) > NAMED else "")
+    page = Template((PAGE / "index.html").read_text("utf-8")).substitute(classes=escape(named))
+    return {
+        "/": ("text/html", page),
+        "/app.js": ("text/javascript", (PAGE / "app.js").read_text("utf-8")),
+        "/style.css": ("text/css", (PAGE / "style.css").read_text("utf-8")),
+    }
 
 
 def serve(
-    run_folder: Path, *, student: str | None = None, host: str = "127.0.0.1", port: int = 7860, block: bool = True
-) -> tuple[Any, str]:
-    """Serve the page until interrupted.
+    run_folder: Path,
+    *,
+    student: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    allow_hosts: Collection[str] = (),
+) -> "Page":
+    """Serve the page from a thread of its own.
 
     Args:
         host: an address of this machine; loopback means that nobody else can reach it.
         port: 0 takes any free one.
-        block: False returns at once; close the page with its `close()`.
-    Returns:
-        The gradio page and its address.
+        allow_hosts: names under which the page may be asked for, beside addresses and the name of this machine.
+    Raises:
+        PotstillError: the address cannot be listened on, or the run has no trained student.
     """
-    run, gradio = Run.open(run_folder), _gradio()  # a wrong folder is noticed before the slow import
+    run = Run.open(run_folder)
     require_whole(run.path)
-    try:
-        port = _free_port(host, port)  # before the models are loaded, which takes a while
-        page = build_page(run, student)
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            share=False,
-            quiet=True,
-            max_file_size=f"{MAX_MEGABYTES}mb",
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            theme=gradio.themes.Soft(font=FONT, font_mono=("ui-monospace", "monospace")),
-            css_paths=Path(__file__).with_suffix(".css"),
+    with contextlib.ExitStack() as undo:
+        listening = undo.enter_context(_listen(host, port))  # before the models are loaded, which takes a while
+        models = load_models(run, student)
+        visitors = Visitors(
+            functools.partial(classify, models), names_of(host, allow_hosts), any_address=is_wildcard(host)
         )
-    except OSError as error:
-        raise PotstillError(f"The page cannot be served on {host}:{port}: {error}. Choose another --port.") from None
-    if block:
-        page.block_thread()
-    return page, str(url)
+        page = Page(visitors.application(page_files(models[0].predictors[0].classes)), listening)
+        undo.pop_all()
+    return page
 
 
-def _gradio() -> Any:
-    # Read when gradio is imported: no statistics to others, no look for updates.
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        import gradio
-    except ModuleNotFoundError:
-        raise PotstillError("The page needs gradio. Install it: pip install 'potstill[serve]'") from None
-    return gradio
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise PotstillError(f"The page cannot be served on {host}:{port}: {error}. Choose another --port.") from None
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, or any free one for 0. Raises OSError where it is taken or the host is not this machine's."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return int(probe.getsockname()[1])
+class Page:
+    """A page that is served until `close()`. Also a context manager."""
+
+    def __init__(self, app: web.Application, listening: socket.socket) -> None:
+        host, port = listening.getsockname()[:2]
+        shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}/"
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=15.0, lingering_time=2.0
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
+        self._thread.start()  # a notebook has a loop of its own in this thread
+        asyncio.run_coroutine_threadsafe(self._start(listening), self._loop).result()
+
+    async def _start(self, listening: socket.socket) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening, backlog=512).start()
+
+    def wait(self) -> None:
+        """Return once the page is closed, which may be never."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # a wait without end would not hear Ctrl-C on all systems
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

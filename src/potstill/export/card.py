@@ -1,5 +1,7 @@
 """The model card: README.md beside the exported files, in the model hub's format. It says what the run measured."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +14,12 @@ from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
 from potstill.run.layout import comparison_path, model_folder
+from potstill.run.private import without_owner
 from potstill.run.results import Comparison, StudentResult, read_comparison
 from potstill.wording import counted
+
+_MARKDOWN = re.compile(r"[<>&\"'`|*\[\](){}$\\~#!]|(?<=\W)_|_(?=\W)|^_|_$")
+"""What has a meaning in Markdown or HTML; `_` only at the ends of a word, as names of models are full of it."""
 
 
 def write_card(run: Run, student: str) -> bool:
@@ -52,7 +58,7 @@ tags:
 metrics:
 - accuracy
 model-index:
-- name: "{student}"
+- name: {json.dumps(student)}
   results:
   - task:
       type: image-classification
@@ -73,10 +79,10 @@ def _text(
     teacher = comparison.teacher
     confidence = metrics.percent(facts.confidence)
     per_class = "\n".join(
-        f"| {row.name} | {row.photos} | {row.distilled:.1%} | {row.teacher:.1%} |" for row in numbers.per_class
+        f"| {_plain(row.name)} | {row.photos} | {row.distilled:.1%} | {row.teacher:.1%} |" for row in numbers.per_class
     )
     trained_from = "from scratch" if not numbers.pretrained else _source(info["weights"])
-    return f"""# {student}: {_listed(classes)}
+    return f"""# {_plain(student)}: {_listed(classes)}
 
 A small image classifier: it tells which of {len(classes)} classes a photo shows ({_listed(classes)}). It was distilled
 from {_listed(teacher.models)} with Potstill.
@@ -94,7 +100,7 @@ validation photos (temperature {facts.temperature:.3f}). A highest probability b
 
 Input: {input_rule(facts.size, facts.crop)}
 
-Labels, in the order of the output: {_listed([f"`{name}`" for name in classes])}. They are also in every file, and in
+Labels, in the order of the output: {", ".join(map(_code, classes))}. They are also in every file, and in
 `manifest.json` with the sha256 of each file. {_weights(info)}
 
 ## How good it is
@@ -118,7 +124,7 @@ On {counted(facts.test_photos, "test photo")} that nothing was trained or chosen
 
 Each was run by its own runtime on the test photos, on one thread of {comparison.environment.processor}.
 
-{formats_table(facts.files)}
+{without_owner(formats_table(facts.files))}
 ## Data and licenses
 
 - Photos: collected by whoever made the run; {facts.test_photos:,} of them for the test. Potstill does not know their
@@ -176,7 +182,8 @@ def _weights(info: dict[str, Any]) -> str:
 
 
 def _source(weights: dict[str, Any]) -> str:
-    return f"{weights.get('source', 'unknown')}, license {weights.get('license') or 'not stated'}"
+    license = without_owner(str(weights.get("license") or "not stated"))
+    return f"{weights.get('source', 'unknown')}, license {_plain(license)}"
 
 
 def _interval(accuracy: Interval) -> str:
@@ -184,4 +191,15 @@ def _interval(accuracy: Interval) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(map(_plain, names))
+
+
+def _code(name: str) -> str:
+    """In the letters of code where the name allows it."""
+    plain = _plain(name)
+    return f"`{name}`" if plain == name else plain
+
+
+def _plain(name: str) -> str:
+    """A name that means nothing in Markdown: hubs make web pages of cards, and names come from other people's runs."""
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", " ".join(name.split()))

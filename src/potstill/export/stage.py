@@ -7,7 +7,7 @@ taken. The test photos only say how good it is, and whether it is refused.
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from potstill.compute.device import decide, environment
@@ -28,6 +28,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
+from potstill.run.private import without_owner
 
 
 def export(
@@ -146,7 +147,12 @@ def _made_before(reference: Reference, format: Format, precision: str) -> FileRe
 
 
 def _record(reference: Reference, result: FileResult) -> None:
-    """Write a result into export.json, in the place of an earlier one."""
+    """Write a result into export.json, in the place of an earlier one, without the paths that errors name."""
+    result = replace(
+        result,
+        reason=without_owner(result.reason),
+        candidates=result.candidates and tuple(replace(c, reason=without_owner(c.reason)) for c in result.candidates),
+    )
     results = read_results(reference.run)
     assert results is not None
     results.students[reference.name] = results.students[reference.name].with_file(result)

@@ -78,7 +78,10 @@ def check_url(url: str, allowed: Collection[str] = ()) -> str:
 
 def next_hop(url: str, location: str, allowed: Collection[str] = ()) -> str:
     """Where a redirect leads, checked. Raises AddressRefusedError, also for a step from https down to http."""
-    target = check_url(urljoin(url, location), allowed)
+    try:
+        target = check_url(urljoin(url, location), allowed)
+    except ValueError as error:
+        raise AddressRefusedError(f"not a URL: {error}") from None
     if url.startswith("https:") and target.startswith("http:"):
         raise AddressRefusedError("redirected from https to http")
     return target
@@ -98,7 +101,10 @@ class GuardedConnector(aiohttp.TCPConnector):
     async def _resolve_host(
         self, host: str, port: int, traces: Sequence[aiohttp.tracing.Trace] | None = None
     ) -> list[ResolveResult]:
-        results = await super()._resolve_host(host, port, traces)
+        try:
+            results = await super()._resolve_host(host, port, traces)
+        except ValueError as error:  # UnicodeError of a label that is empty or too long is one, too
+            raise AddressRefusedError(f"not a host name: {error}") from None
         if f"{host}:{port}" in self._allowed:
             return results
         if bad := [result["host"] for result in results if not is_public(result["host"])]:

@@ -52,6 +52,9 @@ class FetchError(Exception):
     host: Host | None = None
     attempts: int = 1
 
+    def __post_init__(self) -> None:
+        self.reason = self.reason.encode("utf-8", "replace").decode()[:500]  # servers send what is no text, and a lot
+
     def __str__(self) -> str:
         return f"{self.code}: {self.reason}"
 
@@ -248,7 +251,7 @@ class Client:
             raise FetchError("cut_short", _message(error), again=True, host=host) from None
         except TimeoutError as error:
             raise FetchError("timeout", _message(error) or "no answer in time", again=True, host=host) from None
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, ValueError) as error:  # which of them depends on what is odd about the host
             raise FetchError("address", _message(error)) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise FetchError("refused", f"certificate: {_message(error)}", host=host) from None
@@ -306,15 +309,15 @@ class Client:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The wait in seconds that `Retry-After` asks for, in either of its forms; None where there is none."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (OverflowError, TypeError, ValueError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=datetime.UTC)
-    return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _check_photo_headers(response: aiohttp.ClientResponse) -> None:

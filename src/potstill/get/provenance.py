@@ -84,7 +84,8 @@ class Writer:
     def write(self, key: str, status: Status, **facts: Any) -> None:
         """Append one line, all of it or nothing, and unbuffered: it survives a killed process."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        line = json.dumps({"key": key, "status": status, **facts, "at": now}, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps({"key": key, "status": status, **facts, "at": now}, ensure_ascii=False)
+        line = text.encode("utf-8", "replace") + b"\n"  # servers send headers and names that are no text
         try:
             written = self._file.write(line)
         except OSError:

@@ -30,6 +30,8 @@ _STYLE = """
 
 _VIEW_BOX = re.compile(r'viewBox="0 0 (\S+) (\S+)"')
 
+_WIDTH = re.compile(r' width="\S+"')
+
 LEGEND = "Diamond T: teacher; disc: distilled; ring: its twin, alone."
 
 
@@ -111,5 +113,6 @@ def _alone(svg: str) -> str:
     head, _, rest = svg.removeprefix("<svg ").partition(">")
     found = _VIEW_BOX.search(head)
     assert found is not None
+    head = _WIDTH.sub("", head)
     size = f'width="{found[1]}" height="{found[2]}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" class="potstill" {size} {head}><style>{_STYLE}</style>{rest}'

@@ -1,7 +1,10 @@
 """The report's content, put together from the files of a run, and rendered."""
 
+import base64
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,15 +17,19 @@ from potstill.report import figures
 from potstill.report.answers import answers, at_operating_point, columns, headline
 from potstill.report.findings import TITLES, Finding, find
 from potstill.report.input_size import input_size_notes
-from potstill.report.photos import PhotoLists, choose, wrong_labels
+from potstill.report.photos import PhotoLists, Photos, choose, wrong_labels
 from potstill.report.read import ModelPredictions, RunFiles, model_predictions
 from potstill.run.folder import STAGES
 from potstill.run.layout import ARMS
+from potstill.run.private import without_owner
 from potstill.run.results import ArmResult, StudentResult, TeacherResult
 from potstill.wording import counted
 
 MANY_CLASSES = 30
 """Tables per class are folded away above this."""
+
+POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
+"""The page's content security policy: no script, no request, and no style but its own."""
 
 REJECTED_SHOWN = 200
 PAIRS_SHOWN = 10
@@ -59,9 +66,19 @@ class StudentSection:
     """For the chosen student only: the one that `predict` takes."""
 
 
-def render(files: RunFiles) -> str:
-    """The page as HTML."""
-    return _environment().get_template("page.html.jinja").render(content(files))
+def render(files: RunFiles, photos: Photos = "all") -> str:
+    """The page as HTML. Nothing in it names folders, the user or the machine, and no script can run in it.
+
+    Args:
+        photos: what it shows of the photos; without them it does not name their files either.
+    """
+    style = (Path(__file__).parent / "style.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(content(files, photos), style=Markup(style), policy=POLICY.format(style=digest))
+    )
 
 
 def _environment() -> jinja2.Environment:
@@ -69,6 +86,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("potstill.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_public,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -82,14 +100,21 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def content(files: RunFiles) -> dict[str, Any]:
+def _public(value: Any) -> Any:
+    """What the template prints, without what only the owner of the run should know."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.startswith("data:image/"):
+        return value
+    return without_owner(value)
+
+
+def content(files: RunFiles, photos: Photos = "all") -> dict[str, Any]:
     """What the template fills in."""
     predictions = files.predictions
     teacher = model_predictions(*predictions.teacher(), predictions.labels)
     sections, doubtful = [], 0
     for number, student in enumerate(files.students):
         arms = {arm: model_predictions(*predictions.arm(student.name, arm), predictions.labels) for arm in ARMS}
-        sections.append(_section(files, number, student, teacher, arms))
+        sections.append(_section(files, number, student, teacher, arms, photos))
         if student.name == files.chosen.name:
             doubtful = len(wrong_labels(teacher, arms["distilled"], predictions.labels))
     comparison = files.comparison
@@ -103,6 +128,7 @@ def content(files: RunFiles) -> dict[str, Any]:
         "students": files.students,
         "chosen": files.chosen,
         "photos": next(section.photos for section in sections if section.photos),
+        "shown": photos,
         "letters": [figures.letter(number) for number in range(len(files.students))],
         "answers": answers(comparison, found),
         "headline": headline(comparison),
@@ -126,7 +152,12 @@ def content(files: RunFiles) -> dict[str, Any]:
 
 
 def _section(
-    files: RunFiles, number: int, student: StudentResult, teacher: ModelPredictions, arms: dict[str, ModelPredictions]
+    files: RunFiles,
+    number: int,
+    student: StudentResult,
+    teacher: ModelPredictions,
+    arms: dict[str, ModelPredictions],
+    photos: Photos,
 ) -> StudentSection:
     seeds = range(files.comparison.seeds)
     lines = {arm: [files.curve(student.name, seed, arm) for seed in seeds] for arm in ARMS}
@@ -153,7 +184,9 @@ def _section(
         ],
         curves=[(title, Markup(drawing)) for title, drawing in curves if drawing],
         rankings=_rankings(files, student),
-        photos=choose(files, teacher, arms["distilled"], arms["alone"]) if student.name == files.chosen.name else None,
+        photos=choose(files, teacher, arms["distilled"], arms["alone"], photos)
+        if student.name == files.chosen.name
+        else None,
     )
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,8 +16,14 @@ from potstill.report.read import ModelPredictions as Model
 from potstill.report.read import Predictions, RunFiles
 from potstill.wording import counted
 
+Photos = Literal["all", "blurred", "none"]
+"""What a page shows of the photos themselves. Only with all of them it names their files, too."""
+
 SHOWN = 12
 """Photos per list."""
+
+BLURRED_SIDE = 10
+"""Longer side of a blurred picture, in pixels: browsers enlarge it to spots of color. No more of it is in the page."""
 
 SIDE = 176
 """Longer side of a small picture, in pixels: sharp at 150 px on the page, about 5 kB."""
@@ -41,10 +48,11 @@ class CardPrediction:
 class Card:
     """One photo on the page."""
 
-    path: str
+    name: str
+    """Its file, or its row in images.csv on pages without files' names."""
     truth: str
     picture: str
-    """A data URI."""
+    """A data URI; empty on pages without photos."""
     predictions: tuple[CardPrediction, ...]
     author: str
     note: str = ""
@@ -86,7 +94,7 @@ def wrong_labels(teacher: Model, distilled: Model, labels: np.ndarray) -> np.nda
     return found[np.argsort(-confidence[found], kind="stable")]
 
 
-def choose(files: RunFiles, teacher: Model, distilled: Model, alone: Model) -> PhotoLists:
+def choose(files: RunFiles, teacher: Model, distilled: Model, alone: Model, shown: Photos = "all") -> PhotoLists:
     """Pick the photos and make their cards."""
     predictions = files.predictions
     labels, position = predictions.labels, np.arange(len(predictions))
@@ -96,7 +104,7 @@ def choose(files: RunFiles, teacher: Model, distilled: Model, alone: Model) -> P
     confidence = distilled.probabilities.max(-1)
     wrong = np.flatnonzero(distilled.best != labels)
     doubtful = wrong_labels(teacher, distilled, labels)
-    maker = _Maker(files, predictions, teacher, distilled, alone)
+    maker = _Maker(files, predictions, teacher, distilled, alone, shown)
     return PhotoLists(
         fixed=maker.cards(_top(np.flatnonzero(gain > 0), gain, change)),
         broken=maker.cards(_top(np.flatnonzero(gain < 0), -gain, -change)),
@@ -128,8 +136,9 @@ class _Maker:
         teacher: Model,
         distilled: Model,
         alone: Model,
+        shown: Photos,
     ) -> None:
-        self._files, self._predictions = files, predictions
+        self._files, self._predictions, self._shown = files, predictions, shown
         self._models = (("alone", alone), ("distilled", distilled), ("teacher", teacher))
         self._authors = {
             row["path"]: ", ".join(filter(None, (row.get("author"), row.get("license")))) for row in files.attribution
@@ -149,32 +158,28 @@ class _Maker:
         return [self._unlike(photo) for photo in found]
 
     def _unlike(self, photo: Unlike) -> Card:
-        picture, author = small_picture(self._files.store, photo.row), self._authors.get(photo.path, "")
-        return Card(photo.path, "", picture, (), author, f"Similarity {photo.similarity:.2f}")
+        return self._made_of(photo.row, photo.path, "", (), f"Similarity {photo.similarity:.2f}")
 
     def _suspect(self, row: int, suspect: Suspect) -> Card:
         photo = self._files.photos[row]
-        return Card(
-            photo["path"],
-            photo["class"],
-            small_picture(self._files.store, row),
-            (),
-            self._authors.get(photo["path"], ""),
-            f"Looks like {suspect.likely}; the label gets {100 * suspect.probability:.0f} %",
-        )
+        note = f"Looks like {suspect.likely}; the label gets {100 * suspect.probability:.0f} %"
+        return self._made_of(row, photo["path"], photo["class"], (), note)
 
     def _card(self, position: int) -> Card:
         if position not in self._made:
             row, label = int(self._predictions.rows[position]), int(self._predictions.labels[position])
-            path = self._files.photos[row]["path"]
-            self._made[position] = Card(
-                path,
-                self._files.classes[label],
-                small_picture(self._files.store, row),
-                tuple(self._prediction(who, model, position, label) for who, model in self._models),
-                self._authors.get(path, ""),
-            )
+            predictions = tuple(self._prediction(who, model, position, label) for who, model in self._models)
+            path, truth = self._files.photos[row]["path"], self._files.classes[label]
+            self._made[position] = self._made_of(row, path, truth, predictions)
         return self._made[position]
+
+    def _made_of(
+        self, row: int, path: str, truth: str, predictions: tuple[CardPrediction, ...], note: str = ""
+    ) -> Card:
+        name = path if self._shown == "all" else f"row {row} of images.csv"
+        side = {"all": SIDE, "blurred": BLURRED_SIDE, "none": 0}[self._shown]
+        picture = small_picture(self._files.store, row, side) if side else ""
+        return Card(name, truth, picture, predictions, self._authors.get(path, "") if picture else "", note)
 
     def _prediction(self, who: str, model: Model, position: int, label: int) -> CardPrediction:
         best = int(model.best[position])
@@ -188,10 +193,10 @@ class _Maker:
         )
 
 
-def small_picture(store: PixelStore, row: int) -> str:
-    """A photo of the store as a data URI."""
+def small_picture(store: PixelStore, row: int, side: int = SIDE) -> str:
+    """A photo of the store as a data URI, its longer side of this many pixels."""
     image = store.photo(row)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=76, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -56,8 +56,8 @@ def log_range(values: Iterable[float]) -> tuple[float, float]:
 def figure(width: float, height: float, title: str, description: str, parts: Sequence[str]) -> str:
     """One figure. Title and description are what a screen reader says."""
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}. {escape(description)}" '
-        f'style="max-width:{width * 1.35:g}px">' + "".join(parts) + "</svg>"
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width * 1.35:g}" role="img" '
+        f'aria-label="{escape(title)}. {escape(description)}">' + "".join(parts) + "</svg>"
     )
 
 

@@ -238,7 +238,7 @@ class Run:
             '`config.toml`: every setting; what "auto" became stands in each model.json. '
             "`environment.json`: machine and versions. `log.txt`: what was printed.",
             "",
-            "## Next",
+            "## Next, from the folder that this one lies in" if done["5_comparison"] else "## Next",
             "",
             *(f"    {command}" for command in self._next(done)),
             "",
@@ -246,13 +246,14 @@ class Run:
         write_text(self.path / "README.md", "\n".join(lines))
 
     def _next(self, done: Mapping[str, bool]) -> list[str]:
+        """Commands. A finished run is passed on: where it lies on this machine is nobody's business."""
         run = shlex.quote(str(self.path))
         if not done["5_comparison"]:
             return [
                 f"potstill status {run}     # what it is doing",
                 f"{self.resume}     # resume it, if it was stopped",
             ]
-        return [f"{command}     # {what}" for command, what in next_commands(self.path)]
+        return [f"{command}     # {what}" for command, what in next_commands(Path(self.path.resolve().name))]
 
 
 def next_commands(run: Path) -> list[tuple[str, str]]:

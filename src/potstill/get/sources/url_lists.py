@@ -78,7 +78,8 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
     def text(name: str) -> str:
-        return str(row.get(name) or "").strip()
+        found = str(row.get(name) or "").strip()
+        return found.encode("utf-8", "replace").decode()  # JSON can hold half a character
 
     url = text("url")
     split = text("split").lower()
