@@ -1,4 +1,4 @@
-"""Commands about runs: demo, distill, curve, forecast, controls, open, report, predict, compare, serve, models."""
+"""Commands about runs: demo, distill, curve, forecast, controls, open, report, compare, serve, models."""
 
 import getpass
 import json
@@ -228,60 +228,6 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     print_result(result)
     if all_labels:
         print(beside_published(result))
-
-
-@command("potstill predict runs/RUN photo.jpg", "potstill predict runs/RUN *.jpg --json")
-def predict(
-    run: Path,
-    photos: Annotated[list[Path], Parameter(consume_multiple=1)],
-    *,
-    student: str | None = None,
-    arm: Literal["distilled", "alone", "teacher"] = "distilled",
-    seed: Annotated[int | None, WHOLE] = None,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-) -> int:
-    """Classify photos: print the label and probability of each.
-
-    An ONNX file of the student (`potstill export RUN --to onnx`) is used where there is one: it gives the same answers
-    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds are run by torch.
-
-    Parameters
-    ----------
-    run
-        A run folder, or a folder with model.json.
-    photos
-        Photo files.
-    student
-        Name of the student. By default the one chosen on the validation photos.
-    arm
-        Which model: distilled, alone (the twin trained without a teacher) or teacher.
-    seed
-        Training seed of the student. By default the best one on the validation photos.
-    as_json
-        Print one JSON object per photo, with the probabilities of all classes.
-    """
-    from potstill.deploy.predictor import load_predictor
-    from potstill.errors import DataError
-    from potstill.export.load import find_exported
-
-    exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
-    predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
-    failed = 0
-    for photo in photos:
-        try:
-            prediction = predictor.predict(photo)
-        except DataError as error:
-            failed += 1
-            print(json.dumps({"photo": str(photo), "error": str(error)}) if as_json else f"{photo}\t-\t{error}")
-            continue
-        if as_json:
-            values: dict[str, Any] = {"label": prediction.label, "probability": round(prediction.probability, 6)}
-            values |= {"known": prediction.known, "probabilities": prediction.probabilities}
-            print(json.dumps({"photo": str(photo), **values}, ensure_ascii=False))
-        else:
-            unsure = "" if prediction.known else "\tunsure: perhaps none of these classes"
-            print(f"{photo}\t{prediction.label}\t{prediction.probability:.1%}{unsure}")
-    return 1 if failed else 0
 
 
 @command("potstill status runs/RUN --watch")
