@@ -36,6 +36,7 @@ def distill(
     recipe: Path | None = None,
     run: Path | None = None,
     quick: bool = False,
+    no_twin: bool = False,
     dry_run: bool = False,
     redo: Annotated[bool, Parameter(group=MORE)] = False,
     track: Annotated[TrackerName | None, Parameter(group=MORE)] = None,
@@ -56,6 +57,9 @@ def distill(
     quick
         A trial run, to check that everything works: minutes where the whole run takes an hour. Its numbers mean
         nothing.
+    no_twin
+        Train the students only. Nothing is compared then, and no test photo is looked at. The same command without it
+        adds the twins later; the students are not trained again.
     dry_run
         Print the plan of the run, its estimated time and its disk space, and stop.
     redo
@@ -67,10 +71,10 @@ def distill(
 
     config = combined(settings, recipe, pipeline.QUICK if quick else {})
     if dry_run:
-        for line in pipeline.dry_run(data, config):
+        for line in pipeline.dry_run(data, config, twin=not no_twin):
             print(line, flush=True)
         return
-    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
+    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track, twin=not no_twin))
 
 
 @command(
@@ -396,9 +400,18 @@ def _numbers(text: str, kind: type[Number], says: str) -> list[Number]:
 def print_result(result: Any) -> None:
     """The tables and verdicts of a finished run, and what to type next."""
     from potstill.monitoring.tables import print_table
-    from potstill.report.table import agreement_table, comparison_note, comparison_table
+    from potstill.report.table import agreement_table, comparison_note, comparison_table, val_table
     from potstill.run.folder import next_commands
 
+    if not result.is_compared:
+        print_table(val_table(result.run))
+        print("\n".join(result.verdicts()))
+        print(
+            "Accuracy on val is flattering, since settings are chosen on it.\n\nNext:\n"
+            f"  potstill predict {shlex.quote(str(result.path))} photo.jpg     # classify a photo\n"
+            "  the same command without --no-twin        # train the twins, and compare"
+        )
+        return
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
     print_table(agreement_table(result.comparison))

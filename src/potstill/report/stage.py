@@ -7,6 +7,8 @@ from potstill.report.read import RunFiles
 from potstill.run.files import write_text
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
+from potstill.run.layout import comparison_path
+from potstill.run.results import require_comparison
 
 
 def write_report(run: Run) -> Path:
@@ -17,6 +19,7 @@ def write_report(run: Run) -> Path:
     """
     require_whole(run.path)
     stage = run.stage("7_report")
+    require_comparison(comparison_path(run))
     inputs = {"comparison": run.stage("5_comparison").digest()}
     page = render(RunFiles(run))
     stage.reopen()  # cheap, so made again each time: exports may have come since
