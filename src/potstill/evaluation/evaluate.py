@@ -87,7 +87,7 @@ def evaluate(
         difference=_difference(outputs, test, confidence) if test else None,
         per_class=_per_class(outputs, test, classes, confidence),
         unlabeled=int(np.sum(sample.outputs.labels == UNLABELED)),
-        unsure=float(np.mean(top < predictor.threshold)),
+        unsure=float(np.mean(top < predictor.threshold)) if predictor.threshold > 0 else None,
         predicted={name: predicted[name] for name in classes},
         drift=_drift(sample.outputs, test, predictor.threshold, confidence) if test else None,
         lacking=tuple(name for i, name in enumerate(classes) if i not in outputs.labels),

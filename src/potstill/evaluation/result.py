@@ -83,8 +83,9 @@ class Evaluation:
     """Of every class that has new photos with labels."""
     unlabeled: int
     """Photos without a label."""
-    unsure: float
-    """Share of all photos, labeled or not, with a confidence below the model's threshold."""
+    unsure: float | None
+    """Share of all photos, labeled or not, with a confidence below the model's threshold; None for a teacher, which has
+    no threshold."""
     predicted: dict[str, int]
     """How many photos, labeled or not, are predicted to be of each class."""
     drift: Drift | None
@@ -146,16 +147,16 @@ class Evaluation:
         yield f"Calibration: NLL {score.nll:.3f}, ECE {score.ece:.3f}{before}."
 
     def _drift(self) -> Iterator[str]:
-        if self.drift is None:
-            yield f"Unsure about {self.unsure:.1%} of all photos."
-            return
         drift = self.drift
-        text = f"Unsure about {self.unsure:.1%} of all photos, {drift.test_unsure:.1%} of its own test photos"
-        if drift.is_less_confident:
-            yield f"{text}: {drift.more_unsure.points}. These photos are harder for it, or show something else."
-        else:
-            yield f"{text}: no more than by chance ({drift.more_unsure.points})."
-        if drift.outputs_differ:
+        if self.unsure is not None and drift is None:
+            yield f"Unsure about {self.unsure:.1%} of all photos."
+        if self.unsure is not None and drift is not None:
+            text = f"Unsure about {self.unsure:.1%} of all photos, {drift.test_unsure:.1%} of its own test photos"
+            if drift.is_less_confident:
+                yield f"{text}: {drift.more_unsure.points}. These photos are harder for it, or show something else."
+            else:
+                yield f"{text}: no more than by chance ({drift.more_unsure.points})."
+        if drift is not None and drift.outputs_differ:
             yield (
                 f"Its probabilities are distributed otherwise than on test (distance {drift.distance:.2f}, "
                 f"p {_p(drift.p)}): another mix of classes, or other pictures."
