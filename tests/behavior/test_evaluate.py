@@ -161,3 +161,10 @@ def test_the_command_prints_what_was_found_and_changes_nothing(
     assert (weight_hashes(tiny_run.path), sorted(tiny_run.path.rglob("*"))) == before
     assert command(["evaluate", str(tiny_run.path), str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_a_teacher_has_no_threshold_and_is_never_unsure(tiny_run: "potstill.Result", new_photos: Path) -> None:
+    found = potstill.evaluate(tiny_run.path, new_photos, arm="teacher", reporter=QUIET)
+    assert found.unsure is None
+    assert found.score is not None
+    assert not any("Unsure" in line for line in found.lines())
