@@ -13,7 +13,7 @@ import potstill
 from potstill.config.load import field_docs
 from potstill.report.notebook import Figure
 
-ORDER = ("distill", "Result", "load", "Predictor", "Prediction", "Config", "PotstillError")
+ORDER = ("distill", "Result", "load", "Predictor", "Prediction", "evaluate", "Evaluation", "Config", "PotstillError")
 HEAD = """# Python
 
 {made}

@@ -16,7 +16,7 @@ from cyclopts.argument import Argument
 from docstring_parser import parse
 from python_reference import python_page
 
-from potstill.cli import COMMANDS, app, deploy, photos, runs  # noqa: F401  each registers its commands
+from potstill.cli import COMMANDS, app, deploy, photos, runs, use  # noqa: F401  each registers its commands
 from potstill.cli.settings import SHORT, flag_of
 from potstill.config.load import Setting, settings
 from potstill.config.schema import Config

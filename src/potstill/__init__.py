@@ -12,19 +12,23 @@ if TYPE_CHECKING:
     from potstill.deploy.predictor import Prediction, Predictor
     from potstill.deploy.predictor import load_predictor as load
     from potstill.errors import PotstillError
+    from potstill.evaluation.evaluate import evaluate
+    from potstill.evaluation.result import Evaluation
     from potstill.pipeline import Result, distill
 
 _WHERE = {
     "Config": ("potstill.config.schema", "Config"),
+    "Evaluation": ("potstill.evaluation.result", "Evaluation"),
     "PotstillError": ("potstill.errors", "PotstillError"),
     "Prediction": ("potstill.deploy.predictor", "Prediction"),
     "Predictor": ("potstill.deploy.predictor", "Predictor"),
     "Result": ("potstill.pipeline", "Result"),
     "distill": ("potstill.pipeline", "distill"),
+    "evaluate": ("potstill.evaluation.evaluate", "evaluate"),
     "load": ("potstill.deploy.predictor", "load_predictor"),
 }
 
-__all__ = ["Config", "PotstillError", "Prediction", "Predictor", "Result", "distill", "load"]
+__all__ = ["Config", "Evaluation", "PotstillError", "Prediction", "Predictor", "Result", "distill", "evaluate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -145,6 +145,8 @@ def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Es
     for student in plan.students.students:
         if student.name not in finished:
             parts += _student_parts(student, plan, machine)
+    if not plan.students.twins:
+        parts = [part for part in parts if part.stage != COMPARISON]
     return Estimate(tuple(_in_order(parts)), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
 
 
@@ -220,7 +222,9 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
         yield Part("views", stage, views * (info.size / 100) ** 2 / (VIEWS_PER_SECOND * machine.cores))
     if student.num_pilots:
         yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_share)
-    if others:
+    if not plan.students.twins:
+        yield part("trainings", seeds, seeds)
+    elif others:
         yield part("trainings", seeds + 1 + len(others), seeds + longest + sum(others))
         yield part("twin", seeds - 1, (seeds - 1) * longest)
     else:
@@ -244,7 +248,8 @@ def _hints(plan: Plan) -> dict[str, str]:
     """Of the parts that a setting makes shorter, what they are and which setting that is."""
     teachers, seeds = ", ".join(plan.teacher.config.model), plan.students.seeds
     students = ", ".join(student.name for student in plan.students.students)
-    twins = "their twins" if len(plan.students.students) > 1 else "its twin"
+    twins = " and their twins" if len(plan.students.students) > 1 else " and its twin"
+    twins = twins if plan.students.twins else ""
     smaller = "; --teacher efficientnet_lite0 is faster" if "efficientnet_lite0" not in teachers else ""
     fewer_seeds = "; --seeds 1 needs a part of it" if seeds > 1 else "; --student.patience 0.5 halves it"
     return {
@@ -252,6 +257,6 @@ def _hints(plan: Plan) -> dict[str, str]:
         FINE_TUNING: f"fine-tuning {teachers}; --teacher.train probe does without",
         "soft labels": f"labeling with {teachers}{smaller}; --views.count 8 needs fewer views",
         "pilots": f"trying settings for {students}; --student.pilot-share 0 does without",
-        "trainings": f"training {students} and {twins}{fewer_seeds}",
-        "twin": f"training {students} and {twins}{fewer_seeds}",
+        "trainings": f"training {students}{twins}{fewer_seeds}",
+        "twin": f"training {students}{twins}{fewer_seeds}",
     }

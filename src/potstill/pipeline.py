@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from potstill.run.command import typed_command
 from potstill.run.files import check_space, read_json, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
-from potstill.run.layout import comparison_path, is_trained, student_names
+from potstill.run.layout import ARMS, comparison_path, is_trained, student_names, usable_students
 from potstill.run.results import Comparison, read_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
@@ -85,7 +86,12 @@ class Result:
     @property
     def students(self) -> list[str]:
         """Names of the students."""
-        return student_names(self.run)
+        return student_names(self.run) if self.run.stage("4_students").is_done else usable_students(self.run)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a comparison; there is none before the twins are trained."""
+        return comparison_path(self.run).is_file()
 
     @cached_property
     def student(self) -> Predictor:
@@ -99,7 +105,9 @@ class Result:
 
     def verdicts(self) -> list[str]:
         """One sentence per student."""
-        return [student.verdict for student in self.comparison.students]
+        compared = {s.name: s.verdict for s in self.comparison.students} if self.is_compared else {}
+        nothing = "nothing was compared, because its twin is not trained."
+        return [*compared.values(), *(f"{n}: {nothing}" for n in usable_students(self.run) if n not in compared)]
 
     def plot(self, cost: str = "macs") -> Figure:
         """Accuracy against cost for teacher, students and twins; a notebook shows it, `.save("plot.svg")` keeps it.
@@ -112,6 +120,8 @@ class Result:
         return cost_figure(self.comparison, cost)
 
     def _repr_html_(self) -> str:
+        if not self.is_compared:
+            return "".join(f"<p>{escape(verdict)}</p>" for verdict in self.verdicts())
         return result_html(RunFiles(self.run))
 
 
@@ -129,6 +139,7 @@ def distill(
     quick: bool = False,
     redo: bool = False,
     track: str | None = None,
+    twin: bool = True,
     reporter: Reporter | None = None,
     **unknown: Any,
 ) -> Result:
@@ -143,6 +154,8 @@ def distill(
         quick: a trial run of minutes, to see that everything works; its numbers mean nothing.
         redo: redo stages that were made from other settings or photos.
         track: the name of a tracker that also gets the metrics, such as "tensorboard".
+        twin: False trains the students only: nothing is compared, and no test photo is looked at. The same call without
+            it adds the twins.
         reporter: where progress is printed.
     Raises:
         PotstillError: something that a user can fix; where possible before any long work.
@@ -160,7 +173,7 @@ def distill(
     folder = read_for_training(data, config.images, runs=Path(run).parent if run is not None else Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
-    plan = make_plan(folder, config)
+    plan = make_plan(folder, config, twins=twin)
     target = Run(Path(run) if run is not None else find_run(data, config), redo)
     _require_weights(plan, target)
     with target.only_here():
@@ -234,8 +247,9 @@ def _stages(plan: Plan, context: Context) -> None:
     require_whole(run.path, large=True)
     write_json(run.path / "environment.json", environment(context.machine))
     finished = [name for name in STAGES if run.stage(name).is_done]
+    arms = ARMS if plan.students.twins else ARMS[:1]
     finished += [
-        student.name for student in plan.students.students if is_trained(run, student.name, plan.students.seeds)
+        student.name for student in plan.students.students if is_trained(run, student.name, plan.students.seeds, arms)
     ]
     new = not run.stage("1_images").is_done
     if new:
@@ -264,6 +278,8 @@ def _work(plan: Plan, context: Context) -> None:
         store_soft_labels(plan.soft_labels, context)
     with _stage("4_students", context):
         train_students(plan.students, context)
+    if not plan.students.twins:
+        return
     with _stage("5_comparison", context):
         compare(plan.comparison, context)
     with _stage("7_report", context):
@@ -287,7 +303,7 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
     return again
 
 
-def dry_run(data: Path, config: Config) -> Iterator[str]:
+def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
     """What the run would do and take, without starting it: the lines of its plan, then those of its estimate, for
     which the models are timed.
 
@@ -297,7 +313,7 @@ def dry_run(data: Path, config: Config) -> Iterator[str]:
     folder = read_for_training(data, config.images)
     machine = decide(config.machine)
     config = with_students(config, folder)
-    plan = make_plan(folder, config)
+    plan = make_plan(folder, config, twins=twin)
     _require_weights(plan, Run(find_run(data, config)))
     with open_engine(config.machine, machine.device, None) as engine:
         yield from [*folder_lines(folder, config.images), *plan.lines(), *engine.describe(), TIMING]

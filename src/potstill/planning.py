@@ -66,7 +66,7 @@ class Plan:
 
     def for_photos(self, train_photos: int) -> "Plan":
         """The plan by the same rules, for the number of photos that can be trained on."""
-        return make_plan(self.images.folder, self.config, train_photos=train_photos)
+        return make_plan(self.images.folder, self.config, train_photos=train_photos, twins=self.students.twins)
 
     def changes(self, before: "Plan") -> list[str]:
         """The lines of soft labels and students that differ from those of another plan."""
@@ -93,10 +93,10 @@ class Plan:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
             pilots = f"{counted(student.num_pilots, 'pilot')}, then " if student.num_pilots else ""
+            arms = f"distilled and alone{_lengths(student)}" if self.students.twins else "distilled, without its twin"
             lines.append(
                 f"Student: {student.model} at {student.input_size} px, {start}, {counted(recipe.epochs, 'epoch')} in "
-                f"batches of {recipe.batch_size}, {pilots}{_times(self.students.seeds)} distilled and alone"
-                f"{_lengths(student)}"
+                f"batches of {recipe.batch_size}, {pilots}{_times(self.students.seeds)} {arms}"
             )
         return lines
 
@@ -124,12 +124,13 @@ def _lengths(student: StudentPlan) -> str:
     return "" if last == student.shared.epochs else f" (alone for {counted(last, 'epoch')})"
 
 
-def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None) -> Plan:
+def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None, twins: bool = True) -> Plan:
     """Decide everything that needs no measurement.
 
     Args:
         folder: the photos by name.
         train_photos: how many photos there are to train on, labeled or not; expected from the names when None.
+        twins: whether the twins are trained, too.
     Raises:
         ConfigError: a student's name is malformed, a setting names a class that there is not, or it does not work with
             so many classes.
@@ -143,6 +144,7 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
         seeds=config.seeds,
+        twins=twins,
         cache_gb=config.machine.cache_gb,
     )
     largest = max([*sizes, *(student.input_size for student in students.students)])

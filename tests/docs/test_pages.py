@@ -15,11 +15,11 @@ from tests.docs.pages import PAGES, ROOT, Piece, anchors, blocks, console_lines,
 from tests.support import environment
 
 import potstill
-from potstill.cli import app, deploy, photos, run, runs  # noqa: F401  each registers its commands
+from potstill.cli import app, deploy, photos, run, runs, use  # noqa: F401  each registers its commands
 from potstill.config.load import from_mapping, settings
 from potstill.errors import ConfigError
 
-OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "ray", "export", "cd"}
+OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "ray", "export", "cd", "find", "cat"}
 COMMANDS = {name for name in app if not name.startswith("-")}
 
 

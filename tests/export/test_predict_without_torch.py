@@ -12,6 +12,7 @@ from tests.support import environment
 
 import potstill
 from potstill.cli import run as command
+from potstill.deploy import batches
 from potstill.deploy.predictor import load_predictor
 from potstill.errors import ModelError
 from potstill.export import export
@@ -65,6 +66,24 @@ def test_the_file_gives_the_students_probabilities_without_torch(exported: Run, 
         assert probabilities == pytest.approx(student.predict(photo).probabilities, abs=1e-4)
 
 
+def test_many_photos_at_once_get_what_each_gets_alone(
+    exported: Run, some_photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_exported(exported.path)
+    assert found is not None
+    assert found.predict_many(some_photos * 9) == [found.predict(photo) for photo in some_photos] * 9
+    monkeypatch.setattr(batches, "available_cores", lambda: 3)
+    photos = [(photo, photo) for photo in some_photos]
+    by_processes = dict(batches.predict_each(found, photos, count=batches.PROCESSES_FROM))
+    assert by_processes == {photo: found.predict(photo) for photo in some_photos}
+    predictor, photo = load_predictor(exported.path), some_photos[0]
+    assert predictor.predict_many([photo])[0].probabilities == pytest.approx(
+        predictor.predict(photo).probabilities, abs=1e-3
+    )
+    words = [str(photo) for photo in some_photos]
+    assert predict(Run(found.path), *words)[0] == predict(exported, *words)[0], "the file itself can be named"
+
+
 def test_other_models_are_run_by_torch(exported: Run, some_photos: list[Path]) -> None:
     twin, imported_torch = predict(exported, some_photos[0], "--arm", "alone")
     assert imported_torch
@@ -97,13 +116,16 @@ def test_a_file_of_anything_else_is_not_used(spoiled: str, exported: Run, tmp_pa
 
 
 def test_what_is_asked_for_is_never_ignored(exported: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = next(exported.students.glob("*/seed-0/distilled"))
+    folder, found = next(exported.students.glob("*/seed-0/distilled")), find_exported(exported.path)
+    assert found is not None
     for words, says in (
         ([folder, "--seed", "1"], "seed 1 can be chosen from a run folder only"),
         ([folder, "--arm", "alone"], "alone can be chosen"),
         ([exported.path, "--arm", "teacher", "--student", "x"], "leave out student x"),
         ([exported.path, "--student", "nobody"], "has no trained student 'nobody'"),
         ([exported.path, "--seed", "77"], "has no seed 77"),
+        ([found.path, "--seed", "1"], "seed 1 can be chosen from a run folder only"),
+        ([found.path.with_name("nothing.onnx")], "There is no file"),
     ):
         assert command(["predict", str(words[0]), "photo.jpg", *map(str, words[1:])]) == 2
         assert says in " ".join(capsys.readouterr().err.split())

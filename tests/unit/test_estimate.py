@@ -106,3 +106,13 @@ def test_more_seeds_take_longer() -> None:
         for n in (1, 3)
     )
     assert three > 1.5 * one
+
+
+def test_without_twins_less_is_trained_and_nothing_is_compared() -> None:
+    whole, first = (make_plan(folder_of(), config_of(), twins=twins) for twins in (True, False))
+    parts, fewer = (estimate(plan, MACHINE, ["3_soft_labels"]).parts for plan in (whole, first))
+    assert "twin" in {part.name for part in parts} - {part.name for part in fewer}
+    assert {part.stage for part in parts} - {part.stage for part in fewer} == {"5_comparison"}
+    assert "distilled, without its twin" in first.lines()[-1]
+    assert first.for_photos(100).students.twins is False
+    assert not any("twin" in hint for hint in estimate(first, MACHINE).hints.values())

@@ -12,6 +12,7 @@ import pytest
 
 from potstill.data.pixels import PixelStore
 from potstill.images import pack
+from potstill.processes import pools
 from potstill.processes.pools import process_pool
 
 
@@ -19,7 +20,7 @@ def test_processes_pack_what_threads_pack(
     photos: Path, packer: Callable[..., PixelStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = []
-    monkeypatch.setattr(pack, "process_pool", lambda: began.append(True) or process_pool())
+    monkeypatch.setattr(pools, "process_pool", lambda: began.append(True) or process_pool())
     monkeypatch.setattr(pack, "PROCESSES_FROM", 0)
     monkeypatch.setattr(pack, "available_cores", lambda: 2)
     packer(photos, tmp_path / "threads")

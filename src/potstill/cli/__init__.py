@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
     "Photos": ("get", "init", "check", "count"),
     "Distill": ("distill", "models", "curve", "forecast", "controls"),
-    "Results": ("status", "open", "predict", "compare", "serve", "report"),
+    "Results": ("status", "open", "predict", "evaluate", "compare", "serve", "report"),
     "Deploy": ("export", "push"),
     "This machine": ("doctor",),
 }
@@ -70,7 +70,7 @@ def command(*lines: str, name: str = "", note: str = "") -> Callable[[Any], Any]
 
 def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 done but something is wrong, 2 refused, 130 interrupted."""
-    from potstill.cli import deploy, photos, runs  # noqa: F401  each registers its commands
+    from potstill.cli import deploy, photos, runs, use  # noqa: F401  each registers its commands
 
     words = list(sys.argv[1:] if tokens is None else tokens)
     with typed(words) as same:

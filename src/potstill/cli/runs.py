@@ -1,4 +1,4 @@
-"""Commands about runs: demo, distill, curve, forecast, controls, open, report, predict, compare, serve, models."""
+"""Commands about runs: demo, distill, curve, forecast, controls, open, report, compare, serve, models."""
 
 import contextlib
 import getpass
@@ -37,6 +37,7 @@ def distill(
     recipe: Path | None = None,
     run: Path | None = None,
     quick: bool = False,
+    no_twin: bool = False,
     dry_run: bool = False,
     redo: Annotated[bool, Parameter(group=MORE)] = False,
     track: Annotated[TrackerName | None, Parameter(group=MORE)] = None,
@@ -57,6 +58,9 @@ def distill(
     quick
         A trial run, to check that everything works: minutes where the whole run takes an hour. Its numbers mean
         nothing.
+    no_twin
+        Train the students only. Nothing is compared then, and no test photo is looked at. The same command without it
+        adds the twins later; the students are not trained again.
     dry_run
         Print the plan of the run, its estimated time and its disk space, and stop.
     redo
@@ -68,10 +72,10 @@ def distill(
 
     config = combined(settings, recipe, pipeline.QUICK if quick else {})
     if dry_run:
-        for line in pipeline.dry_run(data, config):
+        for line in pipeline.dry_run(data, config, twin=not no_twin):
             print(line, flush=True)
         return
-    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track))
+    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track, twin=not no_twin))
 
 
 @command(
@@ -230,60 +234,6 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     print_result(result)
     if all_labels:
         print(beside_published(result))
-
-
-@command("potstill predict runs/RUN photo.jpg", "potstill predict runs/RUN *.jpg --json")
-def predict(
-    run: Path,
-    photos: Annotated[list[Path], Parameter(consume_multiple=1)],
-    *,
-    student: str | None = None,
-    arm: Literal["distilled", "alone", "teacher"] = "distilled",
-    seed: Annotated[int | None, WHOLE] = None,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
-) -> int:
-    """Classify photos: print the label and probability of each.
-
-    An ONNX file of the student (`potstill export RUN --to onnx`) is used where there is one: it gives the same answers
-    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds are run by torch.
-
-    Parameters
-    ----------
-    run
-        A run folder, or a folder with model.json.
-    photos
-        Photo files.
-    student
-        Name of the student. By default the one chosen on the validation photos.
-    arm
-        Which model: distilled, alone (the twin trained without a teacher) or teacher.
-    seed
-        Training seed of the student. By default the best one on the validation photos.
-    as_json
-        Print one JSON object per photo, with the probabilities of all classes.
-    """
-    from potstill.deploy.predictor import load_predictor
-    from potstill.errors import DataError
-    from potstill.export.load import find_exported
-
-    exported = find_exported(run, student=student, seed=seed) if arm == "distilled" else None
-    predictor = exported or load_predictor(run, student=student, arm=arm, seed=seed)
-    failed = 0
-    for photo in photos:
-        try:
-            prediction = predictor.predict(photo)
-        except DataError as error:
-            failed += 1
-            print(json.dumps({"photo": str(photo), "error": str(error)}) if as_json else f"{photo}\t-\t{error}")
-            continue
-        if as_json:
-            values: dict[str, Any] = {"label": prediction.label, "probability": round(prediction.probability, 6)}
-            values |= {"known": prediction.known, "probabilities": prediction.probabilities}
-            print(json.dumps({"photo": str(photo), **values}, ensure_ascii=False))
-        else:
-            unsure = "" if prediction.known else "\tunsure: perhaps none of these classes"
-            print(f"{photo}\t{prediction.label}\t{prediction.probability:.1%}{unsure}")
-    return 1 if failed else 0
 
 
 @command("potstill status runs/RUN --watch")
@@ -484,9 +434,19 @@ def print_result(result: Any) -> None:
         comparison_table,
         operating_lines,
         operating_table,
+        val_table,
     )
     from potstill.run.folder import next_commands
 
+    if not result.is_compared:
+        print_table(val_table(result.run))
+        print("\n".join(result.verdicts()))
+        print(
+            "Accuracy on val is flattering, since settings are chosen on it.\n\nNext:\n"
+            f"  potstill predict {shlex.quote(str(result.path))} photo.jpg     # classify a photo\n"
+            "  the same command without --no-twin        # train the twins, and compare"
+        )
+        return
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
     print_table(agreement_table(result.comparison))

@@ -1,4 +1,4 @@
 """Using a trained model: `predict`, the module that is exported, and the page to try photos on.
 
-Imports `errors`, `models`, `data`, `run`, and `images` for decoding photos.
+Imports `errors`, `processes`, `models`, `data`, `run`, and `images` for decoding photos.
 """

@@ -3,7 +3,8 @@
 Importing this does not import torch, which takes seconds and which exported files do not need.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from potstill.data.resize import fit
 from potstill.errors import DataError, ModelError
 from potstill.images.decode import decode, decode_file, normalize
 from potstill.images.depth import GrayLevels
@@ -130,8 +132,29 @@ class Predictor:
         return Prediction.of(values, self.classes, self.threshold, self.operating_point)
 
     def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
-        """`predict` for each photo."""
-        return [self.predict(photo) for photo in photos]
+        """Classify many photos: as `predict` does, several times as fast, on all cores and in batches.
+
+        Raises:
+            DataError: as `predict`, for the first photo that is not usable.
+        """
+        from potstill.deploy.batches import predict_all
+
+        return predict_all(self, photos)
+
+    works_in_processes = True
+
+    def worker(self, *, processes: bool = False) -> Callable[[Photo], np.ndarray]:
+        """For `potstill.deploy.batches`: a photo to (S, S, 3) uint8 as `fit` resizes it, which needs no torch."""
+        info = self.info
+        return functools.partial(_fitted, size=info.size, crop=info.crop_pct, gray_levels=info.trained.gray_levels)
+
+    def from_workers(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, C) probabilities of pixels (S, S, 3) uint8 of B photos."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2).float()
+            return self._deployable.probabilities(pixels).numpy()
 
     def __repr__(self) -> str:
         return f"<Predictor {self.info.name} {self.info.size} px, {counted(len(self.classes), 'class')}, {self.folder}>"
@@ -221,8 +244,17 @@ def best_seed(run: Run, student: str, arm: str, seed: int | None = None) -> Path
     return Path(min(found.values(), key=lambda folder: read_training(folder).rank))
 
 
+def _fitted(photo: Photo, *, size: int, crop: float, gray_levels: Mapping[str, Sequence[float]]) -> np.ndarray:
+    return fit(to_image(photo, gray_levels), size, crop)
+
+
 def to_pixels(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = None) -> np.ndarray:
-    """An upright (H, W, 3) uint8 RGB array of the photo.
+    """An upright (H, W, 3) uint8 RGB array of the photo. Arguments and errors as of `to_image`."""
+    return np.array(to_image(photo, gray_levels))
+
+
+def to_image(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = None) -> Image.Image:
+    """An upright RGB picture of the photo.
 
     Args:
         gray_levels: black and white of gray photos with more than 8 bits, as stored with the model.
@@ -232,10 +264,10 @@ def to_pixels(photo: Photo, gray_levels: Mapping[str, Sequence[float]] | None = 
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise DataError(f"A photo array must be (H, W, 3) uint8 RGB, got {photo.shape} {photo.dtype}.")
-        return np.array(photo)
+        return Image.fromarray(photo)
     name = str(photo) if isinstance(photo, str | Path) else f"This {type(photo).__name__}"
     try:
-        return np.array(_to_image(photo, GrayLevels.of(gray_levels)))
+        return _to_image(photo, GrayLevels.of(gray_levels))
     except BadPhotoError as error:
         raise DataError(f"{name} is not a usable photo ({error.code}: {error.reason}).") from None
 

@@ -26,19 +26,18 @@ def write_card(run: Run, student: str) -> bool:
     """Write `6_export/STUDENT/README.md` from comparison.json and export.json.
 
     Returns:
-        False where the student has not been compared yet.
+        False where the student has not been compared yet; the card says so.
     """
     facts = exported_student(run, student)
-    if not comparison_path(run).is_file():
-        return False
-    comparison = read_comparison(comparison_path(run))
-    if student not in {s.name for s in comparison.students}:
-        return False
-    numbers = comparison.student(student)
     info = read_json(model_folder(run, student, facts.seed, facts.arm) / "model.json")
-    parts = [_front_matter(student, facts, info), _text(student, facts, comparison, numbers, info)]
-    write_text(run.export / student / "README.md", "\n".join(parts))
-    return True
+    comparison = read_comparison(comparison_path(run)) if comparison_path(run).is_file() else None
+    numbers = next((s for s in comparison.students if s.name == student), None) if comparison else None
+    if comparison and numbers:
+        text = _text(student, facts, comparison, numbers, info)
+    else:
+        text = _text_without_comparison(student, facts, info)
+    write_text(run.export / student / "README.md", "\n".join([_front_matter(student, facts, info), text]))
+    return numbers is not None
 
 
 def _front_matter(student: str, facts: ExportedStudent, info: dict[str, Any]) -> str:
@@ -157,6 +156,37 @@ def _operating_point(facts: ExportedStudent, numbers: StudentResult) -> str:
         f"{text} On the test photos, mean over the seeds, it finds {_interval(found.recall)} of them and takes "
         f"{_interval(found.false_alarms)} of the other photos for {point.class_name}.\n"
     )
+
+
+def _text_without_comparison(student: str, facts: ExportedStudent, info: dict[str, Any]) -> str:
+    confidence = metrics.percent(facts.confidence)
+    return f"""# {student}: {_listed(facts.classes)}
+
+A small image classifier for photos of {len(facts.classes)} classes ({_listed(facts.classes)}), distilled with Potstill.
+**Nothing was compared**: neither its teacher nor its twin, the same model trained without
+a teacher, was measured on the test photos, so what distillation gained is not known.
+
+## How to use it
+
+Input: {input_rule(facts.size, facts.crop)}
+
+Labels, in the order of the output: {_listed([f"`{name}`" for name in facts.classes])}. {_weights(info)}
+
+## How good it is
+
+Accuracy {_interval(facts.accuracy)} on {facts.test_photos:,} test photos, with a {confidence} interval.
+
+## The files
+
+Each was run by its own runtime on the test photos.
+
+{formats_table(facts.files)}
+## Data and licenses
+
+- Photos: collected by whoever made the run. Potstill does not know their license. Whoever publishes this model has to
+  say it here.
+- Starting weights of the student: {_source(info["weights"])}.
+"""
 
 
 def _in_timm(info: dict[str, Any]) -> bool:

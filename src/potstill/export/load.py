@@ -1,21 +1,34 @@
 """Loading an exported file, after checking that it is, to the byte, the file that was scored."""
 
+import contextlib
+import functools
 import json
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from potstill.data.resize import fit
-from potstill.deploy.predictor import Photo, Prediction, best_seed, chosen_student, to_pixels
-from potstill.errors import ExportError
+from potstill.deploy.batches import predict_all
+from potstill.deploy.predictor import (
+    Photo,
+    Prediction,
+    Predictor,
+    best_seed,
+    chosen_student,
+    load_predictor,
+    to_image,
+)
+from potstill.errors import ExportError, ModelError
 from potstill.export.formats.base import Format, Runner
-from potstill.export.formats.registry import format_of
+from potstill.export.formats.registry import FORMATS, format_of
 from potstill.export.manifest import MANIFEST, Manifest, read_manifest
 from potstill.export.results import read_results
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
-from potstill.run.trained import read_trained
+from potstill.run.trained import OperatingPoint, read_trained
 
 
 def verify(path: Path | str) -> Manifest:
@@ -55,6 +68,8 @@ class ExportedPredictor:
     manifest: Manifest
     format: Format
     _run: Runner
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """For runtimes that several threads must not use at once."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,15 +88,47 @@ class ExportedPredictor:
     def crop(self) -> float:
         return self.manifest.crop
 
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        return self.manifest.operating_point
+
+    @property
+    def works_in_processes(self) -> bool:
+        """Not for a format that is defined in a script or notebook, which other processes cannot import."""
+        return not self.format.in_process
+
+    def worker(self, *, processes: bool = False) -> Callable[[Photo], np.ndarray]:
+        """For `potstill.deploy.batches`: a photo to its probabilities (C,)."""
+        return functools.partial(_run_file, str(self.path)) if processes else self.run
+
+    def from_workers(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, C)."""
+        return np.stack(parts)
+
+    def run(self, photo: Photo) -> np.ndarray:
+        """(C,) probabilities of one photo. Several threads may call it."""
+        image = to_image(photo, self.manifest.gray_levels)
+        pixels = np.array(image) if self.format.any_size else fit(image, self.size, self.crop)
+        with contextlib.nullcontext() if self.format.any_thread else self._one_at_a_time:
+            return np.array(self._run(pixels), np.float32)
+
     def predict(self, photo: Photo) -> Prediction:
         """Classify one photo, as `Predictor.predict` does."""
-        pixels = to_pixels(photo, self.manifest.gray_levels)
-        if not self.format.any_size:
-            from PIL import Image
+        return Prediction.of(self.run(photo), self.classes, self.threshold, self.operating_point)
 
-            pixels = fit(Image.fromarray(pixels), self.size, self.crop)
-        probabilities = np.asarray(self._run(pixels), np.float32)
-        return Prediction.of(probabilities, self.classes, self.threshold, self.manifest.operating_point)
+    def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
+        """Classify many photos, as `Predictor.predict_many` does."""
+        return predict_all(self, photos)
+
+
+def _run_file(path: str, photo: Photo) -> np.ndarray:
+    """In another process: each opens the file once."""
+    return _opened(path).run(photo)
+
+
+@functools.cache
+def _opened(path: str) -> ExportedPredictor:
+    return load_exported(path)
 
 
 def load_exported(path: Path | str) -> ExportedPredictor:
@@ -110,6 +157,30 @@ def load_exported(path: Path | str) -> ExportedPredictor:
     if labels != manifest.labels:
         raise ExportError(f"{path} has the labels {labels} inside, {MANIFEST} says {manifest.labels}.")
     return ExportedPredictor(path, manifest, format, run)
+
+
+def open_predictor(
+    path: Path | str, *, student: str | None = None, arm: str = "distilled", seed: int | None = None
+) -> Predictor | ExportedPredictor:
+    """What predicts fastest: an exported file, also one of a run's student, else the model itself.
+
+    Args:
+        path: a run folder, a folder with model.json, or an exported file.
+        student, arm, seed: as in `potstill.deploy.predictor.load_predictor`.
+    Raises:
+        ModelError: there is no such model, or the path names another one than the other arguments.
+        ExportError: as `load_exported` does.
+    """
+    path = Path(path)
+    if any(path.suffix == format.suffix for format in FORMATS.values()) and not (path / "config.toml").is_file():
+        given = [f"{name} {value}" for name, value in (("student", student), ("seed", seed)) if value is not None]
+        if given := [*given, *([arm] if arm != "distilled" else [])]:
+            raise ModelError(f"{path} is one model; {' and '.join(given)} can be chosen from a run folder only.")
+        if not path.exists():
+            raise ExportError(f"There is no file {path}.")
+        return load_exported(path)
+    exported = find_exported(path, student=student, seed=seed) if arm == "distilled" else None
+    return exported or load_predictor(path, student=student, arm=arm, seed=seed)
 
 
 def find_exported(path: Path | str, *, student: str | None = None, seed: int | None = None) -> ExportedPredictor | None:

@@ -71,7 +71,7 @@ def export(
         results = _make_files(reference, tolerance, chosen, precisions, reporter)
         write_manifest(run, name)
         if not write_card(run, name):
-            reporter.info("The model card follows once the comparison is finished: export again")
+            reporter.info("The model card says that nothing was compared; once the twins are trained, export again")
         run.stage("6_export").finish()
         run.write_readme()
     _raise_failed(run, results)

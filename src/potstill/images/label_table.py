@@ -84,6 +84,8 @@ class _Reading:
 
     root: Path
     images: ImagesConfig
+    to_train: bool = True
+    """Whether the classes must be those of a classifier to be trained."""
     photos: dict[Path, _Labeled] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
@@ -91,18 +93,20 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
 
 
-def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfig) -> Folder:
+def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfig, *, to_train: bool = True) -> Folder:
     """The photos below a folder that tables name.
 
     Photos without a row are not used, but for those in `root/unlabeled/`. A row without a class is a photo without a
     label. Rows without a photo are counted.
 
+    Args:
+        to_train: False takes a single class, too, and classes that train does not have.
     Raises:
         ConfigError: a column that the settings name is not there.
         DataError: a column is missing, rows are wrong or contradict each other, no photo is found, or the classes are
             not those of a classifier.
     """
-    reading = _Reading(root, images)
+    reading = _Reading(root, images, to_train)
     for source in sources:
         _read_source(source, reading)
     _refuse(reading.faults)
@@ -394,7 +398,7 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
         near = did_you_mean(missing[0], found)
         raise DataError(f"The table has no class {missing[0]!r}. It has: {shown(sorted(found))}.{near}")
     classes = sorted(wanted or found)
-    if len(classes) < 2:
+    if len(classes) < 2 and reading.to_train:
         raise DataError(
             f"The table has {counted(len(classes), 'class')} ({shown(classes)}); a classifier needs at least 2."
         )
@@ -404,7 +408,7 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
             "these are hardly classes.\n  Name the column with the classes by --images.label-column."
         )
     check_class_names(classes)
-    trained = {photo.label for photo in photos if photo.split in (None, "train")}
+    trained = {photo.label for photo in photos if photo.split in (None, "train") or not reading.to_train}
     if untrained := [name for name in classes if name not in trained]:
         raise DataError(f"No photo of train has the class {untrained[0]!r}, so no model can learn it. Leave it out.")
     if left_out := sum(count for name, count in found.items() if name not in classes):

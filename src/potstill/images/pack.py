@@ -1,12 +1,11 @@
 """Decodes the photos of a folder, in order and on all cores, into `pixels.bin`. A killed run resumes by its journal."""
 
+import functools
 import hashlib
 import json
 import os
 import zlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -20,15 +19,13 @@ from potstill.images.folder import Folder, PhotoFile, plain_name
 from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
-from potstill.processes.pools import process_pool
+from potstill.processes.pools import in_order
 from potstill.run.files import write_bytes
 
 JOURNAL = "pack.jsonl"
 """One line per file that has been decoded, each behind its CRC-32; removed once the stage is finished."""
 _CHUNK = 8
 """Photos decoded per task: handing over each alone costs a third of the time that decoding a small one takes."""
-_CHUNKS_AHEAD = 8
-"""Chunks decoded ahead of the writer: enough to keep the threads busy, few enough to keep memory flat."""
 PROCESSES_FROM = 10_000
 """From this many photos on, processes decode instead of threads, where there are more than two cores."""
 
@@ -158,19 +155,9 @@ def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]
 
 def _decoded(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
-    # Small photos keep the interpreter busy, which threads share. Processes take seconds to start, and handing over the
-    # pixels costs as much as a second process gains, so they pay off for many photos on three cores and more.
-    cores = available_cores()
-    many = len(files) >= PROCESSES_FROM and cores > 2
-    with process_pool() if many else ThreadPoolExecutor(cores) as pool:
-        ahead: deque[Future[list[tuple[Packed, bytes]]]] = deque()
-        limit = max(_CHUNKS_AHEAD, 2 * cores)
-        for start in range(0, len(files), _CHUNK):
-            ahead.append(pool.submit(_decode_chunk, files[start : start + _CHUNK], root, pack_format))
-            if len(ahead) >= limit:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
+    work = functools.partial(_decode_chunk, root=root, pack_format=pack_format)
+    many = len(files) >= PROCESSES_FROM and available_cores() > 2
+    return in_order(work, files, chunk=_CHUNK, processes=many)
 
 
 def _decode_chunk(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> list[tuple[Packed, bytes]]:

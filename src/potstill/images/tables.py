@@ -61,6 +61,12 @@ def packed_hashes(target: Path) -> dict[str, str]:
     return found
 
 
+def packed_hashes_by_split(target: Path) -> dict[str, str]:
+    """The split of every packed photo, by its sha256."""
+    with (target / "images.csv").open(encoding="utf-8", newline="") as file:
+        return {row["sha256"]: row["split"] for row in csv.DictReader(file)}
+
+
 def _group_id(photo: Packed) -> int:
     """Of the photo's group, or its own where it has none."""
     digest = hashlib.sha256(f"group:{photo.group}".encode()).hexdigest() if photo.group else photo.sha256

@@ -118,6 +118,49 @@ def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def difference_of_shares(
+    right: Array, total: Array, other_right: Array, other_total: Array, confidence: float = 0.95
+) -> "Interval":
+    """The difference of two shares that were counted on different photos, in the first one's mix of classes.
+
+    The shares of each class are compared, and the differences are averaged by how many photos the class has among the
+    first. With a single class this is the plain difference.
+
+    Args:
+        right, total: (K,) counts of each class; `total` above 0.
+        other_right, other_total: (K,) the same on the other photos.
+    Source: Newcombe 1998, method 10 (Wilson intervals of both shares); averaged as by Zou and Donner 2008 (MOVER).
+    """
+    weights = total / total.sum()
+    one, other = right / total, other_right / other_total
+    ends = np.array([wilson_interval(int(k), int(n), confidence) for k, n in zip(right, total, strict=True)])
+    others = np.array(
+        [wilson_interval(int(k), int(n), confidence) for k, n in zip(other_right, other_total, strict=True)]
+    )
+    below = np.sum(weights**2 * ((one - ends[:, 0]) ** 2 + (others[:, 1] - other) ** 2))
+    above = np.sum(weights**2 * ((ends[:, 1] - one) ** 2 + (other - others[:, 0]) ** 2))
+    value = float(np.sum(weights * (one - other)))
+    return Interval(value, value - math.sqrt(below), value + math.sqrt(above))
+
+
+def kolmogorov_smirnov(first: Array, second: Array) -> tuple[float, float]:
+    """The largest distance of two samples' distribution functions, and its p-value.
+
+    Args:
+        first, second: (n,) and (m,) numbers.
+    Source: the two-sample test with the asymptotic distribution and Stephens' correction (Stephens 1970).
+    """
+    values = np.sort(np.concatenate([first, second]))
+    below = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (first, second)]
+    distance = float(np.abs(below[0] - below[1]).max())
+    root = math.sqrt(len(first) * len(second) / (len(first) + len(second)))
+    scaled = (root + 0.12 + 0.11 / root) * distance
+    if scaled < 0.2:  # the sum converges slowly, and the p-value is 1 to twelve digits
+        return distance, 1.0
+    tail = 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * scaled * scaled) for k in range(1, 101))
+    return distance, min(max(tail, 0.0), 1.0)
+
+
 def percent(confidence: float) -> str:
     """The confidence of an interval in words: `95%`, `97.5%`."""
     return f"{100 * confidence:g}%"

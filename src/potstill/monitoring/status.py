@@ -182,7 +182,7 @@ def _students(run: Run) -> list[TrainedStudent]:
             trained = [path.parent for path in sorted(folder.glob(f"seed-*/{arm}/done.json"))]
             if trained:
                 accuracy = float(np.mean([read_training(path).val_accuracy for path in trained]))
-                usable = is_trained(run, folder.name, seeds)
+                usable = is_trained(run, folder.name, seeds, (arm,))
                 found.append(TrainedStudent(folder.name, arm, len(trained), seeds, accuracy, usable))
     return found
 

@@ -8,6 +8,8 @@ from potstill.report.read import RunFiles
 from potstill.run.files import write_text
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
+from potstill.run.layout import comparison_path
+from potstill.run.results import require_comparison
 
 SHARED = "shared.html"
 
@@ -22,6 +24,7 @@ def write_report(run: Run, *, shared: Photos | None = None) -> Path:
         PotstillError: the comparison is not finished.
     """
     stage = run.stage("7_report")
+    require_comparison(comparison_path(run))
     stage.reopen()  # cheap, so made again each time: exports may have come since
     require_whole(run.path)
     inputs = {"comparison": run.stage("5_comparison").digest()}

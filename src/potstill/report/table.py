@@ -6,8 +6,9 @@ from potstill import metrics
 from potstill.metrics import Interval
 from potstill.monitoring.tables import text_table
 from potstill.report.answers import UNEQUAL, at_operating_point
-from potstill.run.layout import ARMS
-from potstill.run.results import ArmResult, Comparison, Controls, Costs, TeacherResult
+from potstill.run.folder import Run
+from potstill.run.layout import ARMS, model_folder, num_seeds, usable_students
+from potstill.run.results import ArmResult, Comparison, Controls, Costs, TeacherResult, read_training
 from potstill.wording import counted
 
 
@@ -20,6 +21,16 @@ def comparison_table(comparison: Comparison) -> Table:
         for arm in ARMS:
             rows.append(_row(f"{student.name} {arm}", student.arm(arm), student))
     return text_table(header, rows, right=range(1, len(header)))
+
+
+def val_table(run: Run) -> Table:
+    """Of students that were trained without their twins: accuracy on val, for every seed."""
+    seeds = num_seeds(run)
+    rows = []
+    for name in usable_students(run):
+        accuracy = [read_training(model_folder(run, name, seed, ARMS[0])).val_accuracy for seed in range(seeds)]
+        rows.append([name, f"{sum(accuracy) / seeds:.1%}", ", ".join(f"{value:.1%}" for value in accuracy)])
+    return text_table(["student", "accuracy on val", "of each seed"], rows, right=range(1, 3))
 
 
 def agreement_table(comparison: Comparison) -> Table:

@@ -1,6 +1,7 @@
 """Where the files of a run are: the one place that knows."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.run.files import read_toml_text
@@ -56,12 +57,12 @@ def student_names(run: Run) -> list[str]:
 
 
 def usable_students(run: Run) -> list[str]:
-    """The students whose trainings are all finished, also while others are still being trained: those of the stage
-    first, then the others in the order of their names."""
+    """The students that are trained with all seeds, also while twins and others are still being trained: those of the
+    stage first, then the others in the order of their names."""
     names = student_names(run) if run.stage("4_students").is_done else []
     seeds = num_seeds(run)
     folders = sorted(path.name for path in run.students.glob("*") if path.is_dir() and path.name not in names)
-    return [*names, *(name for name in folders if is_trained(run, name, seeds))]
+    return [*names, *(name for name in folders if is_trained(run, name, seeds, ARMS[:1]))]
 
 
 def num_seeds(run: Run) -> int:
@@ -69,9 +70,9 @@ def num_seeds(run: Run) -> int:
     return int(tomllib.loads(read_toml_text(run.path / "config.toml"))["seeds"])
 
 
-def is_trained(run: Run, name: str, seeds: int) -> bool:
-    """Whether a student and its twin are trained with all of so many seeds."""
-    return all((model_folder(run, name, seed, arm) / "done.json").is_file() for seed in range(seeds) for arm in ARMS)
+def is_trained(run: Run, name: str, seeds: int, arms: Sequence[str] = ARMS) -> bool:
+    """Whether a student and its twin, or one of them, are trained with all of so many seeds."""
+    return all((model_folder(run, name, seed, arm) / "done.json").is_file() for seed in range(seeds) for arm in arms)
 
 
 def progress_path(run: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
-from potstill.errors import DataError
+from potstill.errors import DataError, PotstillError
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
 
@@ -336,9 +336,20 @@ def read_comparison(path: Path) -> Comparison:
 
     Raises:
         DataError: it was written by another version of Potstill, or it is damaged.
+        PotstillError: there is none, since nothing was compared yet.
     """
+    require_comparison(path)
     advice = "Delete its folder and run `potstill distill` again; the trained models are kept."
     return read_formatted(Comparison, path, READABLE, advice)
+
+
+def require_comparison(path: Path) -> None:
+    """Raise PotstillError where there is no comparison.json yet."""
+    if not path.is_file():
+        raise PotstillError(
+            f"Nothing was compared in {path.parent.parent}: its twins are not trained, or it is not finished.\n"
+            "  `potstill distill` with the same photos and settings, and without --no-twin, adds what is missing."
+        )
 
 
 def write_controls(path: Path, controls: Controls) -> None:

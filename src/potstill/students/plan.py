@@ -138,5 +138,7 @@ class StudentsPlan:
     students: tuple[StudentPlan, ...]
     seeds: int
     """Each student and its twin are trained this many times."""
+    twins: bool = True
+    """Whether the twins are trained now; without, students come first and nothing is compared."""
     cache_gb: float
     """Disk for rendered views."""

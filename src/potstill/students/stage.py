@@ -35,15 +35,22 @@ from potstill.wording import counted
 
 
 def train_students(plan: StudentsPlan, context: Context) -> None:
-    """Train all students, twins and seeds that are not there yet. Writes `4_students/`."""
+    """Train all students, twins and seeds that are not there yet. Writes `4_students/`.
+
+    Without twins the stage stays unfinished: another command adds them.
+    """
     run = context.run
     soft = SoftLabels.open(run)
     for student in plan.students:
         _Training(student, plan, soft, context).run()
     for cache in run.students.glob("views-*.npy"):
         remove_sealed(cache)
+    new = [student.name for student in plan.students]
+    if not plan.twins:
+        place_operating_points(run, new, plan)
+        return
     names = _finished(plan, context)
-    place_operating_points(run, [*names, *(student.name for student in plan.students)], plan)
+    place_operating_points(run, [*names, *new], plan)
     run.stage("4_students").record({"soft_labels": run.stage("3_soft_labels").digest(), "students": names})
 
 
@@ -94,13 +101,19 @@ class _Training:
         lengths = self._lengths(self.student.lengths(alone))
         students = self._seeds("distilled", distilled) if distilled != alone else []
         times = counted(self.plan.seeds, "seed")
+        if students and not self.plan.twins:
+            runner.run(students, f"{name}: training the student, {times}", measured.threads, part="trainings")
+            return
         if lengths:  # beside the students, so that no core waits
             tried_lengths = f"trying {counted(len(lengths), 'length')} for the twin"
             title = f"training the student, {times}, and {tried_lengths}" if students else tried_lengths
             runner.run([*students, *lengths], f"{name}: {title}", measured.threads, part="trainings")
         twin = self.choose_length(lengths) if lengths else self.student.lengths(alone)[0]
-        jobs = [*(students or self._seeds("distilled", twin)), *self._seeds("alone", twin)]
-        title = "training the twin" if lengths and students else "training student and twin"
+        jobs = students or self._seeds("distilled", twin)
+        title = "training the student"
+        if self.plan.twins:
+            jobs = [*jobs, *self._seeds("alone", twin)]
+            title = "training the twin" if lengths and students else "training student and twin"
         runner.run([*lengths, *jobs], f"{name}: {title}, {times}", measured.threads, part="twin")
 
     def _render(self) -> None:

@@ -66,6 +66,8 @@ class Format:
     """Whose versions are written down; the first one is the runtime."""
     any_size: bool
     """The file takes photos of any size; otherwise the caller cuts the center square and resizes it (`fit`)."""
+    any_thread: bool = False
+    """Whether an opened file may be run by several threads at once."""
     precisions: tuple[str, ...] = PRECISIONS
     companion: str = ""
     """Suffix of a second file that belongs to the first."""

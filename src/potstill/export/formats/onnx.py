@@ -184,4 +184,5 @@ FORMAT = Format(
     packages=("onnxruntime", "onnx", "onnxscript"),
     weight_steps=64,
     any_size=True,
+    any_thread=True,
 )

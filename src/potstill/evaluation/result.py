@@ -1,0 +1,189 @@
+"""What `potstill evaluate` found, for people and for programs."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from potstill.metrics import Interval, percent
+from potstill.monitoring.tables import text_table
+
+DRIFT_P = 0.01
+"""A distribution of outputs that would differ as much by chance in fewer cases than this has changed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScore:
+    """The photos of one class."""
+
+    name: str
+    photos: int
+    accuracy: Interval
+    """Share of them that are predicted to be of the class (its recall)."""
+    test_photos: int | None
+    """None where the model's own test photos are not known."""
+    test_accuracy: float | None
+    mostly_taken_for: str
+    """The class that most of the others are predicted to be; "" where all are correct."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """A model on labeled photos."""
+
+    photos: int
+    accuracy: Interval
+    balanced_accuracy: float
+    """The mean over the classes that occur."""
+    nll: float
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """How the outputs differ from those on the model's own test photos."""
+
+    unsure: Interval
+    """Share of the new photos with a confidence below the model's threshold."""
+    test_unsure: float
+    more_unsure: Interval
+    """Difference of the two."""
+    distance: float
+    """Largest distance between the distribution functions of any class's probability, new against test."""
+    p: float
+    """Of that distance, by a Kolmogorov-Smirnov test, times the number of classes (Bonferroni)."""
+
+    @property
+    def is_less_confident(self) -> bool:
+        return self.more_unsure.low > 0
+
+    @property
+    def outputs_differ(self) -> bool:
+        return self.p < DRIFT_P
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """A model on new photos."""
+
+    model: str
+    """What was evaluated: an exported file, or the folder of a model."""
+    data: str
+    """The new photos."""
+    confidence: float
+    """Of every interval."""
+    score: Score | None
+    """Accuracy and calibration; None without photos that have a label."""
+    test: Score | None
+    """The same model on its own test photos; None where they are not known."""
+    difference: Interval | None
+    """Accuracy on the new photos minus that on the test photos, in the new photos' mix of classes."""
+    per_class: tuple[ClassScore, ...]
+    """Of every class that has new photos with labels."""
+    unlabeled: int
+    """Photos without a label."""
+    unsure: float | None
+    """Share of all photos, labeled or not, with a confidence below the model's threshold; None for a teacher, which has
+    no threshold."""
+    predicted: dict[str, int]
+    """How many photos, labeled or not, are predicted to be of each class."""
+    drift: Drift | None
+    """How its outputs differ from those on test; None where the model's own test photos are not known."""
+    lacking: tuple[str, ...]
+    """Classes of the model of which there are no labeled photos."""
+    unknown: dict[str, int]
+    """Classes that the model does not have, and their photos, which are not scored."""
+    learned_from: tuple[str, ...]
+    """Photos that show the same picture as one that the model learned from; they are left out."""
+    in_test: int
+    """Photos that show the same picture as one of its own test photos."""
+    failed: dict[str, str]
+    """Photos that could not be read, and why."""
+    notes: tuple[str, ...]
+    """How the photos were read, and what else to know."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def table(self) -> Table | None:
+        """Accuracy by class, for the terminal; None without labels."""
+        if not self.per_class:
+            return None
+        header = ["class", "photos", "accuracy", f"{percent(self.confidence)} interval", "own test", "mostly taken for"]
+        rows = [
+            [
+                one.name,
+                f"{one.photos:,}",
+                f"{one.accuracy.value:.1%}",
+                f"{100 * one.accuracy.low:.1f} to {100 * one.accuracy.high:.1f}",
+                "" if one.test_accuracy is None else f"{one.test_accuracy:.1%}",
+                one.mostly_taken_for,
+            ]
+            for one in self.per_class
+        ]
+        return text_table(header, rows, right=range(1, 5))
+
+    def lines(self) -> list[str]:
+        """The result in sentences."""
+        return [*self._accuracy(), *self._drift(), *self._left_out(), *self.notes]
+
+    def _accuracy(self) -> Iterator[str]:
+        if self.score is None:
+            yield f"{self.unlabeled:,} photos without labels: their accuracy is not known."
+            return
+        score, test = self.score, self.test
+        span = f"{100 * score.accuracy.low:.1f} to {100 * score.accuracy.high:.1f}"
+        yield f"Accuracy {score.accuracy.value:.1%} ({span}) on {score.photos:,} new photos with labels."
+        if test is None or self.difference is None:
+            yield "Its own test photos are not known, so there is nothing to compare with: name the run folder."
+        else:
+            yield (
+                f"On its own {test.photos:,} test photos it has {test.accuracy.value:.1%}. "
+                f"Difference in the new photos' mix of classes: {self.difference.points}, {_verdict(self.difference)}."
+            )
+        before = "" if test is None else f" (own test: NLL {test.nll:.3f}, ECE {test.ece:.3f})"
+        yield f"Calibration: NLL {score.nll:.3f}, ECE {score.ece:.3f}{before}."
+
+    def _drift(self) -> Iterator[str]:
+        drift = self.drift
+        if self.unsure is not None and drift is None:
+            yield f"Unsure about {self.unsure:.1%} of all photos."
+        if self.unsure is not None and drift is not None:
+            text = f"Unsure about {self.unsure:.1%} of all photos, {drift.test_unsure:.1%} of its own test photos"
+            if drift.is_less_confident:
+                yield f"{text}: {drift.more_unsure.points}. These photos are harder for it, or show something else."
+            else:
+                yield f"{text}: no more than by chance ({drift.more_unsure.points})."
+        if drift is not None and drift.outputs_differ:
+            yield (
+                f"Its probabilities are distributed otherwise than on test (distance {drift.distance:.2f}, "
+                f"p {_p(drift.p)}): another mix of classes, or other pictures."
+            )
+
+    def _left_out(self) -> Iterator[str]:
+        if self.learned_from:
+            yield (
+                f"{len(self.learned_from):,} photos are left out because it learned from the same pictures, such as "
+                f"{self.learned_from[0]}."
+            )
+        if self.in_test:
+            yield f"{self.in_test:,} photos show the same picture as one of its own test photos."
+        for name, photos in self.unknown.items():
+            yield f"{photos:,} photos of {name!r} are not scored: the model does not have this class."
+        if self.lacking and self.score is not None:
+            yield f"There are no photos of {', '.join(self.lacking)}, so nothing is known of them."
+        if self.failed:
+            path, why = next(iter(self.failed.items()))
+            yield f"{len(self.failed):,} photos could not be read, such as {path}: {why}"
+
+
+def _verdict(difference: Interval) -> str:
+    if difference.high < 0:
+        return "worse here"
+    return "better here" if difference.low > 0 else "no difference measured"
+
+
+def _p(value: float) -> str:
+    return "below 0.0001" if value < 1e-4 else f"{value:.4f}"

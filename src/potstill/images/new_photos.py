@@ -1,0 +1,74 @@
+"""Photos to judge a finished model by: as for training, but one class is enough, and none is needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.config.schema import ImagesConfig
+from potstill.errors import DataError
+from potstill.images.class_folders import unwrapped
+from potstill.images.label_table import read_labeled
+from potstill.images.layout import recognize
+from potstill.images.source import find_source
+from potstill.images.tree import Tree, read_tree
+
+
+@dataclass(frozen=True, slots=True)
+class NewPhotos:
+    """Photo files with their classes."""
+
+    root: Path
+    files: tuple[tuple[Path, str], ...]
+    """Each with the name of its class, "" where none is known; sorted."""
+    notes: tuple[str, ...] = ()
+    """How they were understood, one sentence each."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({label for _, label in self.files if label}))
+
+
+def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> NewPhotos:
+    """The photos of a folder, of a table or of an archive, whatever split they are in.
+
+    Args:
+        data: as for training (`open_photos`). Photos that lie in no class folder, and folders such as `unlabeled/`, are
+            photos without a label.
+        images: where labels come from, among others.
+        runs: archives are unpacked to `runs/.unpacked/`.
+    Raises:
+        ConfigError, DataError: as `open_photos` does, but not for classes that are few or were not trained; no photos.
+    """
+    source = find_source(data, images, runs=runs)
+    if source.tables:
+        folder = read_labeled(source.root, source.tables, images, to_train=False)
+        names = (*folder.classes, "")  # label -1 is the empty name
+        files = [(file.path, names[file.label]) for file in folder.files]
+        notes = folder.notes
+    else:
+        if not source.root.is_dir():
+            raise DataError(f"There is no folder {source.root}. Name a folder of photos, a table or an archive.")
+        files, notes = _in_folders(read_tree(source.root), images)
+    if images.classes:
+        files = [(path, label) for path, label in files if not label or label in images.classes]
+    if not files:
+        raise DataError(f"There are no photos in {data}. Put them into {data}/CLASS/, or right into {data} unlabeled.")
+    return NewPhotos(source.root, tuple(sorted(files)), (*source.notes, *notes))
+
+
+def _in_folders(tree: Tree, images: ImagesConfig) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:
+    """Photos by class folder, and what to say about it."""
+    bare = unwrapped(tree)
+    if bare.photos and not bare.filled and images.classes_from == "folders":
+        return [(path, "") for path in bare.photos], (f"{bare.path} has no class folders: photos without labels.",)
+    layout = recognize(tree, images.classes_from)
+    files = [(path, name) for found in layout.classes.values() for name in found for path in found[name].photos]
+    files += [(path, "") for path in layout.unlabeled]
+    return files, (*([layout.text] if layout.text else []), *layout.notes, *_lost(tree, {path for path, _ in files}))
+
+
+def _lost(tree: Tree, used: set[Path]) -> Iterator[str]:
+    """A sentence about photos that are in no class folder beside others that are."""
+    lost = [path for path in tree.all_photos() if path not in used]
+    if lost:
+        yield f"{len(lost):,} photos are in no class folder and are not used, such as {lost[0]}."
