@@ -75,7 +75,7 @@ def test_photos_that_it_learned_from_are_left_out(
     assert found.in_test == 1
     assert found.score is not None
     assert found.score.photos == 31
-    assert any("2 photos are left out because it learned from the same pictures" in line for line in found.lines())
+    assert any("Left out because it learned from the same pictures: 2 photos" in line for line in found.lines())
     with pytest.raises(DataError, match="learned from all of them"):
         potstill.evaluate(tiny_run.path, photos / "train", reporter=QUIET)
 
@@ -100,7 +100,7 @@ def test_another_camera_is_noticed_with_labels_and_without(
     assert not same.drift.outputs_differ
     assert plain.score is None
     assert plain.unlabeled == 30
-    assert any("30 photos without labels: their accuracy is not known" in line for line in plain.lines())
+    assert any("30 photos without labels: the accuracy is not known" in line for line in plain.lines())
 
 
 def test_classes_that_are_lacking_or_unknown_are_said(
@@ -112,7 +112,7 @@ def test_classes_that_are_lacking_or_unknown_are_said(
     assert found.score is not None
     assert (found.score.photos, found.lacking, found.unknown) == (10, ("frame", "stripes"), {"frames": 10})
     said = "\n".join(found.lines())
-    assert "10 photos of 'frames' are not scored" in said
+    assert "the class 'frames': 10 photos" in said
     assert "Did you mean 'frame'?" in said
     assert "There are no photos of frame, stripes" in said
     (tmp_path / "other").mkdir()
@@ -155,7 +155,7 @@ def test_the_command_prints_what_was_found_and_changes_nothing(
         "Accuracy ",
         "On its own 24 test photos",
         "Calibration: ",
-        "1 photos could not be",
+        "Could not be read: 1 photo",
     ):
         assert words in said
     assert (weight_hashes(tiny_run.path), sorted(tiny_run.path.rglob("*"))) == before

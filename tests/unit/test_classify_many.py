@@ -81,9 +81,9 @@ def test_folders_patterns_and_lists_give_the_same_photos(folder: Path) -> None:
 
 def test_what_a_folder_has_beside_photos_is_counted(folder: Path) -> None:
     videos, others = collect([folder], nothing).notes
-    assert "1 videos" in videos
+    assert "1 video in" in videos
     assert "clip.mp4" in videos
-    assert "1 files" in others
+    assert "1 file in" in others
     assert "notes.txt" in others
 
 
@@ -99,7 +99,7 @@ def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path: Pat
     [
         (["nothing/*.jpg"], None, "No file fits the pattern nothing/.*jpg"),
         (["empty"], None, "There are no photos in empty. It is empty"),
-        (["texts"], None, r"There are no photos in texts. It holds 1 other files, such as texts/a.txt"),
+        (["texts"], None, r"There are no photos in texts. It holds 1 other file, such as texts/a.txt"),
         (["-"], b" \n", "Standard input is empty"),
         (["a.mov"], None, r"a.mov is a video; .* pip install 'potstill\[video\]'"),
     ],

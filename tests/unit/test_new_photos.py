@@ -40,7 +40,7 @@ def test_photos_beside_class_folders_are_counted(tmp_path: Path) -> None:
     (data / "disc" / "disc-1.png").rename(data / "loose.png")
     found = read(data)
     assert counts(found) == {"disc": 1, "frame": 2, "stripes": 2}
-    assert any("1 photos are in no class folder" in note and "loose.png" in note for note in found.notes)
+    assert any("1 photo in no class folder" in note and "loose.png" in note for note in found.notes)
 
 
 def test_a_table_of_one_class_is_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from potstill.deploy.inputs import Inputs
 from potstill.deploy.outputs import Write
 from potstill.deploy.sorting import Sorter
 from potstill.errors import DataError
+from potstill.wording import counted
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Summary:
         parts += [f"{self.failed:,} could not be read"] if self.failed else []
         unsure = f"; {self.unsure:,} of them unsure" if self.unsure else ""
         pace = f"{self.photos / self.seconds:,.0f} per second" if self.seconds > 0 else ""
-        return f"{self.photos:,} photos ({', '.join(parts)}{unsure}) in {self.seconds:.1f} s, {pace}"
+        return f"{counted(self.photos, 'photo')} ({', '.join(parts)}{unsure}) in {self.seconds:.1f} s, {pace}"
 
 
 def classify(

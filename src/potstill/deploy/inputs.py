@@ -14,6 +14,7 @@ from potstill.errors import DataError
 from potstill.images.errors import BadPhotoError
 from potstill.images.formats import open_photo
 from potstill.images.tree import Tree, read_tree
+from potstill.wording import counted
 
 STANDARD_INPUT = "-"
 
@@ -125,12 +126,16 @@ def _photos_of(folder: Path, notes: list[str]) -> list[Path]:
     photos = list(tree.all_photos())
     others = list(_others(tree))
     if not photos:
-        holds = f"It holds {len(others)} other files, such as {others[0]}." if others else "It is empty."
+        holds = f"It holds {counted(len(others), 'other file')}, such as {others[0]}." if others else "It is empty."
         raise DataError(f"There are no photos in {folder}. {holds}\n  Name a folder with photos, or the files.")
     if videos := [path for path in others if video.is_video(path)]:
-        notes.append(f"{len(videos):,} videos in {folder} are not used, such as {videos[0]}. Name them to use them.")
+        notes.append(
+            f"Not used: {counted(len(videos), 'video')} in {folder}, such as {videos[0]}. Name them to use them."
+        )
     if rest := [path for path in others if not video.is_video(path)]:
-        notes.append(f"{len(rest):,} files in {folder} are not photos and are not used, such as {rest[0]}.")
+        notes.append(
+            f"Not used: {counted(len(rest), 'file')} in {folder}, no photos by their names, such as {rest[0]}."
+        )
     return photos
 
 

@@ -160,7 +160,7 @@ def _predicted(model: Model, new: NewPhotos, left_out: Collection[int], reporter
             update(done)
     if not probabilities:
         why = next(iter(failed.values()), "The model learned from all of them, or from copies of them.")
-        raise DataError(f"None of the {len(new.files):,} photos of {new.root} can be used. {why}")
+        raise DataError(f"No photo of {new.root} can be used. {why}")
     return _Sample(Outputs(np.array(labels), np.stack(probabilities)), failed)
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from potstill.metrics import Interval, percent
 from potstill.monitoring.tables import text_table
+from potstill.wording import counted
 
 DRIFT_P = 0.01
 """A distribution of outputs that would differ as much by chance in fewer cases than this has changed."""
@@ -131,16 +132,16 @@ class Evaluation:
 
     def _accuracy(self) -> Iterator[str]:
         if self.score is None:
-            yield f"{self.unlabeled:,} photos without labels: their accuracy is not known."
+            yield f"{counted(self.unlabeled, 'photo')} without labels: the accuracy is not known."
             return
         score, test = self.score, self.test
         span = f"{100 * score.accuracy.low:.1f} to {100 * score.accuracy.high:.1f}"
-        yield f"Accuracy {score.accuracy.value:.1%} ({span}) on {score.photos:,} new photos with labels."
+        yield f"Accuracy {score.accuracy.value:.1%} ({span}) on {counted(score.photos, 'new photo')} with labels."
         if test is None or self.difference is None:
             yield "Its own test photos are not known, so there is nothing to compare with: name the run folder."
         else:
             yield (
-                f"On its own {test.photos:,} test photos it has {test.accuracy.value:.1%}. "
+                f"On its own {counted(test.photos, 'test photo')} it has {test.accuracy.value:.1%}. "
                 f"Difference in the new photos' mix of classes: {self.difference.points}, {_verdict(self.difference)}."
             )
         before = "" if test is None else f" (own test: NLL {test.nll:.3f}, ECE {test.ece:.3f})"
@@ -165,18 +166,18 @@ class Evaluation:
     def _left_out(self) -> Iterator[str]:
         if self.learned_from:
             yield (
-                f"{len(self.learned_from):,} photos are left out because it learned from the same pictures, such as "
-                f"{self.learned_from[0]}."
+                f"Left out because it learned from the same pictures: {counted(len(self.learned_from), 'photo')}, such "
+                f"as {self.learned_from[0]}."
             )
         if self.in_test:
-            yield f"{self.in_test:,} photos show the same picture as one of its own test photos."
+            yield f"The same picture as one of its own test photos: {counted(self.in_test, 'photo')}."
         for name, photos in self.unknown.items():
-            yield f"{photos:,} photos of {name!r} are not scored: the model does not have this class."
+            yield f"Not scored because the model does not have the class {name!r}: {counted(photos, 'photo')}."
         if self.lacking and self.score is not None:
             yield f"There are no photos of {', '.join(self.lacking)}, so nothing is known of them."
         if self.failed:
             path, why = next(iter(self.failed.items()))
-            yield f"{len(self.failed):,} photos could not be read, such as {path}: {why}"
+            yield f"Could not be read: {counted(len(self.failed), 'photo')}, such as {path}: {why}"
 
 
 def _verdict(difference: Interval) -> str:

@@ -174,7 +174,7 @@ Labels, in the order of the output: {_listed([f"`{name}`" for name in facts.clas
 
 ## How good it is
 
-Accuracy {_interval(facts.accuracy)} on {facts.test_photos:,} test photos, with a {confidence} interval.
+Accuracy {_interval(facts.accuracy)} on {counted(facts.test_photos, "test photo")}, with a {confidence} interval.
 
 ## The files
 

@@ -11,6 +11,7 @@ from potstill.images.label_table import read_labeled
 from potstill.images.layout import recognize
 from potstill.images.source import find_source
 from potstill.images.tree import Tree, read_tree
+from potstill.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +72,4 @@ def _lost(tree: Tree, used: set[Path]) -> Iterator[str]:
     """A sentence about photos that are in no class folder beside others that are."""
     lost = [path for path in tree.all_photos() if path not in used]
     if lost:
-        yield f"{len(lost):,} photos are in no class folder and are not used, such as {lost[0]}."
+        yield f"Not used: {counted(len(lost), 'photo')} in no class folder, such as {lost[0]}."
