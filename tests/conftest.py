@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _one_thread_and_short_timings() -> None:
     torch.set_num_threads(1)
     timing.PROBE_SECONDS = 0.01  # how fast a model is on this machine matters to no test
-
-
-@pytest.fixture(scope="module")
-def short_heads() -> Iterator[None]:
-    """Heads take 60 steps instead of 500, in tests that ask what is computed and not how well it learns."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.teacher.heads.MIN_STEPS", 60)
-        yield
 
 
 @pytest.fixture(scope="session")

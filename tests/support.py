@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "teacher.size": 64,
     "teacher.probe_views": 1,
     "teacher.probe_epochs": 20,
+    "teacher.probe_min_steps": 60,
     "teacher.folds": 2,
     "teacher.train": "probe",
     "views.count": 2,

@@ -14,7 +14,7 @@ from potstill.monitoring.overall import Part
 from potstill.monitoring.progress import duration
 from potstill.planning import Plan, expected_test_photos
 from potstill.students.plan import StudentPlan
-from potstill.teacher.heads import MIN_STEPS, PROBE_BATCH
+from potstill.teacher.heads import PROBE_BATCH
 from potstill.teacher.probe import HEADS_FROM_ALL, MAX_STEPS
 
 START_SECONDS = 2.0
@@ -187,10 +187,11 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
 def _head_steps(plan: Plan) -> int:
     """Of a head, and where there are photos without labels, of those that learn from all photos after it."""
     config, views = plan.teacher.config, plan.teacher.stored_views
-    steps = max(MIN_STEPS, config.probe_epochs * plan.labeled_photos * views // PROBE_BATCH)
+    least = config.probe_min_steps
+    steps = max(least, config.probe_epochs * plan.labeled_photos * views // PROBE_BATCH)
     if plan.train_photos == plan.labeled_photos or config.unlabeled == "ignore":
         return steps
-    all_steps = max(MIN_STEPS, config.probe_epochs * plan.train_photos * views // PROBE_BATCH)
+    all_steps = max(least, config.probe_epochs * plan.train_photos * views // PROBE_BATCH)
     return steps + HEADS_FROM_ALL * min(all_steps, MAX_STEPS)
 
 

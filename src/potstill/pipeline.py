@@ -55,6 +55,7 @@ QUICK: dict[str, Any] = {
     "views.count": 2,
     "teacher.probe_views": 1,
     "teacher.probe_epochs": 20,
+    "teacher.probe_min_steps": 100,
     "teacher.folds": 3,
     "teacher.train": "probe",
     "student.epochs": 3,

@@ -34,7 +34,15 @@ def taught_run(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFac
     store = PixelStore(run.images)
     knowing = run_on(store, tmp_path_factory.mktemp("knowing") / "run")
     # The head of a student sees the last features; one without penalty is turned by rounding sooner.
-    config = from_mapping({**TINY, "teacher.feature_stages": 0, "teacher.head_l2": 0.0, "teacher.probe_lr": 1e-3})
+    config = from_mapping(
+        {
+            **TINY,
+            "teacher.probe_min_steps": 500,
+            "teacher.feature_stages": 0,
+            "teacher.head_l2": 0.0,
+            "teacher.probe_lr": 1e-3,
+        }
+    )
     teach(config.teacher, config.views, context_of(knowing))
     for student in run.students.glob("*/seed-*/distilled"):
         replace_by(knowing.teacher, student)

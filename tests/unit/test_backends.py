@@ -24,8 +24,6 @@ from potstill.errors import ConfigError
 from potstill.models.classifier import Classifier, build, describe
 from potstill.run.files import read_json
 
-pytestmark = pytest.mark.usefixtures("short_heads")
-
 GRAPH = Precision(torch.device("cpu"), runtime="onnxruntime")
 MANY = 1_000_000
 TEACHER = TeacherConfig(
@@ -35,6 +33,7 @@ TEACHER = TeacherConfig(
     size=64,
     probe_views=1,
     probe_epochs=5,
+    probe_min_steps=60,
     folds=0,
     min_gain=0,
 )

@@ -121,7 +121,15 @@ def test_it_is_stored_and_loaded_and_older_files_have_none(tmp_path: Path) -> No
 @pytest.mark.parametrize("folds", [0, 2])
 def test_its_head_sees_all_and_students_learn_the_last_features(folds: int, store: PixelStore, tmp_path: Path) -> None:
     config = TeacherConfig(
-        train="probe", model=(LITE,), weights="package", size=64, probe_views=2, probe_epochs=5, folds=folds, min_gain=0
+        train="probe",
+        model=(LITE,),
+        weights="package",
+        size=64,
+        probe_views=2,
+        probe_epochs=5,
+        probe_min_steps=60,
+        folds=folds,
+        min_gain=0,
     )
     run, views = run_on(store, tmp_path / "run"), ViewsConfig()
     teach(config, views, context_of(run))

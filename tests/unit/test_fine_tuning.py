@@ -24,15 +24,21 @@ from potstill.run.folder import Run
 from potstill.run.layout import teacher_networks
 from potstill.teacher.stage import _Member
 
-pytestmark = pytest.mark.usefixtures("short_heads")
-
 NAME = TINY["teacher.model"][0]
 FOLDS = 2
 VIEWS = ViewsConfig()
 
 
 def teacher_of(train: str, **settings: Any) -> TeacherConfig:
-    given = {"size": 64, "probe_views": 2, "folds": 0, "min_gain": 0, "finetune_epochs": 1, "finetune_folds": FOLDS}
+    given = {
+        "size": 64,
+        "probe_views": 2,
+        "probe_min_steps": 60,
+        "folds": 0,
+        "min_gain": 0,
+        "finetune_epochs": 1,
+        "finetune_folds": FOLDS,
+    }
     return TeacherConfig(model=(NAME,), weights="package", train=train, **{**given, **settings})
 
 

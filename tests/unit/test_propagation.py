@@ -22,8 +22,6 @@ from potstill.teacher import propagation
 from potstill.teacher.probe import Probe
 from potstill.teacher.propagation import Graph, joined
 
-pytestmark = pytest.mark.usefixtures("short_heads")
-
 
 def two_moons(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Two half circles that no straight line divides: only their shape says which photo belongs to which."""
@@ -98,6 +96,7 @@ def teach(run: Run, *, mix: float = 0.5, **settings) -> list[str]:
         weights="package",
         size=64,
         probe_views=2,
+        probe_min_steps=60,
         folds=2,
         min_gain=0,
         unlike="keep",

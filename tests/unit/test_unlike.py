@@ -21,8 +21,6 @@ from potstill.run.layout import unlike_path
 from potstill.teacher import unlike
 from potstill.teacher.unlike import find_unlike, similarities
 
-pytestmark = pytest.mark.usefixtures("short_heads")
-
 JUNK = 12
 
 
@@ -89,6 +87,7 @@ def teach(run: Run, **settings: Any) -> list[str]:
             "weights": "package",
             "size": 64,
             "probe_views": 2,
+            "probe_min_steps": 60,
             "folds": 2,
             "min_gain": 0,
             **settings,

@@ -184,6 +184,8 @@ class TeacherConfig:
     """Augmented views per training photo for training the head, in addition to the photo itself."""
     probe_epochs: Annotated[int, Range(0)] = 60
     """Epochs for training the head."""
+    probe_min_steps: Annotated[int, Range(1)] = 500
+    """Training steps of the head, at least. With 20 photos per class, 60 epochs alone would be 120 steps, too few."""
     probe_lr: Annotated[float, Range(0, 1, open_low=True)] = 3e-3
     """Learning rate for training the head (Adam with cosine decay to 0)."""
     head_l2: Annotated[float, Range(0, 10)] = 0.02

@@ -24,6 +24,7 @@ from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
+from potstill.run.layout import ARMS, is_trained, num_seeds
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
@@ -78,10 +79,11 @@ class Served:
 
 
 def load_models(run: Run, student: str | None = None) -> list[Served]:
-    """Teacher, distilled and alone of a finished run. Raises ModelError for an unknown student."""
-    name = student or chosen_student(run)
+    """Distilled, alone where there is a twin, and teacher of a run. Raises ModelError for an unknown student."""
+    name, seeds = student or chosen_student(run), num_seeds(run)
     teachers = tuple(teacher_predictor(run, path.parent) for path in sorted(run.teacher.rglob("model.json")))
-    students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in ("distilled", "alone")]
+    arms = [arm for arm in ARMS if arm == "distilled" or is_trained(run, name, seeds, (arm,))]
+    students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in arms]
     models = [*students, Served("teacher", teachers)]
     for model in models:
         model.predict(np.zeros((64, 64, 3), np.uint8))  # the first prediction of a model takes several times as long

@@ -18,8 +18,6 @@ from potstill.training.loop import Callbacks, Schedule, Task, fit
 PROBE_BATCH = 256
 MAX_VALUES = 40_000_000
 """Stored numbers from which the scale of the features is estimated: 160 MB."""
-MIN_STEPS = 500
-"""So that small sets do not underfit: with 20 photos per class 60 epochs are 120 steps."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def _new_head(inputs: int, shares: np.ndarray, config: TeacherConfig) -> tuple[n
 def _steps(data: HeadData, config: TeacherConfig, max_steps: int | None) -> int:
     if not config.probe_epochs:
         return 0
-    steps = max(MIN_STEPS, config.probe_epochs * len(data.views) // PROBE_BATCH)
+    steps = max(config.probe_min_steps, config.probe_epochs * len(data.views) // PROBE_BATCH)
     return min(steps, max_steps or steps)
 
 
