@@ -10,6 +10,7 @@ from tests.behavior.test_twin import DISTILLED, job
 
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
+from potstill.metrics.choice import Metric
 from potstill.run.folder import Run
 from potstill.students import job as student_job
 from potstill.students.job import LAST_CHECKPOINT, LabeledViews, train_job
@@ -42,8 +43,8 @@ def test_it_changes_the_student_where_val_is_surer_and_is_undone_elsewhere(
     run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = weights(trained(run_copy, tmp_path / "plain" / "distilled", PLAIN))
-    losses = iter([1.0, 0.5])  # of val, before and after
-    monkeypatch.setattr(student_job.metrics, "nll_scaled", lambda logits, labels: next(losses))
+    losses = iter([1.0, 0.5])  # of val, before and after; of crops, all the same
+    monkeypatch.setattr(Metric, "loss", lambda metric, logits, labels: next(losses, 0.0))
     assert weights(trained(run_copy, tmp_path / "better" / "distilled", WITH_LAST)) != plain
     losses = iter([0.5, 1.0])
     assert weights(trained(run_copy, tmp_path / "worse" / "distilled", WITH_LAST)) == plain

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +37,10 @@ def prefer(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let val prefer a number of epochs."""
 
     def install(epochs: int) -> None:
-        def losses(folder: Path) -> np.ndarray:
+        def losses(training: Any, folder: Path) -> np.ndarray:
             return np.full(4, abs(read_json(folder / "model.json")["trained"]["recipe"]["epochs"] - epochs))
 
-        monkeypatch.setattr(students_stage, "_val_losses", losses)
+        monkeypatch.setattr(students_stage._Training, "_val_losses", losses)
 
     return install
 

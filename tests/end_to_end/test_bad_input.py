@@ -265,5 +265,5 @@ def test_a_photo_that_is_none_does_not_stop_the_others(
     assert run(["predict", str(tiny_run.path), *map(str, words)]) == 1
     bad, missing, good = capfd.readouterr().out.splitlines()
     assert "not_image" in bad
-    assert "No such file" in missing
+    assert "There is no file" in missing
     assert good.split("\t")[1] in CLASSES

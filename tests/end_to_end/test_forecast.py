@@ -98,7 +98,7 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(run_copy: Run, t
         plan_forecast(run_copy, seeds=3)
     with pytest.raises(DataError, match="too few to train on"):
         plan_forecast(run_copy, shares=[0.02, 0.5])
-    with pytest.raises(PotstillError, match="is not a run folder"):
+    with pytest.raises(PotstillError, match="There is no run folder"):
         open_run(tmp_path / "nothing")
     (run_copy.comparison / "done.json").unlink()
     with pytest.raises(PotstillError, match=r"5_comparison is not finished\. Run `potstill distill`"):

@@ -290,9 +290,9 @@ def test_answers_must_be_probabilities(row: list[float], good: bool) -> None:
     [
         (
             {"format": 1},
-            r"another version .* \(its format is 1, this version reads 2\)\. Export again",
+            r"another version .* \(its format is 1, this version reads 3\)\. Export again",
         ),
-        ({"format": 3}, r"its format is 3, .* Export again: potstill export .* --to onnx"),
+        ({"format": 4}, r"its format is 4, .* Export again: potstill export .* --to onnx"),
         ({"students": {"s": {}}}, r"export\.json is damaged: 'classes'\. Export again"),
         ({"more": 1}, r"export\.json is damaged: .*'more'.* Export again"),
     ],
