@@ -145,9 +145,8 @@ def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Es
     for student in plan.students.students:
         if student.name not in finished:
             parts += _student_parts(student, plan, machine)
-    if not plan.students.twins:
-        parts = [part for part in parts if part.stage != COMPARISON]
-    return Estimate(tuple(_in_order(parts)), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
+    parts = [part for part in _in_order(parts) if plan.students.twins or part.stage != COMPARISON]
+    return Estimate(tuple(parts), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
 
 
 def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
