@@ -1,11 +1,11 @@
 # `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones, `make docs` makes the site.
 # They share one .venv, made from the package index; nothing else on the machine is touched.
 PYTHON ?= python3
-# Processes that run tests. Tests that share a file or an export stay in one process.
+# Processes that run tests. Tests that share a file or a run stay in one process.
 WORKERS ?= 2
 BIN = .venv/bin
 STAMP = .venv/.installed
-PARALLEL = -n $(WORKERS) --dist loadgroup
+PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 

@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 import torch
 from tests.support import TINY, context_of, make_photos
+from xdist.scheduler import LoadScopeScheduling
 
 import potstill
 from potstill.compute import timing
@@ -32,6 +33,8 @@ from potstill.run.folder import Run
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ROOT = Path(__file__).resolve().parents[1]
+
 # How long an example takes depends on what else the machine does; no test promises it.
 hypothesis.settings.register_profile("potstill", deadline=None)
 hypothesis.settings.load_profile("potstill")
@@ -41,16 +44,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt from this run")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a file stays in one process, and so do files that would make the same run twice."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    with_run = {item.path for item in items if "tiny_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        folder = item.path.parent.name
-        shared = folder == "export" or (folder == "unit" and item.path in with_run)
-        item.add_marker(pytest.mark.xdist_group(folder if shared else item.path.stem))
+class SharedRuns(LoadScopeScheduling):
+    """Gives a process whole files, and files that would make the same run twice to the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        folder = path.parent.name
+        with_run = folder == "unit" and any(
+            name in (ROOT / path).read_text("utf-8") for name in ("tiny_run", "run_copy")
+        )
+        return folder if folder == "export" or with_run else str(path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRuns:
+    """With `-n 2`. Groups by marker (`--dist loadgroup`) are without effect in xdist 3.8 with pytest 9."""
+    return SharedRuns(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,7 +40,7 @@ from potstill.errors import PotstillError
 from potstill.models.classifier import describe, load_info
 from potstill.pipeline import Result, distill
 from potstill.planning import parse_students
-from potstill.run.files import read_json
+from potstill.report.read import RunFiles
 from potstill.run.layout import ARMS, model_folder
 from potstill.run.results import Comparison, StudentResult, read_training
 
@@ -154,7 +154,7 @@ def finish(job: Job, tables: Tables, runs: Path) -> str:
     whole = {**job.settings, "machine.reuse": "off"}  # the minutes are those of a whole job
     result = distill(data, settings=whole, run=runs / job.defaults / job.name())
     made_by = {
-        "minutes": sum(read_json(result.path / "timings.json").values()) / 60,
+        "minutes": sum(RunFiles(result.run).seconds.values()) / 60,
         "hardware": _hardware(result.comparison),
         "defaults": job.defaults,
         "commit": commit(ROOT),

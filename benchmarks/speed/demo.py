@@ -23,6 +23,7 @@ from potstill.images.folder import read_folder
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import distill
 from potstill.planning import make_plan
+from potstill.report.read import RunFiles
 from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.soft_labels.stage import store_soft_labels
@@ -51,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = make_folder(Path(folder) / "photos")
         run = distill(photos, config=config, run=Path(folder) / "auto", reporter=quiet).run
-        seconds = read_json(run.path / "timings.json")
+        seconds = RunFiles(run).seconds
         facts = read_json(run.teacher / "precision.json")
         other = Run(Path(folder) / "torch")
         other.path.mkdir()
@@ -63,7 +64,7 @@ def main() -> None:
             train_teacher(plan.teacher, context)
         with other.timed("3_soft_labels"):
             store_soft_labels(plan.soft_labels, context)
-        before = seconds | read_json(other.path / "timings.json")
+        before = seconds | RunFiles(other).seconds
         how = f"{facts['dtype']} in {facts['runtime']}"
     hardware = f"{here['processor']}, {machine.cores} cores, {here['cpu_capability']}"
     with arguments.out.open("w", newline="") as file:

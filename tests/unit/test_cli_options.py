@@ -15,6 +15,7 @@ from potstill.cli import COMMANDS, app, run
 from potstill.cli import deploy as _deploy  # noqa: F401  registers its commands
 from potstill.cli import photos as _photos  # noqa: F401
 from potstill.cli import runs as _runs  # noqa: F401
+from potstill.cli import use as _use  # noqa: F401
 from potstill.cli.refusals import refusal, unknown_option
 from potstill.cli.settings import SHORT, combined, flag_of
 from potstill.config.load import from_mapping, settings
@@ -31,6 +32,7 @@ NEEDED = {
     "controls": ["run"],
     "open": ["run"],
     "predict": ["run", "a.jpg"],
+    "evaluate": ["run", "photos"],
     "compare": ["run"],
     "serve": ["run"],
     "report": ["run"],

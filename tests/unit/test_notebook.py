@@ -31,8 +31,8 @@ def test_a_result_shows_its_verdict_its_table_and_a_plot(slim: Run) -> None:
     grow(slim, classes=["a", "b", "c"], students=2, photos=200)
     result = Result(slim)
     shown = html(slim)
-    for verdict in result.verdicts():
-        assert f"<strong>{verdict}</strong>" in shown
+    for student in result.comparison.students:
+        assert f"<strong>{student.verdict}</strong>" in shown
     rows = re.findall(r"<tr>(.*?)</tr>", shown)
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
     assert cells[0][:2] == ["model", "accuracy"]

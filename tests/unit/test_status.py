@@ -89,8 +89,11 @@ def test_a_student_that_lacks_a_training_is_not_usable_yet(run_copy: Run, note: 
     note()
     (run_copy.students / STUDENT / "seed-1/alone/done.json").unlink()
     distilled, alone = read_status(run_copy.path).students
-    assert (distilled.seeds, distilled.of_seeds, distilled.usable) == (2, 2, False)
+    assert (distilled.seeds, distilled.of_seeds, distilled.usable) == (2, 2, True), "it needs no twin"
     assert (alone.arm, alone.seeds, alone.usable) == ("alone", 1, False)
+    (run_copy.students / STUDENT / "seed-1/distilled/done.json").unlink()
+    distilled, _ = read_status(run_copy.path).students
+    assert (distilled.seeds, distilled.of_seeds, distilled.usable) == (1, 2, False)
 
 
 def test_the_command_prints_json_and_finds_the_newest_run(tmp_path: Path) -> None:

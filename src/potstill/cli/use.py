@@ -5,12 +5,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from potstill.cli import command
+from potstill.cli import app, command
+from potstill.cli.refusals import unknown_option
 from potstill.cli.values import WHOLE
+from potstill.errors import ConfigError
+
+
+def _no_options(hint: Any, photos: list[Path]) -> None:
+    """Raise ConfigError for a misspelled option: the - of standard input lets the parser take it for a photo."""
+    for photo in map(str, photos):
+        if photo.startswith("-") and photo != "-":
+            arguments = app["predict"].assemble_argument_collection()
+            raise ConfigError(unknown_option(photo, [name for a in arguments if a.parse for name in a.names]))
 
 
 @command(
@@ -21,7 +31,7 @@ from potstill.cli.values import WHOLE
 )
 def predict(
     run: Path,
-    photos: Annotated[list[Path], Parameter(consume_multiple=1, allow_leading_hyphen=True)],
+    photos: Annotated[list[Path], Parameter(consume_multiple=1, allow_leading_hyphen=True, validator=_no_options)],
     *,
     student: str | None = None,
     arm: Literal["distilled", "alone", "teacher"] = "distilled",
@@ -70,7 +80,6 @@ def predict(
     from potstill.deploy.inputs import collect
     from potstill.deploy.outputs import kind_of, writer
     from potstill.deploy.sorting import Sorter, require_apart
-    from potstill.errors import ConfigError
     from potstill.export.load import open_predictor
 
     kind = kind_of(into, as_json=as_json, as_csv=as_csv)

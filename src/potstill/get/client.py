@@ -251,10 +251,10 @@ class Client:
             raise FetchError("cut_short", _message(error), again=True, host=host) from None
         except TimeoutError as error:
             raise FetchError("timeout", _message(error) or "no answer in time", again=True, host=host) from None
+        except aiohttp.ClientConnectorCertificateError as error:  # a ValueError, too
+            raise FetchError("refused", f"certificate: {_message(error)}", host=host) from None
         except (aiohttp.InvalidURL, ValueError) as error:  # which of them depends on what is odd about the host
             raise FetchError("address", _message(error)) from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise FetchError("refused", f"certificate: {_message(error)}", host=host) from None
         except aiohttp.ClientError as error:
             raise FetchError("connection", _message(error), again=True, host=host) from None
 

@@ -8,6 +8,7 @@ from potstill.errors import PotstillError
 from potstill.run.files import REMOVE, REWRITTEN, read_json, read_toml_text
 from potstill.run.folder import STAGES, Run
 from potstill.run.integrity import damages, recorded
+from potstill.wording import counted
 
 _ADVICE = {"run.json": REWRITTEN, "inputs.json": "Remove its folder and run again."}
 
@@ -26,7 +27,7 @@ class Examination:
 
     def lines(self) -> list[str]:
         """For people."""
-        read = f"{self.run}: {self.files:,} files, {self.bytes / 1e6:,.1f} MB"
+        read = f"{self.run}: {counted(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB"
         lines = [f"{read}, {len(self.problems)} damaged:" if self.problems else f"{read}, all as they were written"]
         lines += [f"  {problem}" for problem in self.problems]
         if self.unfinished:
