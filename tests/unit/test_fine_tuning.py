@@ -165,9 +165,9 @@ def test_both_together_are_the_mean_of_the_probe_and_of_the_networks(
     monkeypatch.setattr("potstill.teacher.stage.FEW_ERRORS", -1.0)
     choose = _Member._choose
 
-    def both(self: _Member, probed: Any, tuned: Any) -> tuple[str, np.ndarray]:
-        choose(self, probed, tuned)
-        return "probe+finetune", mean_probability_logits([probed.val_logits, tuned.val_logits])
+    def both(self: _Member, probed: Any, tuned: Any) -> tuple[str, np.ndarray, np.ndarray]:
+        _, _, shares = choose(self, probed, tuned)
+        return "probe+finetune", mean_probability_logits([probed.val_logits, tuned.val_logits]), shares
 
     monkeypatch.setattr(_Member, "_choose", both)
     config = teacher_of("auto", folds=2, finetune_epochs=2, probe_epochs=0)
