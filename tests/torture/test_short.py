@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.torture.__main__ import torture
 
-CASES = {"damage": 3, "disks": 1, "kills": 1, "pages": 1, "photos": 20, "servers": 1, "settings": 30}
+CASES = {"damage": 2, "disks": 1, "kills": 1, "pages": 1, "photos": 12, "servers": 1, "settings": 20}
 
 
 @pytest.mark.slow
