@@ -26,6 +26,17 @@ FLAGS = [
 ]
 
 
+GIVE_PHOTO = """([bytes, kind]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([new Uint8Array(bytes)], "disc.png", { type: "image/png" }));
+    const options = { bubbles: true, cancelable: true };
+    document.getElementById("drop").dispatchEvent(kind === "drop"
+        ? new DragEvent("drop", { ...options, dataTransfer: transfer })
+        : new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
+}"""
+"""Drops or pastes the bytes of a photo, as `page.evaluate(GIVE_PHOTO, [bytes, "drop"])`."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:

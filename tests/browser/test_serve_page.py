@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.browser.conftest import Watched
+from tests.browser.conftest import GIVE_PHOTO, Watched
 from tests.support import command, environment
 
 from potstill.deploy.predictor import load_predictor
@@ -56,18 +56,10 @@ def test_a_photo_gets_three_answers_and_a_text_file_a_refusal(
 
 
 def test_a_photo_can_be_dropped_and_pasted(address: str, open_page: Callable[..., Watched], photo: Path) -> None:
-    give = """([bytes, kind]) => {
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([new Uint8Array(bytes)], "disc.png", { type: "image/png" }));
-        const options = { bubbles: true, cancelable: true };
-        document.getElementById("drop").dispatchEvent(kind === "drop"
-            ? new DragEvent("drop", { ...options, dataTransfer: transfer })
-            : new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
-    }"""
     page = open_page(address).page
     answers = []
     for kind in ("drop", "paste"):
-        page.evaluate(give, [list(photo.read_bytes()), kind])
+        page.evaluate(GIVE_PHOTO, [list(photo.read_bytes()), kind])
         page.wait_for_selector("#answers .answer")
         answers.append(page.get_attribute("[data-arm=distilled]", "data-probability"))
         page.click("#clear")

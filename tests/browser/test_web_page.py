@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.browser.conftest import Watched
+from tests.browser.conftest import GIVE_PHOTO, Watched
 from tests.photo_files import exif_block, jpeg_with, profile_of
 from tests.support import draw_photo
 
@@ -147,18 +147,10 @@ def test_a_text_file_is_refused_in_words_and_the_next_photo_works(web: Watched, 
 
 
 def test_a_photo_can_be_dropped_and_pasted(web: Watched, photo: Path) -> None:
-    give = """([bytes, kind]) => {
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([new Uint8Array(bytes)], "disc.png", { type: "image/png" }));
-        const options = { bubbles: true, cancelable: true };
-        document.getElementById("drop").dispatchEvent(kind === "drop"
-            ? new DragEvent("drop", { ...options, dataTransfer: transfer })
-            : new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
-    }"""
     answers = []
     for kind in ("drop", "paste"):
         web.page.evaluate("delete document.getElementById('answer').dataset.probabilities")
-        web.page.evaluate(give, [list(photo.read_bytes()), kind])
+        web.page.evaluate(GIVE_PHOTO, [list(photo.read_bytes()), kind])
         answers.append(probabilities(web.page))
     assert answers[0] == answers[1]
 
