@@ -14,7 +14,7 @@ import numpy as np
 
 from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter
-from potstill.engines.engine import Task, run_all
+from potstill.engines.engine import run_all
 from potstill.errors import DamageError
 from potstill.run.files import is_sealed, write_json
 
@@ -42,20 +42,17 @@ def write_in_shards(
     """
     photos, folder = writer.shape[0], writer.path.with_suffix(".shards")
     size = shard_size(photos, context.machine.jobs, batch)
+    values = {**values, "run": str(context.run.path), "device": context.machine.device, "threads": 1}
     jobs = {}
     for start in range(0, photos, size):
         shard = folder / f"{start:08d}-{size}"
         shard.mkdir(parents=True, exist_ok=True)
         stop = min(start + size, photos)
-        values = {**values, "run": str(context.run.path), "device": context.machine.device, "threads": 1}
         write_json(shard / "worker.json", {**values, "start": start, "stop": stop})
         jobs[shard / "worker.json"] = stop - start
 
     def done() -> int:
         return sum(photos for job, photos in jobs.items() if (job.with_name(RESULT)).is_file())
-
-    def check(job: Path, task: Task) -> None:
-        task.check()
 
     with context.reporter.bar(label, photos, unit="photo", part=part) as update:
         todo = [job for job in jobs if not is_sealed(job.with_name(RESULT))]
@@ -65,7 +62,7 @@ def write_in_shards(
             todo,
             threads=1,
             at_once=context.machine.jobs,
-            ended=check,
+            ended=lambda job, task: task.check(),
             watch=lambda: update(done()),
         )
         for job, count in jobs.items():
