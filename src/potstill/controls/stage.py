@@ -23,13 +23,13 @@ from potstill.config.load import read_toml
 from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.controls.labels import TrueLabels, hidden_labels, read_labels, true_labels
-from potstill.data.arrays import open_arrays
+from potstill.data.arrays import open_arrays, save_array
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.errors import DataError
 from potstill.metrics import Interval
 from potstill.models.classifier import load, load_info
-from potstill.run.files import read_toml_text, remove_sealed, replacing
+from potstill.run.files import read_toml_text, remove_sealed
 from potstill.run.folder import Run, Stage
 from potstill.run.integrity import require_whole
 from potstill.run.layout import comparison_path, control_folder, controls_path, model_folder, views_path
@@ -158,8 +158,7 @@ class _Controls:
         run = self.context.run
         stage = Stage(run.path / "controls" / "labels", "the labels of all photos", run.redo)
         if stage.begin({"images": run.stage("1_images").digest(), "labels": sha256(labels.tobytes()).hexdigest()}):
-            with replacing(stage.path / "labels.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, labels, allow_pickle=False)
+            save_array(stage.path / "labels.npy", labels)
             stage.finish()
         epochs = self.job("distilled", 0).recipe.epochs
         jobs = self._jobs("labeled-twin", "alone", stage)

@@ -80,6 +80,18 @@ class RowWriter:
         self._sums_path.unlink()
 
 
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file that is there only when it is whole."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name to an .npz file that is there only when it is whole."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
 def _open_to_update(path: Path) -> BinaryIO:
     return path.open("r+b" if path.exists() else "w+b")
 

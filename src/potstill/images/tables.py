@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from potstill.data.arrays import save_array
 from potstill.data.pixels import GROUPS, PHOTO
 from potstill.data.splits import SPLITS, Split
 from potstill.images.folder import Folder
 from potstill.images.pack import Packed
-from potstill.run.files import replacing, write_text
+from potstill.run.files import write_text
 
 
 def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
@@ -32,8 +33,7 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
             photo.label,
             int(photo.sha256[:16], 16),
         )
-    with replacing(target / "index.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, index, allow_pickle=False)
+    save_array(target / "index.npy", index)
     names = [*folder.classes, ""]  # label -1 is the empty name
     columns = ["row", "path", "split", "class", "sha256", "width", "height", "format", "mode"]
     rows: list[list[Any]] = [
@@ -44,8 +44,7 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
         columns.append("group")
         rows = [[*row, photo.group] for row, photo in zip(rows, kept, strict=True)]
         groups = np.array([_group_id(photo) for photo in kept], np.uint64)
-        with replacing(target / GROUPS) as temporary, temporary.open("wb") as file:
-            np.save(file, groups, allow_pickle=False)
+        save_array(target / GROUPS, groups)
     write_text(target / "images.csv", _csv(columns, rows))
     left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason, p.sha256] for p in rejected]
     write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason", "sha256"], left_out))

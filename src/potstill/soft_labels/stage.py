@@ -27,7 +27,7 @@ from potstill.compute.backends import inference_model, remove_files
 from potstill.compute.inference import photos_per_batch, plain_outputs, store_features
 from potstill.compute.precision import Precision
 from potstill.context import Context
-from potstill.data.arrays import RowWriter
+from potstill.data.arrays import RowWriter, save_array, save_arrays
 from potstill.data.folds import fold_of
 from potstill.data.label_errors import estimated_label_noise
 from potstill.data.pixels import PixelStore
@@ -35,7 +35,7 @@ from potstill.data.unlike import read_unlike, used_rows
 from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
-from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, replacing, sha256_of, write_json
+from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, sha256_of, write_json
 from potstill.run.layout import teacher_networks, unlike_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
@@ -62,12 +62,12 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     store = PixelStore(run.images)
     photos = used_rows(run, store)
     drawn = draw_views(store, photos, plan.num_views, plan.views)
-    _save(folder / "photos.npy", photos)
-    _save(folder / "views.npy", drawn)
+    save_array(folder / "photos.npy", photos)
+    save_array(folder / "views.npy", drawn)
     labeling = Labeling(store, photos, drawn, context, len(networks))
     outputs = [labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)]
     val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
-    _save(folder / "val_logits.npy", val_logits)
+    save_array(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
     meta = {
         "networks": [len(group) for group in groups],
@@ -218,13 +218,17 @@ class Labeling:
         precision = Precision(torch.device(machine.device), dtype, trained.runtime, trained.batch)
         backbone = inference_model(model, precision, folder, threads=machine.cores)
         heads = load_fold_heads(folder) or [model.head.cpu()]
-        folds = np.where(self.labels >= 0, fold_of(self.store, self.photos, len(heads)), -1)
-        return _Network(model, backbone, _FoldHeads(heads, folds, model.num_last_features), precision)
+        fold_heads = _FoldHeads(heads, self._folds(len(heads)), model.num_last_features)
+        return _Network(model, backbone, fold_heads, precision)
 
     def chosen(self, part: "_Part") -> np.ndarray:
         """(n,) positions of the photos that a network may label."""
-        fold = np.where(self.labels >= 0, fold_of(self.store, self.photos, part.networks), -1)
+        fold = self._folds(part.networks)
         return np.flatnonzero((fold == part.number) | (fold == -1))
+
+    def _folds(self, count: int) -> np.ndarray:
+        """(N,) of every photo, one of so many; -1 for those without a label."""
+        return np.where(self.labels >= 0, fold_of(self.store, self.photos, count), -1)
 
     def renderer(self, network: "_Network", part: "_Part", done: int) -> Renderer:
         """Of the views that the network is to label: all but the first so many."""
@@ -342,8 +346,7 @@ def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
     logits.close()
     mean = total / n
     std = np.sqrt(np.maximum(square / n - mean**2, 0)) + 1e-3
-    with replacing(folder / "statistics.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, mean=mean.astype(np.float32), std=std.astype(np.float32))
+    save_arrays(folder / "statistics.npz", mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
 def _confidence_stats(folder: Path, labeling: Labeling, val_logits: np.ndarray) -> dict[str, Any]:
@@ -368,8 +371,3 @@ def _confidence_stats(folder: Path, labeling: Labeling, val_logits: np.ndarray) 
         "val_accuracy": metrics.accuracy(val_logits, val_labels),
         "val_temperature": metrics.fit_temperature(val_logits, val_labels),
     }
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from potstill import metrics
 from potstill.compute.inference import BATCH, outputs, plain_outputs
 from potstill.compute.precision import Precision
-from potstill.data.arrays import RowReader
+from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
@@ -287,8 +287,7 @@ class _Training:
         folder, labels, metric = self.job.folder, self.val.labels, self.metric
         temperature = metric.temperature(val_logits, labels)
         scaled = val_logits / temperature
-        with replacing(folder / "val_predictions.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, logits=val_logits, labels=labels)
+        save_arrays(folder / "val_predictions.npz", logits=val_logits, labels=labels)
         trained = Trained(
             role="student",
             arm=self.job.arm,

@@ -20,12 +20,11 @@ from potstill.compute.backends import inference_model
 from potstill.compute.inference import plain_outputs
 from potstill.compute.measured import Measured
 from potstill.context import Context
-from potstill.data.arrays import open_arrays
+from potstill.data.arrays import open_arrays, save_arrays
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views, mixed_labels
 from potstill.models.classifier import Classifier, build, describe, normalize, save
-from potstill.run.files import replacing
 from potstill.run.layout import fold_folder
 from potstill.run.trained import Trained
 from potstill.teacher.plan import TeacherPlan
@@ -113,8 +112,7 @@ class FineTuning:
         held_logits = np.empty((0, val_logits.shape[1]), np.float32)
         if len(held):
             _, held_logits = plain_outputs(tuned, self.store, held, precision, threads=threads)
-        with replacing(folder / _PREDICTIONS) as temporary, temporary.open("wb") as file:
-            np.savez(file, val=val_logits, held=held_logits)
+        save_arrays(folder / _PREDICTIONS, val=val_logits, held=held_logits)
         trained = Trained(
             role="teacher",
             method="finetune",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from potstill import metrics
 from potstill.config.schema import TeacherConfig
-from potstill.data.arrays import RowReader
+from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.folds import fold_of
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
@@ -42,8 +42,7 @@ def save_out_of_fold(folder: Path, row: np.ndarray, logits: np.ndarray, labels: 
         logits: (N, C).
         labels: (N,) as given.
     """
-    with replacing(folder / OUT_OF_FOLD) as temporary, temporary.open("wb") as file:
-        np.savez(file, row=row, logits=logits, labels=labels)
+    save_arrays(folder / OUT_OF_FOLD, row=row, logits=logits, labels=labels)
 
 
 @dataclass(frozen=True)

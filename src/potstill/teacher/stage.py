@@ -31,7 +31,7 @@ from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
 from potstill.config.schema import TeacherConfig
 from potstill.context import Context
-from potstill.data.arrays import RowReader, RowWriter, open_arrays
+from potstill.data.arrays import RowReader, RowWriter, open_arrays, save_array
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
@@ -40,7 +40,7 @@ from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
 from potstill.metrics.choice import Metric, adjustment, class_balances
 from potstill.models.classifier import Classifier, build, describe, save
-from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, replacing, write_json, write_text
+from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
 from potstill.shards import write_in_shards
@@ -261,8 +261,7 @@ class _Member:
         folder = self.folder / "features.work"
         save(self.model, folder)
         for name, array in (("photos", self.photos), ("views", views)):
-            with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
+            save_array(folder / f"{name}.npy", array)
         values = {
             "folder": str(folder),
             "dtype": precision.name,
