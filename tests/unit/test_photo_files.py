@@ -337,7 +337,7 @@ def test_without_its_extra_a_format_names_it(monkeypatch: pytest.MonkeyPatch, st
 
 
 def test_formats_that_are_not_listed_are_not_read() -> None:
-    for kind in ("TGA", "PCX", "SGI", "IM"):
+    for kind in ("TGA", "PCX", "SGI", "DDS"):
         with pytest.raises(BadPhotoError, match="that Potstill reads"):
             decode(saved(PHOTO, kind))
 
