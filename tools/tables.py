@@ -3,9 +3,9 @@
 python tools/tables.py            # rewrite the pages
 python tools/tables.py --check    # exit 1 where one differs
 
-A block `<!-- KIND: WHAT -->` … `<!-- end -->` is filled from docs/results/WHAT.json (KIND results: a run's
-comparison.json), from benchmarks/WHAT (kinds formats, runtimes, speed, photos, peers: a CSV file), or from the rows of
-the regime WHAT in benchmarks/accuracy (kind accuracy).
+A block `<!-- KIND: WHAT -->` … `<!-- end -->` is filled from docs/results/WHAT.json, a run's comparison.json (kinds
+results, summary, by-class, operating), from benchmarks/WHAT, a CSV file (kinds formats, runtimes, speed, photos,
+peers, stages), or from the rows of the regime WHAT in benchmarks/accuracy (kind accuracy).
 """
 
 import csv
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from potstill.run.results import ArmResult, Costs, TeacherResult, read_comparison
+from potstill.run.results import ArmResult, Costs, Interval, TeacherResult, read_comparison
 from potstill.wording import counted, noun
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +80,46 @@ def summary(names: str) -> list[str]:
             )
         notes.append(f"{counted(comparison.test_photos, 'test photo')} and {counted(comparison.seeds, 'seed')}")
     return [*lines, "", f"Accuracy on test photos that no training saw: {'; '.join(notes)}."]
+
+
+def by_class(name: str) -> list[str]:
+    """What every model recognizes of each class, and what its threshold for the operating point finds."""
+    comparison = read_comparison(ROOT / "docs" / "results" / f"{name}.json")
+    (student,), target = comparison.students, comparison.operating_point
+    assert target is not None
+    recalls = [f"{c}: recognized" for c in comparison.classes]
+    header = ["model", *recalls, f"with a threshold: {target.class_name} found", "false alarms"]
+    lines = [_row(*header), "|---" + "|--:" * (len(header) - 1) + "|"]
+    models = {"teacher": comparison.teacher, "**distilled**": student.distilled, "alone (its twin)": student.alone}
+    for label, result in models.items():
+        assert result.by_class
+        assert result.operating
+        cells = [*result.by_class.recall, result.operating.recall, result.operating.false_alarms]
+        lines.append(_row(label, *(_share(cell) for cell in cells)))
+    counts = ", ".join(f"{n} {c}" for n, c in zip(comparison.test_per_class, comparison.classes, strict=True))
+    note = f"Test photos: {counts}; {counted(comparison.seeds, 'seed')}, 95 % intervals. Each model's threshold was "
+    return [*lines, "", note + f"placed to find {100 * target.recall:.0f} % of the {target.val_photos} on val."]
+
+
+def operating(name: str) -> list[str]:
+    """One sentence: what the student finds at its operating point, and its twin."""
+    comparison = read_comparison(ROOT / "docs" / "results" / f"{name}.json")
+    (student,), target = comparison.students, comparison.operating_point
+    distilled, alone = student.distilled.operating, student.alone.operating
+    assert target
+    assert distilled
+    assert alone
+    found, by_twin = (f"{100 * r.recall.value:.0f} % at {100 * r.false_alarms.value:.0f} %" for r in (distilled, alone))
+    return [
+        f"In the demo, asked to find {100 * target.recall:.0f} % of the {target.class_name} ones, the student finds "
+        f"{found} false alarms, its twin {by_twin}."
+    ]
+
+
+def _share(value: Interval | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value.value:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def _model(name: str, result: TeacherResult | ArmResult, costs: Costs) -> str:
@@ -225,6 +265,8 @@ def stages(name: str) -> list[str]:
 KINDS: dict[str, Callable[[str], list[str]]] = {
     "results": results,
     "summary": summary,
+    "by-class": by_class,
+    "operating": operating,
     "formats": formats,
     "runtimes": runtimes,
     "speed": speed,
