@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from potstill.evaluation.evaluate import evaluate
     from potstill.evaluation.result import Evaluation
     from potstill.pipeline import Result, distill
+    from potstill.updating import update
 
 _WHERE = {
     "Config": ("potstill.config.schema", "Config"),
@@ -26,9 +27,21 @@ _WHERE = {
     "distill": ("potstill.pipeline", "distill"),
     "evaluate": ("potstill.evaluation.evaluate", "evaluate"),
     "load": ("potstill.deploy.predictor", "load_predictor"),
+    "update": ("potstill.updating", "update"),
 }
 
-__all__ = ["Config", "Evaluation", "PotstillError", "Prediction", "Predictor", "Result", "distill", "evaluate", "load"]
+__all__ = [
+    "Config",
+    "Evaluation",
+    "PotstillError",
+    "Prediction",
+    "Predictor",
+    "Result",
+    "distill",
+    "evaluate",
+    "load",
+    "update",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ Stage 6, the export, is a command of its own: `potstill export`.
 
 import contextlib
 import inspect
+import itertools
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from potstill.engines.engine import Engine
 from potstill.engines.opening import open_engine
 from potstill.errors import ConfigError, PotstillError, WeightsError, did_you_mean
 from potstill.estimate import estimate
+from potstill.images.adding import read_to_add
+from potstill.images.earlier import EarlierPhotos
+from potstill.images.folder import Folder
 from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
 from potstill.images.summary import folder_lines
@@ -43,7 +47,7 @@ from potstill.run.files import check_space, read_json, read_toml_text, with_chec
 from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS, comparison_path, is_trained, student_names, usable_students
-from potstill.run.results import Comparison, read_comparison
+from potstill.run.results import Comparison, read_comparison, require_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.operating_point import require_val_photos
@@ -171,7 +175,7 @@ def distill(
     data = Path(data)
     reporter = reporter or Reporter()
     check_tracker(track)
-    folder = read_for_training(data, config.images, runs=Path(run).parent if run is not None else Path("runs"))
+    folder = _read(data, config, Path(run).parent if run is not None else Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config, twins=twin)
@@ -187,6 +191,16 @@ def distill(
             _stages(plan, Context(target, machine, reporter, engine))
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return Result(target)
+
+
+def _read(data: Path, config: Config, runs: Path) -> Folder:
+    """The photos to train on, or those to add to a run's. Raises PotstillError where they cannot be used."""
+    if not config.update.run:
+        return read_for_training(data, config.images, runs=runs)
+    earlier = Run.open(config.update.run)
+    require_comparison(comparison_path(earlier))
+    require_whole(earlier.path)
+    return read_to_add(data, config.images, EarlierPhotos.of(earlier, config.update.test_share), runs=runs)
 
 
 def _with_room(machine: Machine, engine: Engine) -> Machine:
@@ -205,7 +219,8 @@ def _require_weights(plan: Plan, run: Run) -> None:
     if not run.stage("2_teacher").is_done:
         needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
-        needed += [("student", student.model, student.weights) for student in plan.students.students]
+        from_weights = [student for student in plan.students.students if not student.start]
+        needed += [("student", student.model, student.weights) for student in from_weights]
     missing: list[str] = []
     for role, name, weights in needed:
         info = describe(name, ())
@@ -311,7 +326,7 @@ def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
     Raises:
         PotstillError: what `distill` would refuse at once, missing weights too.
     """
-    folder = read_for_training(data, config.images)
+    folder = _read(data, config, Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config, twins=twin)
@@ -333,6 +348,17 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     while (runs / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return runs / (name if number == 1 else f"{name}-{number}")
+
+
+def find_update(data: Path, config: Config) -> Path:
+    """The run folder for photos that are added to a run, beside it: the newest one made with these very settings, or a
+    new name, RUN-2, RUN-3 and so on."""
+    earlier, wanted = Path(config.update.run), _config_text(data, config)
+    stem, _, number = earlier.name.rpartition("-")
+    if not (number.isdecimal() and earlier.with_name(stem).is_dir()):
+        stem = earlier.name
+    names = (earlier.with_name(f"{stem}-{number}") for number in itertools.count(2))
+    return next(path for path in names if not path.exists() or _is_run_of(path, wanted))
 
 
 def _is_run_of(path: Path, config_text: str) -> bool:

@@ -14,12 +14,14 @@ from potstill.comparison.plan import ComparisonPlan
 from potstill.config.load import from_mapping
 from potstill.config.metric import label_of, parse_operating_point
 from potstill.config.schema import Config
+from potstill.data.splits import Split
 from potstill.errors import ConfigError
 from potstill.images.folder import Folder
-from potstill.images.pack import estimated_bytes
 from potstill.images.plan import ImagesPlan
 from potstill.metrics.choice import Metric, class_balances
 from potstill.models.classifier import describe, feature_widths
+from potstill.run.folder import Run
+from potstill.run.layout import ARMS, is_trained, usable_students
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.students.budget import candidates, is_set
 from potstill.students.plan import StudentPlan, StudentsPlan
@@ -82,8 +84,10 @@ class Plan:
         teachers = ", ".join(
             f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
         )
+        earlier = self.images.folder.earlier
+        before = f"those of {earlier.run} and " if earlier else ""
         lines = [
-            f"Photos: {counted(len(self.images.folder.files), 'file')} in "
+            f"Photos: {before}{counted(len(self.images.folder.files), 'file')} in "
             f"{counted(len(self.images.folder.classes), 'class')}, about {self.train_photos:,} to train on"
             f"{self._with_labels()}, packed with a short side of {self.images.short_side} px",
             f"Teacher: {teachers}, {_teacher_training(self.teacher)}",
@@ -92,6 +96,8 @@ class Plan:
         for student in self.students.students:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
+            if student.start and earlier:
+                start = f"from that of {earlier.run}"
             pilots = f"{counted(student.num_pilots, 'pilot')}, then " if student.num_pilots else ""
             arms = f"distilled and alone{_lengths(student)}" if self.students.twins else "distilled, without its twin"
             lines.append(
@@ -142,12 +148,17 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
     sizes = _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
-        students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
+        students=tuple(_student(spec, config, photos, folder, twins) for spec in parse_students(config)),
         seeds=config.seeds,
         twins=twins,
         cache_gb=config.machine.cache_gb,
     )
     largest = max([*sizes, *(student.input_size for student in students.students)])
+    if folder.earlier and largest > folder.earlier.short_side:
+        raise ConfigError(
+            f"The photos of {folder.earlier.run} are packed for models of up to {folder.earlier.short_side} px, and "
+            f"these need {largest} px. Choose smaller sizes, or train on all photos with `potstill distill`."
+        )
     plan = Plan(
         config=config,
         train_photos=photos,
@@ -163,6 +174,8 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
             metric=config.metric,
             class_balance=config.class_balance,
             operating_point=config.operating_point,
+            earlier=folder.earlier.run if folder.earlier else None,
+            warm=folder.earlier is not None and config.update.start == "students",
         ),
         disk={},
     )
@@ -188,28 +201,41 @@ def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
 def expected_train_photos(folder: Folder, config: Config) -> int:
     """Photos to train on, labeled or not, as far as file names tell."""
     by_split = Counter(file.split for file in folder.files)
+    unlabeled = by_split["unlabeled"] + _before(folder, "unlabeled")
     if config.images.per_class and config.images.rest == "out":
-        return expected_labeled_photos(folder, config) + by_split["unlabeled"]
-    return int(_train_files(folder, config) + by_split["unlabeled"])
+        return expected_labeled_photos(folder, config) + unlabeled
+    return int(_before(folder, "train") + _train_files(folder, config) + unlabeled)
 
 
 def expected_labeled_photos(folder: Folder, config: Config) -> int:
     """Photos to train on that have labels, as far as file names tell."""
     photos = _train_files(folder, config)
     most = config.images.per_class * len(folder.classes)
-    return int(min(photos, most) if most else photos)
+    return _before(folder, "train") + int(min(photos, most) if most else photos)
 
 
 def expected_test_photos(folder: Folder, config: Config) -> int:
     """Photos to test on, as far as file names tell."""
     by_split = Counter(file.split for file in folder.files)
-    return by_split["test"] or round((by_split[None] + by_split["train"]) * config.images.test_share)
+    drawn = round((by_split[None] + by_split["train"]) * _test_share(folder, config))
+    return _before(folder, "test") + (by_split["test"] or drawn)
+
+
+def _before(folder: Folder, split: Split) -> int:
+    """Photos of the run that others are added to."""
+    return folder.earlier.counts.get(split, 0) if folder.earlier else 0
+
+
+def _test_share(folder: Folder, config: Config) -> float:
+    """Share of photos without a split of their own that goes to test."""
+    return folder.earlier.test_share if folder.earlier else config.images.test_share
 
 
 def _train_files(folder: Folder, config: Config) -> float:
     by_split = Counter(file.split for file in folder.files)
-    learning = by_split[None] * (1 - config.images.test_share)
-    learning += by_split["train"] * (1 if by_split["test"] else 1 - config.images.test_share)
+    test_share = _test_share(folder, config)
+    learning = by_split[None] * (1 - test_share)
+    learning += by_split["train"] * (1 if by_split["test"] else 1 - test_share)
     return learning if by_split["val"] else learning * (1 - config.images.val_share)
 
 
@@ -246,11 +272,13 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
     return tuple(specs)
 
 
-def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> StudentPlan:
-    student = config.student
+def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twins: bool) -> StudentPlan:
+    student, classes = config.student, len(folder.classes)
+    start = _start(spec, config, folder, twins)
+    epochs = num_epochs(spec, config, photos)
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
-        epochs=num_epochs(spec, config, photos),
+        epochs=max(1, round(config.update.length * epochs)) if start else epochs,
         batch_size=batch_size(spec, config, photos),
         lr=lr,
         weight_decay=student.weight_decay,
@@ -286,6 +314,28 @@ def _student(spec: StudentSpec, config: Config, photos: int, classes: int) -> St
         search_weights=student.search == "weights",
         class_balances=class_balances(config.metric, config.class_balance),
         pilot_share=student.pilot_share,
+        start=start,
+    )
+
+
+def _start(spec: StudentSpec, config: Config, folder: Folder, twins: bool) -> str:
+    """The folder of the earlier run's student that trainings start from; "" where they start from starting weights.
+
+    Raises:
+        ConfigError: the run has no such student, or not with all seeds, or no twin of it.
+    """
+    if folder.earlier is None or config.update.start == "weights":
+        return ""
+    run, arms = Run(folder.earlier.run), ARMS if twins else ARMS[:1]
+    if is_trained(run, spec.name, config.seeds, arms):
+        return str(run.students / spec.name)
+    names = usable_students(run)
+    if spec.name not in names:
+        what = f"no student {spec.name} to start from. It has: {', '.join(names) or 'none'}"
+    else:
+        what = f"not {counted(config.seeds, 'seed')} of {spec.name}{' and its twin' if twins else ''} to start from"
+    raise ConfigError(
+        f"{run.path} has {what}.\n  With --from-scratch, trainings start from the starting weights instead."
     )
 
 
@@ -336,7 +386,7 @@ def _disk(plan: Plan) -> dict[str, float]:
     ]
     rendered = max(photos * views * student.input_size**2 * 3.0 for student in plan.students.students)
     return {
-        "photos": estimated_bytes(len(plan.images.folder.files), plan.images.short_side),
+        "photos": plan.images.bytes(),
         "teacher's features": 2.0 * photos * plan.teacher.stored_views * sum(width for width, _ in widths),
         "soft labels": 4.0 * photos * views * (sum(last for _, last in widths) + len(classes)),
         "rendered views": rendered if rendered <= plan.students.cache_gb * 1e9 else 0.0,

@@ -1,4 +1,4 @@
-"""Commands about runs: demo, distill, curve, forecast, controls, open, report, compare, serve, models."""
+"""Commands about runs: demo, distill, update, curve, forecast, controls, open, report, compare, serve, models."""
 
 import contextlib
 import getpass
@@ -76,6 +76,67 @@ def distill(
             print(line, flush=True)
         return
     print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track, twin=not no_twin))
+
+
+@command(
+    "potstill update runs/RUN NEW_PHOTOS --dry-run",
+    "potstill update runs/RUN NEW_PHOTOS",
+    "potstill update runs/RUN NEW_PHOTOS --test-share 0.2",
+    note="All settings, by section: `potstill update --help-all`",
+)
+def update(
+    old: Annotated[Path, Parameter(name="RUN")],
+    photos: Path,
+    *,
+    run: Path | None = None,
+    from_scratch: bool = False,
+    test_share: float = 0.0,
+    no_twin: bool = False,
+    dry_run: bool = False,
+    redo: Annotated[bool, Parameter(group=MORE)] = False,
+    track: Annotated[TrackerName | None, Parameter(group=MORE)] = None,
+    settings: SettingFlags | None = None,
+) -> None:
+    """Add photos to those of a finished run, train on, and compare the new student with the old one.
+
+    A new run folder is made, and the old one stays as it is. The teacher's head is trained again on all photos, the
+    students and their twins go on from those of the old run. Both students are compared on the test photos that the old
+    run has. Settings that are not given are those of the old run. An update that was interrupted is resumed by the same
+    command.
+
+    Parameters
+    ----------
+    old
+        A finished run folder.
+    photos
+        The photos to add: a folder with class folders, with unlabeled/ or only with photos, a table of labels, or a zip
+        or tar file of one of these. The classes must be those of the run.
+    run
+        The new run folder. By default RUN-2 beside the old one, or the next number.
+    from_scratch
+        Train from the starting weights instead of the old run's students.
+    test_share
+        Share of the added photos set aside for testing. By default none, unless they come with a test folder.
+    no_twin
+        Train the students only. Nothing is compared then. The same command without it adds the twins later.
+    dry_run
+        Print the plan of the run, its estimated time and its disk space, and stop.
+    redo
+        Redo stages that were run with other settings or photos.
+    track
+        Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
+    """
+    from potstill import updating
+
+    shared: dict[str, Any] = {"settings": settings, "from_scratch": from_scratch, "test_share": test_share}
+    if dry_run:
+        for line in updating.plan_update(old, photos, **shared, twin=not no_twin):
+            print(line, flush=True)
+        return
+    result = updating.update(old, photos, **shared, into=run, redo=redo, track=track, twin=not no_twin)
+    print_result(result)
+    if result.is_compared and (found := result.comparison.update) is not None:
+        print(f"\n{found.verdict}\n{found.advice}")
 
 
 @command(

@@ -1,6 +1,7 @@
 """What the comparison is to do, decided before it starts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from potstill.config.schema import ComparisonConfig
 
@@ -16,3 +17,7 @@ class ComparisonPlan:
     metric: str = "accuracy"
     class_balance: str = "auto"
     operating_point: str = ""
+    earlier: Path | None = None
+    """The run that photos were added to, whose student is compared, too."""
+    warm: bool = False
+    """Whether trainings started from that run's students."""

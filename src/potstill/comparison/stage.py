@@ -17,6 +17,7 @@ from potstill import metrics
 from potstill.comparison.agreement import Agreements
 from potstill.comparison.by_class import ClassScores, Model
 from potstill.comparison.plan import ComparisonPlan
+from potstill.comparison.update import earlier_digests, measure_update
 from potstill.compute.device import environment
 from potstill.compute.inference import plain_outputs
 from potstill.compute.precision import Precision
@@ -49,6 +50,7 @@ from potstill.run.results import (
     McNemar,
     StudentResult,
     TeacherResult,
+    UpdateResult,
     read_training,
     write_comparison,
 )
@@ -88,6 +90,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     agreements = Agreements.measure(context, names, plan.seeds, on_train, scores.logits, shift)
     students = tuple(_student_result(name, plan, scores, teacher.macs, agreements) for name in names)
     metric = Metric.of(plan.metric, scores.classes)
+    chosen = choose(run, {student.name: student.macs for student in students}, plan.seeds, metric)
     comparison = Comparison(
         classes=tuple(scores.classes),
         test_photos=len(scores.labels),
@@ -97,13 +100,23 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         confidence=plan.config.confidence,
         teacher=teacher,
         students=students,
-        chosen=choose(run, {student.name: student.macs for student in students}, plan.seeds, metric),
+        chosen=chosen,
         environment=Environment(**environment(context.machine)),
         metric=plan.metric,
         operating_point=_class_scores(plan, scores).operating_target(_val(run)[1]),
+        update=_update(plan, context, chosen.name, scores),
     )
     write_comparison(comparison_path(run), comparison)
     stage.finish()
+
+
+def _update(plan: ComparisonPlan, context: Context, name: str, scores: Scores) -> UpdateResult | None:
+    """What adding photos brought, where they were added to an earlier run."""
+
+    def correct_of(folder: Path) -> np.ndarray:
+        return np.asarray(_TestPhotos.of(context).logits(folder).argmax(-1) == scores.labels)
+
+    return measure_update(plan, context.run, name, scores.correct(f"{name}/distilled"), correct_of, scores.groups)
 
 
 def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
@@ -111,9 +124,11 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
     networks = [network for group in teacher_networks(run.teacher, plan.teacher) for network in group]
     store = PixelStore(run.images)
     grouped = {} if store.groups_of(store.rows("test")) is None else {"resampled": "groups of photos"}
+    earlier = {"earlier": earlier_digests(plan.earlier), "warm": plan.warm} if plan.earlier else {}
     return {
         "format": FORMAT,
         **grouped,
+        **earlier,
         "photos": run.stage("1_images").digest(),
         "teacher": [sha256_of(folder / "model.safetensors") for folder in networks],
         "students": {

@@ -384,6 +384,32 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateConfig:
+    """How photos are added to a finished run (`potstill update`)."""
+
+    run: str = ""
+    """The run folder that the photos are added to; `potstill update` sets it. Its photos are kept as they are, packed
+    and split, so that both runs are tested on the same photos. Empty: a run of its own."""
+    start: Literal["students", "weights"] = "students"
+    """Where trainings start. "students": each student from the weights of the run's student with the same seed, and
+    each twin from those of its twin. "weights": from the starting weights, as in a run of its own. Short form for the
+    latter: --from-scratch."""
+    length: Annotated[float, Range(0, 4, open_low=True)] = 0.33
+    """Length of trainings that start from the run's students, as a share of the epochs that student.epochs gives."""
+    test_share: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of the added photos set aside for testing, beside the test photos that the run has. 0: none, unless they
+    come with a test folder of their own. Short form: --test-share 0.2."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, "update.")
+        changed = [f.name for f in fields(self) if f.name != "run" and getattr(self, f.name) != f.default]
+        if changed and not self.run:
+            raise ConfigError(
+                f"update.{changed[0]} has no effect without update.run. Add photos with `potstill update RUN PHOTOS`."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Every setting of a run."""
 
@@ -411,6 +437,7 @@ class Config:
     twin: TwinConfig = field(default_factory=TwinConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:

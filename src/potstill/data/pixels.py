@@ -88,11 +88,15 @@ class PixelStore:
         other.index["label"] = labels
         return other
 
-    def photo(self, row: int) -> Image.Image:
-        """Photo `row` as an RGB image."""
+    def read(self, row: int) -> bytes:
+        """The stored bytes of photo `row`."""
         record = self.index[row]
         # Read by position, not by memory map: pages of a map would count as this process's memory.
-        data = os.pread(self._file.fileno(), int(record["bytes"]), int(record["offset"]))
+        return os.pread(self._file.fileno(), int(record["bytes"]), int(record["offset"]))
+
+    def photo(self, row: int) -> Image.Image:
+        """Photo `row` as an RGB image."""
+        record, data = self.index[row], self.read(row)
         try:
             if record["jpeg"]:
                 return Image.open(io.BytesIO(data), formats=("JPEG",)).convert("RGB")

@@ -1,7 +1,8 @@
 """Decides which one of several copies of a picture is kept.
 
 Photos in test are kept before those in val, val before train; among equals the one with more pixels, then the first by
-hash. A picture in two classes is kept in neither, since it is unknown which label is right.
+hash. A picture in two classes is kept in neither, since it is unknown which label is right. Photos that an earlier run
+settled on are kept before all others, and always.
 """
 
 from collections import defaultdict
@@ -30,6 +31,8 @@ class Photo:
     sha256: str
     pixels: int
     marks: Fingerprint
+    settled: bool = False
+    """Of an earlier run: it stays, whatever it resembles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,22 @@ def find_copies(photos: Sequence[Photo], *, near_bits: int, leak_bits: int) -> l
     Args:
         near_bits, leak_bits: largest distance of 64-bit hashes, within one split and between two.
     """
-    ranked = sorted(photos, key=lambda p: (_ORDER[p.split], -p.pixels, p.sha256, p.index))
+    ranked = sorted(photos, key=lambda p: (not p.settled, _ORDER[p.split], -p.pixels, p.sha256, p.index))
     found: dict[int, Copy] = {}
     left_out: set[int] = set()
     pairs = sorted(_pairs(ranked, max(near_bits, leak_bits)))
     conflicts = [(a, b) for a, b, bits in pairs if _conflict(ranked[a], ranked[b]) and bits <= near_bits]
     for a, b in conflicts:
         for one, other in ((a, b), (b, a)):
+            if ranked[one].settled:
+                continue
             left_out.add(one)
             found.setdefault(one, Copy(ranked[one].index, ranked[other].index, "two_classes"))
     for a, b, bits in pairs:  # the better one, a, is always decided before b, because pairs are in order of rank
         if a in left_out or b in left_out or _conflict(ranked[a], ranked[b]):
             continue
         first, second = ranked[a], ranked[b]
-        crosses = first.split in ("test", "val") and first.split != second.split
+        crosses = first.split != second.split and bool({first.split, second.split} & {"test", "val"})
         if bits > (leak_bits if crosses else near_bits):
             found.setdefault(b, Copy(second.index, first.index, "similar"))
             continue
@@ -79,11 +84,12 @@ def _pairs(ranked: Sequence[Photo], max_bits: int) -> Iterator[tuple[int, int, i
     same: defaultdict[str, list[int]] = defaultdict(list)
     for rank, photo in enumerate(ranked):
         for other in same[photo.sha256]:
-            yield other, rank, -1
+            if not photo.settled:
+                yield other, rank, -1
         same[photo.sha256].append(rank)
     hashes = np.array([p.marks.hash for p in ranked], np.uint64)
     mirrored = np.array([p.marks.mirrored for p in ranked], np.uint64)
     thumbs = np.array([p.marks.thumb for p in ranked], np.uint8).reshape(-1, THUMB, THUMB)
     for a, b, bits in same_pairs(hashes, mirrored, thumbs, max_bits=max_bits):
-        if ranked[a].sha256 != ranked[b].sha256:
+        if ranked[a].sha256 != ranked[b].sha256 and not (ranked[a].settled and ranked[b].settled):
             yield a, b, bits

@@ -15,6 +15,7 @@ from pathlib import Path
 from potstill.config.schema import ClassesFrom
 from potstill.data.splits import SPLITS, Split
 from potstill.errors import DataError
+from potstill.images.earlier import EarlierPhotos
 from potstill.images.file_names import offer
 from potstill.images.ignored import Unused
 from potstill.images.layout import Layout, recognize
@@ -57,6 +58,12 @@ class Folder:
     """What people should know about how the folder was read, one sentence each."""
     from_table: bool = False
     """Whether labels come from a table, so that names do not show them."""
+    earlier: EarlierPhotos | None = None
+    """The run that the photos are added to; None where they make a run of their own."""
+
+    def listed(self, file: PhotoFile) -> str:
+        """The path of a file in the tables of a run. That of an added one begins with the folder's name."""
+        return plain_name(file.path.relative_to(self.root.parent if self.earlier else self.root))
 
 
 def read_folder(root: Path, *, classes: Sequence[str] = (), classes_from: ClassesFrom = "folders") -> Folder:

@@ -1,10 +1,12 @@
-"""Photos to judge a finished model by: as for training, but one class is enough, and none is needed."""
+"""Photos for a finished run, to judge its models by or to add: as for training, but one class is enough, and none is
+needed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.config.schema import ImagesConfig
+from potstill.data.splits import Split
 from potstill.errors import DataError
 from potstill.images.class_folders import unwrapped
 from potstill.images.label_table import read_labeled
@@ -14,23 +16,40 @@ from potstill.images.tree import Tree, read_tree
 from potstill.wording import counted
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class NewPhoto:
+    """A photo file, and what is known of it."""
+
+    path: Path
+    label: str
+    """The name of its class, "" where none is known."""
+    split: Split | None = None
+    """As given by a folder or a table."""
+    group: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class NewPhotos:
     """Photo files with their classes."""
 
     root: Path
-    files: tuple[tuple[Path, str], ...]
-    """Each with the name of its class, "" where none is known; sorted."""
+    photos: tuple[NewPhoto, ...]
+    """Sorted by path."""
     notes: tuple[str, ...] = ()
     """How they were understood, one sentence each."""
 
     @property
+    def files(self) -> tuple[tuple[Path, str], ...]:
+        """Each with the name of its class, "" where none is known."""
+        return tuple((photo.path, photo.label) for photo in self.photos)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(sorted({label for _, label in self.files if label}))
+        return tuple(sorted({photo.label for photo in self.photos if photo.label}))
 
 
 def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> NewPhotos:
-    """The photos of a folder, of a table or of an archive, whatever split they are in.
+    """The photos of a folder, of a table or of an archive, of all splits.
 
     Args:
         data: as for training (`open_photos`). Photos that lie in no class folder, and folders such as `unlabeled/`, are
@@ -44,28 +63,35 @@ def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs
     if source.tables:
         folder = read_labeled(source.root, source.tables, images, to_train=False)
         names = (*folder.classes, "")  # label -1 is the empty name
-        files = [(file.path, names[file.label]) for file in folder.files]
+        photos = [NewPhoto(file.path, names[file.label], file.split, file.group) for file in folder.files]
         notes = folder.notes
     else:
         if not source.root.is_dir():
             raise DataError(f"There is no folder {source.root}. Name a folder of photos, a table or an archive.")
-        files, notes = _in_folders(read_tree(source.root), images)
+        photos, notes = _in_folders(read_tree(source.root), images)
     if images.classes:
-        files = [(path, label) for path, label in files if not label or label in images.classes]
-    if not files:
+        photos = [photo for photo in photos if not photo.label or photo.label in images.classes]
+    if not photos:
         raise DataError(f"There are no photos in {data}. Put them into {data}/CLASS/, or right into {data} unlabeled.")
-    return NewPhotos(source.root, tuple(sorted(files)), (*source.notes, *notes))
+    return NewPhotos(source.root, tuple(sorted(photos, key=lambda photo: photo.path)), (*source.notes, *notes))
 
 
-def _in_folders(tree: Tree, images: ImagesConfig) -> tuple[list[tuple[Path, str]], tuple[str, ...]]:
+def _in_folders(tree: Tree, images: ImagesConfig) -> tuple[list[NewPhoto], tuple[str, ...]]:
     """Photos by class folder, and what to say about it."""
     bare = unwrapped(tree)
     if bare.photos and not bare.filled and images.classes_from == "folders":
-        return [(path, "") for path in bare.photos], (f"{bare.path} has no class folders: photos without labels.",)
+        loose = [NewPhoto(path, "", "unlabeled") for path in bare.photos]
+        return loose, (f"{bare.path} has no class folders: photos without labels.",)
     layout = recognize(tree, images.classes_from)
-    files = [(path, name) for found in layout.classes.values() for name in found for path in found[name].photos]
-    files += [(path, "") for path in layout.unlabeled]
-    return files, (*([layout.text] if layout.text else []), *layout.notes, *_lost(tree, {path for path, _ in files}))
+    photos = [
+        NewPhoto(path, name, split)
+        for split, found in layout.classes.items()
+        for name in found
+        for path in found[name].photos
+    ]
+    photos += [NewPhoto(path, "", "unlabeled") for path in layout.unlabeled]
+    notes = [*([layout.text] if layout.text else []), *layout.notes]
+    return photos, (*notes, *_lost(tree, {photo.path for photo in photos}))
 
 
 def _lost(tree: Tree, used: set[Path]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from potstill.images.decode import Resize, decode, read_bytes
 from potstill.images.depth import OWN, GrayLevels
 from potstill.images.duplicates import fingerprint
 from potstill.images.errors import BadPhotoError
-from potstill.images.folder import Folder, PhotoFile, plain_name
+from potstill.images.folder import Folder, PhotoFile
 from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import in_order
-from potstill.run.files import write_bytes
+from potstill.run.files import replacing, write_bytes
 
 JOURNAL = "pack.jsonl"
 """One line per file that has been decoded, each behind its CRC-32; removed once the stage is finished."""
@@ -76,16 +77,36 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
     return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
 
 
-def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
-    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
+def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter, *, first: int = 0) -> list[Packed]:
+    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on.
+
+    Args:
+        first: photos that `begin_with` has put there, which the folder does not hold.
+    Returns:
+        These photos, and all files of the folder.
+    """
     with (
         _Store(target) as store,
         reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update,
     ):
-        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, pack_format):
+        for entry, data in _decoded(folder, len(store.entries) - first, pack_format):
             store.add(entry, data)
-            update(len(store.entries))
+            update(len(store.entries) - first)
         return store.entries
+
+
+def begin_with(entries: Sequence[Packed], pixels: Path, target: Path) -> None:
+    """Put photos that are packed already, in another `pixels.bin`, before those that `pack` will add; nothing where an
+    interrupted run has begun with them."""
+    journal, own = target / JOURNAL, target / "pixels.bin"
+    if own.is_file():
+        with own.open("rb") as file:
+            if list(_as_written(_read_journal(journal), file))[: len(entries)] == list(entries):
+                return
+    journal.unlink(missing_ok=True)
+    with replacing(own) as temporary:
+        shutil.copyfile(pixels, temporary)
+    write_bytes(journal, b"".join(map(_line, entries)))
 
 
 class _Store:
@@ -153,19 +174,20 @@ def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]
         yield entry
 
 
-def _decoded(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
-    """Decode on all cores, results in order."""
-    work = functools.partial(_decode_chunk, root=root, pack_format=pack_format)
+def _decoded(folder: Folder, start: int, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
+    """Decode the folder's files from the one at `start` on, on all cores, results in order."""
+    files = [(file, folder.listed(file)) for file in folder.files[start:]]
+    work = functools.partial(_decode_chunk, pack_format=pack_format)
     many = len(files) >= PROCESSES_FROM and available_cores() > 2
     return in_order(work, files, chunk=_CHUNK, processes=many)
 
 
-def _decode_chunk(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> list[tuple[Packed, bytes]]:
-    return [_decode_one(file, root, pack_format) for file in files]
+def _decode_chunk(files: Sequence[tuple[PhotoFile, str]], pack_format: PackFormat) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, path, pack_format) for file, path in files]
 
 
-def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[Packed, bytes]:
-    entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label, group=file.group)
+def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat) -> tuple[Packed, bytes]:
+    entry = Packed(path, file.split, file.label, group=file.group)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())

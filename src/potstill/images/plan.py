@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from potstill.config.schema import ImagesConfig
 from potstill.images.folder import Folder
+from potstill.images.pack import estimated_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +19,12 @@ class ImagesPlan:
 
     @property
     def short_side(self) -> int:
-        """Of packed photos, in pixels."""
+        """Of packed photos, in pixels: for the largest model, or as those that others are added to."""
+        if self.folder.earlier:
+            return self.folder.earlier.short_side
         return round(self.config.margin * self.largest_size)
+
+    def bytes(self, *, jpeg: bool = False) -> float:
+        """That the packed photos take."""
+        before = self.folder.earlier.facts["bytes"] if self.folder.earlier else 0.0
+        return float(before) + estimated_bytes(len(self.folder.files), self.short_side, jpeg=jpeg)

@@ -47,14 +47,14 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
     """
     rejected = [entry for entry in entries if entry.code]
     drawn = drawn_splits(folder)
-    good = [replace(e, split=_split_of(e, drawn, config)) for e in entries if not e.code]
+    good = [replace(e, split=split_of(e, drawn, config, config.test_share)) for e in entries if not e.code]
     order = {"test": 0, "val": 1, "train": 2, "unlabeled": 3}
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
-    good, copies = _without_copies(good, folder, config.duplicate_bits)
+    good, copies = without_copies(good, folder, config.duplicate_bits)
     good = _with_every_class(good, drawn, config)
     good, related = _without_groups_of_test(good)
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
-    good, over = _limited(good, config)
+    good, over = limited(good, config)
     return good, rejected + copies + related + over
 
 
@@ -65,10 +65,16 @@ def drawn_splits(folder: Folder) -> tuple[Split, ...]:
     return tuple(split for split in drawable if split not in given)
 
 
-def _split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig) -> str:
+def split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig, test_share: float) -> str:
+    """The split of a photo: as given, or drawn by its hash, or by that of its group.
+
+    Args:
+        drawn: the splits that are drawn.
+        test_share: of the photos that may be drawn for test.
+    """
     seed, key = config.split_seed, entry.group or entry.sha256
     from_train = "test" in drawn and entry.split == "train"
-    if (entry.split is None or from_train) and in_share(key, config.test_share, seed=seed, purpose="test"):
+    if (entry.split is None or from_train) and in_share(key, test_share, seed=seed, purpose="test"):
         return "test"
     if entry.split in (None, "train") and "val" in drawn:
         return "val" if in_share(key, config.val_share, seed=seed, purpose="val") else "train"
@@ -133,11 +139,17 @@ def _without_groups_of_test(photos: list[Packed]) -> tuple[list[Packed], list[Pa
     return [p for p in photos if p.split != "unlabeled" or p.group not in held], related
 
 
-def _without_copies(photos: list[Packed], folder: Folder, leak_bits: int) -> tuple[list[Packed], list[Packed]]:
-    """Leave out copies of other photos, and pictures in two classes, whose label is unknown."""
+def without_copies(
+    photos: list[Packed], folder: Folder, leak_bits: int, *, settled: int = 0
+) -> tuple[list[Packed], list[Packed]]:
+    """Leave out copies of other photos, and pictures in two classes, whose label is unknown.
+
+    Args:
+        settled: so many of the first photos are those of an earlier run, and stay.
+    """
     names = [*folder.classes, ""]  # label -1 is the empty name
     candidates = [
-        Photo(i, p.split or "train", names[p.label], p.sha256, p.width * p.height, _marks(p))
+        Photo(i, p.split or "train", names[p.label], p.sha256, p.width * p.height, _marks(p), i < settled)
         for i, p in enumerate(photos)
     ]
     copies = find_copies(candidates, near_bits=min(NEAR_BITS, leak_bits), leak_bits=leak_bits)
@@ -163,7 +175,7 @@ def _marks(photo: Packed) -> Fingerprint:
     return Fingerprint(photo.hash, photo.mirrored, thumb)
 
 
-def _limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
+def limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], list[Packed]]:
     """Keep the labels of the first `per_class` training photos of each class, in the order of their hashes."""
     if not config.per_class:
         return photos, []

@@ -56,7 +56,7 @@ def read_source(source: Source, images: ImagesConfig) -> Folder:
         folder = read_labeled(source.root, source.tables, images)
     else:
         folder = read_folder(source.root, classes=images.classes, classes_from=images.classes_from)
-    folder = _grouped(folder, images.group_pattern)
+    folder = grouped(folder, images.group_pattern)
     _require_groups_in_one_split(folder)
     return replace(folder, notes=(*source.notes, *folder.notes, *_group_notes(folder)))
 
@@ -154,7 +154,7 @@ def _is_class_folder(path: Path) -> bool:
     return plain and any(entry.is_file() and not is_other_file(entry.name) for entry in path.rglob("*"))
 
 
-def _grouped(folder: Folder, pattern: str) -> Folder:
+def grouped(folder: Folder, pattern: str) -> Folder:
     """The folder with the groups that file names give. Raises DataError where no name gives one."""
     if not pattern:
         return folder

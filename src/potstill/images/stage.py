@@ -15,16 +15,17 @@ from potstill.context import Context
 from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS
+from potstill.images.adding import add, added_lines, packed_photos
 from potstill.images.decode import Resize
-from potstill.images.depth import OWN
-from potstill.images.folder import Folder, plain_name
+from potstill.images.depth import OWN, GrayLevels
+from potstill.images.folder import Folder
 from potstill.images.levels import folder_levels
-from potstill.images.pack import JOURNAL, Packed, PackFormat, estimated_bytes, pack
+from potstill.images.pack import JOURNAL, Packed, PackFormat, begin_with, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
 from potstill.images.selection import require_every_class, select
-from potstill.images.tables import packed_hashes, write_tables
+from potstill.images.tables import joined_attribution, packed_hashes, write_tables
 from potstill.monitoring.progress import Reporter
-from potstill.run.files import check_space, sha256_of, write_bytes
+from potstill.run.files import check_space, sha256_of, write_bytes, write_text
 from potstill.run.folder import Stage
 
 
@@ -47,17 +48,23 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
         "short_side": short_side,
         "settings": _settings(config),
     }
+    if folder.earlier:
+        inputs |= {"earlier": folder.earlier.digest, "test_share": folder.earlier.test_share}
     todo = stage.begin(inputs)
-    _copy_attribution(folder.root, run.images)
+    _copy_attribution(folder, run.images)
     if not todo:
         return PixelStore(run.images)
     jpeg = estimated_bytes(len(folder.files), short_side) > config.max_gb * 1e9
-    check_space(run.images, estimated_bytes(len(folder.files), short_side, jpeg=jpeg), "Packing the photos")
-    gray = folder_levels(file.path for file in folder.files)
+    check_space(run.images, plan.bytes(jpeg=jpeg), "Packing the photos")
+    gray = _gray_levels(folder)
     if gray != OWN:
         context.reporter.info(f"Gray photos with more than 8 bits, from black to white: {gray}")
-    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize, gray), run.images, context.reporter)
-    kept, rejected = select(entries, folder, config)
+    old = packed_photos(folder.earlier) if folder.earlier else []
+    if folder.earlier:
+        begin_with(old, folder.earlier.images / "pixels.bin", run.images)
+    how = PackFormat(short_side, config.min_side, jpeg, resize, gray)
+    entries = pack(folder, how, run.images, context.reporter, first=len(old))
+    kept, rejected = add(old, entries[len(old) :], folder, config) if old else select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)
     store = PixelStore(run.images)
@@ -72,14 +79,28 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
     )
     by_split = ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
     context.reporter.info("Photos: " + by_split + _rejections(rejected))
+    for line in added_lines(rejected) if old else ():
+        context.reporter.info(line)
     return store
 
 
-def _copy_attribution(data: Path, target: Path) -> None:
+def _gray_levels(folder: Folder) -> GrayLevels:
+    """Those of the run that the photos are added to, whose photos and models have them already, or of the folder."""
+    before = GrayLevels.of(folder.earlier.facts.get("gray_levels")) if folder.earlier else OWN
+    return before if before != OWN else folder_levels(file.path for file in folder.files)
+
+
+def _copy_attribution(folder: Folder, target: Path) -> None:
     """Keep the authors and licenses beside the packed photos: runs and reports are passed on without the folder."""
+    places = [folder.earlier.images, folder.root] if folder.earlier else [folder.root]
     for name in ("ATTRIBUTION.csv", "ATTRIBUTION.txt"):
-        if (data / name).is_file():
-            write_bytes(target / name, (data / name).read_bytes())
+        found = [place / name for place in places if (place / name).is_file()]
+        if len(found) == 1 and found[0].parent == places[0]:
+            write_bytes(target / name, found[0].read_bytes())
+        elif found and name.endswith(".csv"):
+            write_text(target / name, joined_attribution(found, folder))
+        elif found:
+            write_text(target / name, "\n".join(path.read_text("utf-8", errors="replace") for path in found))
 
 
 def _settings(config: ImagesConfig) -> dict[str, Any]:
@@ -114,8 +135,8 @@ def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]
 def _same_contents(folder: Folder, packed: Path, reporter: Reporter) -> bool:
     """Whether the files are byte for byte those that were packed or rejected."""
     known = packed_hashes(packed)
-    names = [plain_name(file.path.relative_to(folder.root)) for file in folder.files]
-    if set(names) != known.keys():
+    names = [folder.listed(file) for file in folder.files]
+    if not (set(names) <= known.keys() if folder.earlier else set(names) == known.keys()):
         return False
     with reporter.bar("Comparing photos whose times have changed", len(names), unit="photo") as update:
         for number, (name, file) in enumerate(zip(names, folder.files, strict=True), 1):

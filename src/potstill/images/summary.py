@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
 from potstill.images.class_folders import shown
+from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import Folder
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
@@ -22,6 +23,8 @@ def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     """Layout, classes, photos per split, and what is not used."""
     counts = Counter(file.split for file in folder.files)
     drawn = drawn_splits(folder)
+    if folder.earlier:
+        return _added_lines(folder, config, folder.earlier)
     parts = [f"{counts[split]:,} {split}" for split in SPLITS if counts[split]]
     if counts[None]:
         parts.insert(0, f"{counts[None]:,}")
@@ -40,6 +43,22 @@ def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
         lines.append(f"Labels: those of {config.per_class:,} photos to train on per class; {rest} (--images.per-class)")
     lines += uneven_lines(by_split(folder))
     return lines + few_lines(folder, config) + unused_lines(folder.unused)
+
+
+def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -> list[str]:
+    """The same of photos that are added to a run."""
+    counts, given = Counter(file.split for file in folder.files), {file.split for file in folder.files}
+    drawn = [f"{config.val_share:.0%} for val"] if "val" not in given else []
+    drawn += [f"{earlier.test_share:.0%} for test"] if "test" not in given and earlier.test_share else []
+    parts = [f"{counts[split]:,} {split or 'labeled'}" for split in (None, *SPLITS) if counts[split]]
+    shares = f"; {' and '.join(drawn)} drawn from those with labels" if drawn and counts.keys() - {"unlabeled"} else ""
+    before = ", ".join(f"{number:,} {split}" for split, number in earlier.counts.items() if number)
+    return [
+        *(f"Note: {note}" for note in folder.notes),
+        f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
+        f"Photos of {earlier.run}, kept as they are: {before}",
+        f"Photos to add: {', '.join(parts)}{shares}",
+    ]
 
 
 def by_split(folder: Folder) -> dict[str, dict[str, int]]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ def packed_hashes_by_split(target: Path) -> dict[str, str]:
     """The split of every packed photo, by its sha256."""
     with (target / "images.csv").open(encoding="utf-8", newline="") as file:
         return {row["sha256"]: row["split"] for row in csv.DictReader(file)}
+
+
+def joined_attribution(tables: Sequence[Path], folder: Folder) -> str:
+    """ATTRIBUTION.csv of several places as one: the paths of the folder's photos begin with its name, as in
+    images.csv."""
+    columns: dict[str, None] = {}
+    rows: list[dict[str, str]] = []
+    for path in tables:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns |= dict.fromkeys(reader.fieldnames or ())
+            for row in reader:
+                prefix = f"{folder.root.name}/" if path.parent == folder.root and "path" in row else ""
+                rows.append({**row, "path": prefix + row.get("path", "")})
+    return _csv(list(columns), [[row.get(name) or "" for name in columns] for row in rows])
 
 
 def _group_id(photo: Packed) -> int:

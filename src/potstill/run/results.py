@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from potstill.errors import DataError, PotstillError
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_json
+from potstill.wording import counted
 
 FORMAT = 3
 """Of comparison.json. Files written before there was a number count as 0."""
@@ -240,6 +241,86 @@ class OperatingTarget:
     """A threshold that is placed by so many photos has a recall in this range, with the confidence of all intervals."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """The students of two runs on the same test photos, over the seeds that both have."""
+
+    photos: int
+    before: Interval
+    """Accuracy of the earlier run's student."""
+    after: Interval
+    difference: Interval
+    """After minus before, paired."""
+    only_after: tuple[int, ...]
+    """Photos that only the later student classifies correctly, for each seed."""
+    only_before: tuple[int, ...]
+
+    @property
+    def is_better(self) -> bool:
+        return self.difference.low > 0
+
+    @property
+    def is_worse(self) -> bool:
+        return self.difference.high < 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateResult:
+    """What adding photos to an earlier run brought: its chosen student, distilled, against that of this run."""
+
+    run: str
+    """Name of the earlier run's folder."""
+    before: str
+    """Name of its student."""
+    after: str
+    seeds: int
+    """That are compared, each with the same one of the other run."""
+    learned_before: int
+    """Photos that the earlier student learned from, labeled or not."""
+    learned_after: int
+    warm: bool
+    """Whether this run's trainings started from the earlier run's students."""
+    on_old: Change
+    """On the test photos of the earlier run."""
+    on_new: Change | None
+    """On test photos that were added; None where there are none."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return (self.on_old, self.on_new) if self.on_new else (self.on_old,)
+
+    @property
+    def take_new(self) -> bool:
+        """Whether the later student is the one to use: better on some of the photos, and worse on none."""
+        return any(c.is_better for c in self.changes) and not any(c.is_worse for c in self.changes)
+
+    @property
+    def verdict(self) -> str:
+        """What it brought, in a sentence for each kind of photos."""
+        kinds = ("test photo of {}", "test photos of {}"), ("added test photo", "added test photos")
+        sentences = []
+        for change, kind in zip(self.changes, kinds, strict=False):
+            photos = counted(change.photos, *(words.format(self.run) for words in kind))
+            sentences.append(
+                f"{_changed(change)} on {photos}: {change.difference.points}, from {change.before.value:.1%} to "
+                f"{change.after.value:.1%}, {counted(self.seeds, 'seed')}."
+            )
+        return " ".join(sentences)
+
+    @property
+    def advice(self) -> str:
+        """Which of the two students to use, and why."""
+        if self.take_new:
+            return "Use the updated student."
+        if any(change.is_worse for change in self.changes):
+            return f"Keep using the student of {self.run}: the updated one is worse."
+        return f"Keep using the student of {self.run}: nothing shows that the updated one is better."
+
+
+def _changed(change: Change) -> str:
+    return "Better" if change.is_better else "Worse" if change.is_worse else "No difference measured"
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Teacher, students and twins on the test photos: the content of comparison.json."""
@@ -259,6 +340,8 @@ class Comparison:
     metric: str = "accuracy"
     """What was chosen by on val."""
     operating_point: OperatingTarget | None = None
+    update: UpdateResult | None = None
+    """Where photos were added to an earlier run."""
 
     def student(self, name: str) -> StudentResult:
         """The student of this name. Raises StopIteration where there is none."""

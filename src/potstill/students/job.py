@@ -24,8 +24,9 @@ from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
+from potstill.errors import ModelError
 from potstill.metrics.choice import Metric
-from potstill.models.classifier import Classifier, build, describe, normalize, save
+from potstill.models.classifier import Classifier, ModelInfo, build, describe, load, normalize, save
 from potstill.run.files import read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, Stage
 from potstill.run.layout import views_path
@@ -164,7 +165,7 @@ class _Training:
         precision = Precision(torch.device(device), getattr(torch, recipe.dtype))
         torch.manual_seed(job.seed)
         info = describe(job.model, run.classes(), size=job.size)
-        model = build(info, weights=job.weights, role="student", seed=job.seed).to(precision.device)
+        model = _starting_model(job, info).to(precision.device)
         model.to(memory_format=torch.channels_last)
         trained = nn.ModuleDict({"model": model})
         if recipe.feature_weight:
@@ -314,6 +315,19 @@ class _Training:
         """(n, C) at the first crop."""
         blocks = [self.val.pixels[i : i + BATCH] for i in range(0, len(self.val.pixels), BATCH)]
         return np.concatenate([outputs(self.model, block, self.precision)[1] for block in blocks])
+
+
+def _starting_model(job: Job, info: ModelInfo) -> Classifier:
+    """The model before its first step: with its starting weights and a new head, or as an earlier run trained it."""
+    if not job.start:
+        return build(info, weights=job.weights, role="student", seed=job.seed)
+    earlier = load(Path(job.start))
+    model = build(info)
+    if earlier.info.classes != info.classes or earlier.info.arguments != info.arguments:
+        raise ModelError(f"{job.start} is another model than {info.name}, or has other classes.")
+    model.net.load_state_dict(earlier.net.state_dict())
+    model.info = replace(model.info, weights=earlier.info.weights)
+    return model.train()
 
 
 @dataclass(frozen=True, slots=True)

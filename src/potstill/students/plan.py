@@ -71,6 +71,8 @@ class StudentPlan:
     """Ways to make up for classes of unequal size from which student and twin each choose on val."""
     pilot_share: float
     """Share of the epochs that each candidate is trained before one is chosen; 0: no pilots, the first is taken."""
+    start: str = ""
+    """The folder of an earlier run's student, whose weights trainings start from; "": from the starting weights."""
 
     def distilled(self, facts: SoftLabelFacts) -> list[Recipe]:
         """The student's candidates, the one by rule first."""

@@ -70,6 +70,8 @@ class Job:
     targets: str = ""
     """Folder below the run's that holds other soft labels to learn from, or other labels in `labels.npy`; "": what the
     run has. `Recipe.soft_labels` is its digest."""
+    start: str = ""
+    """Folder of a trained model whose weights, head included, it starts from; "": from the starting weights."""
 
     @property
     def learns_from_all(self) -> bool:
@@ -88,6 +90,7 @@ class Job:
         return (
             {"model": self.model, "size": self.size, "weights": self.weights, "seed": self.seed}
             | ({} if self.learns_from_all else shares)
+            | ({"start": read_json(Path(self.start) / "model.json")["sha256"]} if self.start else {})
             | recipe
         )
 

@@ -131,7 +131,8 @@ class _Training:
     def _measure(self) -> Measured:
         student, machine = self.student, self.context.machine
         info = describe(student.model, self.context.run.classes(), size=student.size)
-        model = build(info, weights=student.weights, role="student")  # also fails early where weights are missing
+        # Fails early where weights are missing.
+        model = build(info, weights="none" if student.start else student.weights, role="student")
         precision, speeds = fastest_precision(model, info.size, machine, training=True)
         work = Workload(
             size=info.size,
@@ -177,8 +178,10 @@ class _Training:
             )
         return facts
 
-    def _job(self, folder: Path, seed: int, recipe: Recipe) -> Job:
-        return Job(folder, self.student.model, self.student.size, self.student.weights, seed, recipe)
+    def _job(self, folder: Path, arm: str, seed: int, recipe: Recipe) -> Job:
+        student = self.student
+        start = str(Path(student.start) / f"seed-{seed}" / arm) if student.start else ""
+        return Job(folder, student.model, student.size, student.weights, seed, recipe, start=start)
 
     def _pilots(self, arm: str, candidates: Sequence[Recipe]) -> list[Job]:
         share = self.student.pilot_share
@@ -187,6 +190,7 @@ class _Training:
         return [
             self._job(
                 self.folder / "pilots" / f"{arm}-{number}",
+                arm,
                 0,
                 replace(recipe, epochs=max(1, round(share * recipe.epochs))),
             )
@@ -197,12 +201,13 @@ class _Training:
         """Trainings of the twin with seed 0 at every length; none where there is nothing to choose from."""
         if len(recipes) == 1:
             return []
-        return [self._job(self.folder / "pilots" / f"alone-{recipe.epochs}-epochs", 0, recipe) for recipe in recipes]
+        folder = self.folder / "pilots"
+        return [self._job(folder / f"alone-{recipe.epochs}-epochs", "alone", 0, recipe) for recipe in recipes]
 
     def _seeds(self, arm: str, recipe: Recipe) -> list[Job]:
         """The trainings of an arm with every seed."""
         run, name = self.context.run, self.student.name
-        return [self._job(model_folder(run, name, seed, arm), seed, recipe) for seed in range(self.plan.seeds)]
+        return [self._job(model_folder(run, name, seed, arm), arm, seed, recipe) for seed in range(self.plan.seeds)]
 
     def choose_length(self, lengths: Sequence[Job]) -> Recipe:
         """The twin's recipe at the length with the lowest loss on val, the longest of equals."""
