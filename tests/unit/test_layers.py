@@ -51,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": FOUNDATION
     | {"context", "images", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
     | {"planning", "estimate", "engines"},
+    "updating": {*GROUND, "config", "run", "monitoring", "pipeline"},
     "tools": FOUNDATION | {"context", "students", "pipeline", "get"},
 }
 """Each room, and the rooms that it may import, from the ground up. The command line may import all of them."""

@@ -109,6 +109,7 @@ class _Controls:
         if not len(store.rows("unlabeled")):
             raise DataError(f"{run.path} has no photos without labels: its twin was given every label already.")
         self = cls(context, config, name, comparison.seeds, store)
+        self.job("distilled", 0).require_starting_weights("What made the student better")
         if self.job("distilled", 0).recipe.arm == "alone":
             raise DataError(f"{name} was trained without the teacher: nothing that it learned needs a control.")
         return self

@@ -120,10 +120,7 @@ def add(
     good, related = _in_splits(good, old, folder, config)
     found, copies = without_copies([*old, *good], folder, config.duplicate_bits, settled=len(old))
     good, over = limited(found[len(old) :], config)
-    again = [
-        replace(photo, code="identical", reason=f"the same bytes as {first.path}, which the run has")
-        for photo, first in known
-    ]
+    again = [replace(photo, code="in_run", reason=f"the same bytes as {first.path}") for photo, first in known]
     if not good and not any(photo.label >= 0 > first.label for photo, first in known):
         raise DataError(_nothing_to_add(folder, [*rejected, *related, *copies, *again]))
     return [*old, *good], [*rejected, *again, *related, *copies, *over]
@@ -204,12 +201,12 @@ def _nothing_to_add(folder: Folder, left_out: Sequence[Packed]) -> str:
 
 
 def added_lines(rejected: Sequence[Packed]) -> Iterator[str]:
-    """What became of the added photos, where it should not go unnoticed: those that show a test photo, by name."""
-    again = sum(photo.code == "identical" and "which the run has" in photo.reason for photo in rejected)
+    """What became of the added photos, where it should not go unnoticed: those that show a photo of test or val, by name."""
+    again = sum(photo.code == "in_run" for photo in rejected)
     if again:
         yield f"{counted(again, 'photo is', 'photos are')} in the run already, byte for byte"
     leaks = [photo for photo in rejected if photo.code == "in_test"]
     if leaks:
         named = "; ".join(f"{photo.path} {photo.reason}" for photo in leaks[:_LISTED])
         more = f"; and {len(leaks) - _LISTED:,} more" if len(leaks) > _LISTED else ""
-        yield f"Left out, since tests would no longer be fair: {named}{more}"
+        yield f"Left out, since they would make tests flattering: {named}{more}"

@@ -69,7 +69,8 @@ def find_copies(photos: Sequence[Photo], *, near_bits: int, leak_bits: int) -> l
         if bits > (leak_bits if crosses else near_bits):
             found.setdefault(b, Copy(second.index, first.index, "similar"))
             continue
-        code = "in_test" if crosses else "identical" if bits < 0 else "duplicate"
+        leaks = crosses and first.split in ("test", "val")
+        code = "in_test" if leaks else "identical" if bits < 0 else "duplicate"
         left_out.add(b)
         found[b] = Copy(second.index, first.index, code)
     return [found[rank] for rank in sorted(found)]

@@ -1,11 +1,19 @@
-"""The first screen of the report: three questions of the person who wants to use the student, in plain sentences."""
+"""The first screen of the report: the questions of the person who wants to use the student, in plain sentences."""
 
 from dataclasses import dataclass
 
 from potstill import metrics
 from potstill.metrics import Interval
 from potstill.report.findings import Finding
-from potstill.run.results import ArmResult, Comparison, OperatingResult, OperatingTarget, StudentResult, TeacherResult
+from potstill.run.results import (
+    ArmResult,
+    Comparison,
+    OperatingResult,
+    OperatingTarget,
+    StudentResult,
+    TeacherResult,
+    UpdateResult,
+)
 from potstill.wording import counted
 
 UNEQUAL = 1.5
@@ -111,9 +119,35 @@ def columns(comparison: Comparison) -> list[Column]:
 
 
 def answers(comparison: Comparison, findings: list[Finding]) -> list[Answer]:
-    """How good is the student, what did distillation bring, can it be relied on? Of the chosen student."""
+    """How good is the student, what did distillation bring, can it be relied on? Of the chosen student. Where photos
+    were added to an earlier run, what they brought comes first."""
     student = comparison.student(comparison.chosen.name)
-    return [_how_good(comparison, student), _what_it_brought(comparison, student), _reliable(comparison, findings)]
+    update = [_what_photos_brought(comparison.update)] if comparison.update else []
+    return [
+        *update,
+        _how_good(comparison, student),
+        _what_it_brought(comparison, student),
+        _reliable(comparison, findings),
+    ]
+
+
+def _what_photos_brought(update: UpdateResult) -> Answer:
+    difference = update.on_old.difference
+    measured = update.on_old.is_better or update.on_old.is_worse
+    names = "" if update.before == update.after else f" The student was {update.before}, and is {update.after} now."
+    start = "went on from those of" if update.warm else "were trained from the start, not from those of"
+    pairs = ", ".join(f"{a} and {b}" for a, b in zip(update.on_old.only_after, update.on_old.only_before, strict=True))
+    return Answer(
+        "What did the added photos bring?",
+        f"{100 * difference.value:+.1f} points" if measured else "No difference measured",
+        (
+            update.verdict,
+            update.advice + names,
+            f"Photos learned from: {update.learned_before:,} before, {update.learned_after:,} now; student and twin "
+            f"{start} {update.run}. Test photos that only the new student, and only the old one, classifies correctly, "
+            f"seed by seed: {pairs}.",
+        ),
+    )
 
 
 def recalls(comparison: Comparison) -> list[Recall]:

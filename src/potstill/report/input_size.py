@@ -41,7 +41,7 @@ def _measured(files: RunFiles, students: Sequence[StudentResult]) -> Iterator[st
 
 def _untried(files: RunFiles, student: StudentResult) -> Iterator[str]:
     """Up to the size that the weights were trained at, and that the photos were packed for."""
-    if not student.pretrained or student.pretrained_size is None:
+    if not student.pretrained or student.pretrained_size is None or files.comparison.update is not None:
         return
     packed = max(*files.comparison.teacher.sizes, *(s.size for s in files.students))
     size = min(student.size // STEP * STEP + STEP, student.pretrained_size, packed)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config.schema import Auto
+from potstill.errors import DataError
 from potstill.run.files import read_json
 from potstill.run.layout import ARMS
 
@@ -93,6 +94,18 @@ class Job:
             | ({"start": read_json(Path(self.start) / "model.json")["sha256"]} if self.start else {})
             | recipe
         )
+
+    def require_starting_weights(self, what: str) -> None:
+        """Raise DataError where it goes on from an earlier run's model, which has seen that run's photos.
+
+        Args:
+            what: cannot be measured then.
+        """
+        if self.start:
+            raise DataError(
+                f"{what} cannot be measured: {self.model} went on from a student of an earlier run, and brings along "
+                "what that had learned. `potstill update --from-scratch` trains from the starting weights."
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k != "folder"}

@@ -178,6 +178,7 @@ def _checked_student(comparison: Comparison, name: str | None) -> str:
 def _groups(plan: ForecastPlan, shares: Sequence[float]) -> list[Group]:
     """Both arms over labeled photos; where there are others, the student over these too: its twin does not see them."""
     kinds = [("labeled", arm) for arm in ARMS]
+    Job.read(model_folder(plan.run, plan.student, 0, "distilled")).require_starting_weights("A learning curve")
     own = {arm: [Job.read(model_folder(plan.run, plan.student, s, arm)) for s in range(plan.seeds)] for arm in ARMS}
     if np.any(plan.labels < 0) and own["distilled"][0].recipe.arm == "distilled":
         kinds.append(("unlabeled", "distilled"))
