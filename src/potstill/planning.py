@@ -15,13 +15,13 @@ from potstill.config.load import from_mapping
 from potstill.config.metric import label_of, parse_operating_point
 from potstill.config.schema import Config
 from potstill.data.splits import Split
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, WeightsError
 from potstill.images.folder import Folder
 from potstill.images.plan import ImagesPlan
 from potstill.metrics.choice import Metric, class_balances
 from potstill.models.classifier import describe, feature_widths
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, is_trained, usable_students
+from potstill.run.layout import ARMS, is_trained, model_folder, usable_students
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.students.budget import candidates, is_set
 from potstill.students.plan import StudentPlan, StudentsPlan
@@ -323,11 +323,16 @@ def _start(spec: StudentSpec, config: Config, folder: Folder, twins: bool) -> st
 
     Raises:
         ConfigError: the run has no such student, or not with all seeds, or no twin of it.
+        WeightsError: weights of it were removed.
     """
     if folder.earlier is None or config.update.start == "weights":
         return ""
     run, arms = Run(folder.earlier.run), ARMS if twins else ARMS[:1]
     if is_trained(run, spec.name, config.seeds, arms):
+        folders = (model_folder(run, spec.name, seed, arm) for seed in range(config.seeds) for arm in arms)
+        for weights in (folder / "model.safetensors" for folder in folders):
+            if not weights.is_file():
+                raise WeightsError(f"{weights} is missing. With --from-scratch, trainings do without it.")
         return str(run.students / spec.name)
     names = usable_students(run)
     if spec.name not in names:

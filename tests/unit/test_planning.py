@@ -1,5 +1,6 @@
 """The plan: decided from names alone, printable, and what every stage is given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,15 @@ import pytest
 from potstill.config.load import from_mapping
 from potstill.config.schema import Config
 from potstill.errors import ConfigError, ModelError
+from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import Folder, PhotoFile
-from potstill.planning import expected_train_photos, make_plan, with_students
+from potstill.planning import (
+    expected_labeled_photos,
+    expected_test_photos,
+    expected_train_photos,
+    make_plan,
+    with_students,
+)
 from potstill.students.plan import SoftLabelFacts
 
 
@@ -27,6 +35,16 @@ def config_of(**settings: object) -> Config:
 def test_train_photos_are_those_that_are_neither_test_nor_val() -> None:
     assert expected_train_photos(folder_of(), config_of()) == 85
     assert expected_train_photos(folder_of(flat=True), config_of(**{"images.test_share": 0.5})) == 51
+
+
+def test_added_photos_count_beside_those_of_the_run() -> None:
+    counts = {"train": 40, "val": 9, "test": 24, "unlabeled": 5}
+    for share, labeled, tested in ((0.0, 142, 24), (0.2, 121, 48)):
+        earlier = EarlierPhotos(Path("run"), ("a", "b", "c"), counts, share)  # type: ignore[arg-type]
+        folder = replace(folder_of(flat=True), earlier=earlier)
+        assert expected_labeled_photos(folder, config_of()) == labeled
+        assert expected_train_photos(folder, config_of()) == labeled + 5
+        assert expected_test_photos(folder, config_of()) == tested
 
 
 def test_val_folders_and_left_out_photos_are_not_trained_on_and_unlabeled_ones_are() -> None:

@@ -201,7 +201,7 @@ def _nothing_to_add(folder: Folder, left_out: Sequence[Packed]) -> str:
 
 
 def added_lines(rejected: Sequence[Packed]) -> Iterator[str]:
-    """What became of the added photos, where it should not go unnoticed: those that show a photo of test or val, by name."""
+    """What became of the added photos, as far as it should not go unnoticed: copies of test and val photos by name."""
     again = sum(photo.code == "in_run" for photo in rejected)
     if again:
         yield f"{counted(again, 'photo is', 'photos are')} in the run already, byte for byte"

@@ -27,6 +27,7 @@ from potstill.images.tables import joined_attribution, packed_hashes, write_tabl
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, sha256_of, write_bytes, write_text
 from potstill.run.folder import Stage
+from potstill.run.integrity import require_whole
 
 
 def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
@@ -59,8 +60,10 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
     gray = _gray_levels(folder)
     if gray != OWN:
         context.reporter.info(f"Gray photos with more than 8 bits, from black to white: {gray}")
-    old = packed_photos(folder.earlier) if folder.earlier else []
+    old: list[Packed] = []
     if folder.earlier:
+        require_whole(folder.earlier.images, large=True)
+        old = packed_photos(folder.earlier)
         begin_with(old, folder.earlier.images / "pixels.bin", run.images)
     how = PackFormat(short_side, config.min_side, jpeg, resize, gray)
     entries = pack(folder, how, run.images, context.reporter, first=len(old))
