@@ -226,8 +226,8 @@ def suggest(
 ) -> None:
     """List the photos without labels whose labels would help most, and label them.
 
-    They are those about which teacher and student know least, and that are unlike one another and the labeled photos,
-    by what the run has stored. Photos that are unlike all classes, or would become val or test photos, are not listed.
+    They are those about which teacher and student know least, and that are unlike one another, by what the run has
+    stored. Photos that are unlike all classes, or would become val or test photos, are not listed.
     The list is written to RUN/suggest/suggestions.csv, and as a page of small pictures.
 
     Parameters

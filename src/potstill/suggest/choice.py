@@ -1,13 +1,16 @@
 """Which photos to label next: numbers in, numbers out.
 
-A label helps where the teacher does not know what a photo shows, and where there is no label of anything like it. Doubt
-alone picks the same few confusions again and again, variety alone picks oddities, so both count.
+Doubt alone picks the same few confusions again and again, variety alone picks oddities; so the most doubtful photos are
+grouped by what they show, and one is taken of each group.
 """
 
 import numpy as np
 
-DENSITY_NEIGHBORS = 10
-"""Photos that a photo must have near it to stand for others."""
+CANDIDATES = 10
+"""Photos for each one that is chosen: the most doubtful ones, which are grouped."""
+
+ROUNDS = 20
+"""Of k-means. It has settled by then, or changes little."""
 
 
 def doubt(teacher: np.ndarray, student: np.ndarray | None = None) -> np.ndarray:
@@ -36,35 +39,54 @@ def disagree(teacher: np.ndarray, student: np.ndarray | None) -> np.ndarray:
     return np.asarray(teacher.argmax(1) != student.argmax(1))
 
 
-def choose(features: np.ndarray, weights: np.ndarray, labeled: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
-    """Draw photos that are uncertain and unlike one another and the labeled ones.
+def choose(features: np.ndarray, weights: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
+    """Choose photos about which little is known, and that are unlike one another.
 
-    One after the other is drawn, with a probability proportional to its weight times its squared distance to the
-    nearest photo that is labeled or drawn already.
+    The `CANDIDATES` · count photos of the largest weights are put into `count` groups by k-means, in which each counts
+    by its weight. Of each group the photo nearest to the center is chosen.
 
     Args:
-        features: (N, D) of the photos to choose from, of length 1.
+        features: (N, D) of the photos to choose from.
         weights: (N,) ≥ 0, such as their `doubt`.
-        labeled: (M, D) of the photos with labels; M may be 0.
-        count: how many to draw, at most N.
+        count: how many to choose.
     Returns:
-        (count,) positions, in the order in which they were drawn.
+        (min(count, N),) positions; those first whose groups have the largest sums of weights.
     Source:
-        The drawing of k-means++ (Arthur and Vassilvitskii 2007), which BADGE does in the space of the last layer's
-        gradients, whose length is the model's doubt (Ash et al. 2020, arXiv:1906.03671). Here doubt and features are
-        two factors, so that features of any length, and a committee's doubt, can take part.
+        Zhdanov 2019, "Diverse mini-batch active learning", arXiv:1901.05954, algorithm 1. The first centers are drawn
+        as in k-means++ (Arthur and Vassilvitskii 2007), which weights take part in.
     """
-    generator, drawn = np.random.default_rng(seed), list[int]()
-    distance = _to_nearest(features, labeled) if len(labeled) else np.ones(len(features))
-    for _ in range(min(count, len(features))):
-        score = np.maximum(weights, 1e-9) * np.maximum(distance, 1e-9)
+    count = min(count, len(features))
+    top = np.argsort(-weights, kind="stable")[: CANDIDATES * count]
+    vectors, weight = features[top], np.maximum(weights[top], 1e-9)
+    centers = vectors[_first_centers(vectors, weight, count, np.random.default_rng(seed))]
+    for _ in range(ROUNDS):
+        group = _distances(vectors, centers).argmin(axis=1)
+        sums = np.bincount(group, weight, minlength=count)
+        for number in np.flatnonzero(sums):
+            mine = group == number
+            centers[number] = weight[mine] @ vectors[mine] / sums[number]
+    distances = _distances(vectors, centers)
+    sums = np.bincount(distances.argmin(axis=1), weight, minlength=count)
+    chosen: list[int] = []
+    for number in np.argsort(-sums, kind="stable").tolist():
+        distances[chosen, number] = np.inf
+        chosen.append(int(distances[:, number].argmin()))
+    return np.asarray(top[chosen])
+
+
+def _first_centers(vectors: np.ndarray, weight: np.ndarray, count: int, random: np.random.Generator) -> list[int]:
+    """Positions of `count` different vectors, drawn by weight and squared distance to those drawn before."""
+    drawn: list[int] = []
+    distance = np.ones(len(vectors))
+    for _ in range(count):
+        score = weight * np.maximum(distance, 1e-9)
         score[drawn] = 0
-        drawn.append(int(generator.choice(len(score), p=score / score.sum())))
-        distance = np.minimum(distance, _to_nearest(features, features[drawn[-1:]]))
-    return np.array(drawn, int)
+        drawn.append(int(random.choice(len(score), p=score / score.sum())))
+        distance = np.minimum(distance, _distances(vectors, vectors[drawn[-1:]])[:, 0])
+    return drawn
 
 
-def _to_nearest(features: np.ndarray, others: np.ndarray, block: int = 1024) -> np.ndarray:
-    """(N,) squared distance of each vector of length 1 to the nearest of the others, of length 1 too."""
-    parts = [features[start : start + block] @ others.T for start in range(0, len(features), block)]
-    return np.asarray(2 - 2 * np.concatenate([part.max(axis=1) for part in parts]).clip(-1, 1))
+def _distances(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N, M) squared distances of (N, D) and (M, D)."""
+    squares = np.square(vectors).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
+    return np.maximum(squares - 2 * vectors @ others.T, 0)

@@ -85,8 +85,6 @@ class Pool:
     """(n, C) probabilities of the student; None where none is trained."""
     features: np.ndarray
     """(n, D) the teacher's features, standardized and of length 1."""
-    labeled: np.ndarray
-    """(m, D) those of the photos with labels, also of those that got theirs since the run."""
     notes: tuple[str, ...]
     """What is not in it, and why; one sentence each."""
 
@@ -126,7 +124,6 @@ def read_pool(run: Run, photos: RunPhotos) -> Pool:
         teacher=probabilities[chosen],
         student=_student_probabilities(run, store, rows[chosen]),
         features=features[chosen],
-        labeled=features[known | gone],
         notes=notes,
     )
 
@@ -143,7 +140,7 @@ def _notes(unlike: int, gone: int, held: int, withheld: int) -> list[str]:
             f"{counted(held, 'photo')} would become val or test photos: not suggested, so that these stay as they are."
         )
     if gone:
-        notes.append(f"{counted(gone, 'photo')} moved since the run: counted as labeled.")
+        notes.append(f"{counted(gone, 'photo')} moved or labeled since the run: not suggested.")
     if withheld:
         notes.append(
             f"{counted(withheld, 'photo')} in class folders, whose labels images.per_class withholds: counted as "

@@ -74,7 +74,7 @@ def make_suggestions(run: Run, photos: RunPhotos, count: int) -> Suggestions:
         raise ConfigError("--count must be 1 or more.")
     pool = read_pool(run, photos)
     doubts = doubt(pool.teacher, pool.student)
-    positions = choose(pool.features, doubts, pool.labeled, count)
+    positions = choose(pool.features, doubts, count)
     classes = run.classes()
     found = Suggestions(
         tuple(_suggestion(position, pool, doubts, photos, classes) for position in positions.tolist()),
@@ -109,7 +109,7 @@ def _why(teacher: np.ndarray, student: np.ndarray | None, unknown: float, classe
         best = int(student.argmax())
         return f"teacher: {by_teacher}, student: {classes[best]} ({_percent(student[best])})"
     if unknown < CLEAR:
-        return f"probably {classes[first]}, but unlike the photos with labels"
+        return f"probably {classes[first]}; for variety"
     return f"{by_teacher} or {classes[second]} ({_percent(teacher[second])})?"
 
 
