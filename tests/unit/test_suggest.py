@@ -259,12 +259,19 @@ def test_copies_leave_the_photos_and_are_not_suggested_again(
     assert contents(root) == before
 
 
-def test_nothing_is_overwritten(pool_copy: Run, run_photos: RunPhotos, found: Suggestions) -> None:
+@pytest.mark.parametrize("noticed", ["before", "meanwhile"])
+def test_nothing_is_overwritten(
+    noticed: str, pool_copy: Run, run_photos: RunPhotos, found: Suggestions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, path = run_photos.folder.root, found.photos[0].path
     taken = root / "train/disc" / Path(path).name
     taken.write_bytes(b"another photo")
     given = labeler(pool_copy, run_photos, found)
-    step = given.give(path, "disc")
+    with monkeypatch.context() as patch:
+        if noticed == "meanwhile":  # another program writes a file of that name just now
+            patch.setattr("os.path.lexists", lambda _: False)
+        step = given.give(path, "disc")
+    assert labeler(pool_copy, run_photos, found).steps == [step]
     assert step.to == f"train/disc/{Path(path).stem}-2.png"
     assert taken.read_bytes() == b"another photo"
     (root / path).write_bytes(b"a new photo of that name")

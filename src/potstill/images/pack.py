@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from PIL import Image
+
 from potstill.data.pixels import encode
 from potstill.images.decode import Resize, decode, read_bytes
 from potstill.images.depth import OWN, GrayLevels
 from potstill.images.duplicates import fingerprint
 from potstill.images.errors import BadPhotoError
 from potstill.images.folder import Folder, PhotoFile, plain_name
+from potstill.images.known import KnownPhotos
 from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
@@ -76,13 +79,19 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
     return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
 
 
-def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter) -> list[Packed]:
-    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on."""
+def pack(
+    folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter, known: KnownPhotos | None = None
+) -> list[Packed]:
+    """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on.
+
+    Args:
+        known: photos that were packed in this very format before, and need not be decoded.
+    """
     with (
         _Store(target) as store,
         reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update,
     ):
-        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, pack_format):
+        for entry, data in _decoded(folder.files[len(store.entries) :], folder.root, pack_format, known):
             store.add(entry, data)
             update(len(store.entries))
         return store.entries
@@ -153,22 +162,33 @@ def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]
         yield entry
 
 
-def _decoded(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
+def _decoded(
+    files: Sequence[PhotoFile], root: Path, pack_format: PackFormat, known: KnownPhotos | None
+) -> Iterator[tuple[Packed, bytes]]:
     """Decode on all cores, results in order."""
-    work = functools.partial(_decode_chunk, root=root, pack_format=pack_format)
-    many = len(files) >= PROCESSES_FROM and available_cores() > 2
+    work = functools.partial(_decode_chunk, root=root, pack_format=pack_format, known=known)
+    many = len(files) >= PROCESSES_FROM and available_cores() > 2 and known is None  # it would be sent with each task
     return in_order(work, files, chunk=_CHUNK, processes=many)
 
 
-def _decode_chunk(files: Sequence[PhotoFile], root: Path, pack_format: PackFormat) -> list[tuple[Packed, bytes]]:
-    return [_decode_one(file, root, pack_format) for file in files]
+def _decode_chunk(
+    files: Sequence[PhotoFile], root: Path, pack_format: PackFormat, known: KnownPhotos | None
+) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, root, pack_format, known) for file in files]
 
 
-def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[Packed, bytes]:
+def _decode_one(
+    file: PhotoFile, root: Path, pack_format: PackFormat, known: KnownPhotos | None
+) -> tuple[Packed, bytes]:
     entry = Packed(plain_name(file.path.relative_to(root)), file.split, file.label, group=file.group)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
+        if known and (found := known.find(entry.sha256)):
+            image, line = found
+            facts = {name: line[name] for name in ("format", "mode")}
+            sides = {name: int(line[name]) for name in ("width", "height")}
+            return _packed(replace(entry, **facts, **sides), image, jpeg=False)
         photo = decode(
             raw,
             short_side=pack_format.short_side,
@@ -179,20 +199,21 @@ def _decode_one(file: PhotoFile, root: Path, pack_format: PackFormat) -> tuple[P
         require_usable(raw, photo)
     except BadPhotoError as error:
         return replace(entry, code=error.code, reason=error.reason), b""
-    data = encode(photo.image, jpeg=pack_format.jpeg)
-    prints = fingerprint(photo.image)
+    entry = replace(entry, format=photo.format, mode=photo.mode, width=photo.width, height=photo.height)
+    return _packed(entry, photo.image, jpeg=pack_format.jpeg)
+
+
+def _packed(entry: Packed, image: Image.Image, *, jpeg: bool) -> tuple[Packed, bytes]:
+    """The entry with what is known of the pixels to store, and their bytes."""
+    data, prints = encode(image, jpeg=jpeg), fingerprint(image)
     return (
         replace(
             entry,
-            format=photo.format,
-            mode=photo.mode,
-            width=photo.width,
-            height=photo.height,
-            stored_width=photo.image.width,
-            stored_height=photo.image.height,
+            stored_width=image.width,
+            stored_height=image.height,
             bytes=len(data),
             crc=zlib.crc32(data),
-            jpeg=pack_format.jpeg,
+            jpeg=jpeg,
             hash=prints.hash,
             mirrored=prints.mirrored,
             thumb=prints.thumb.tobytes().hex(),

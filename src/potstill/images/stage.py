@@ -18,6 +18,7 @@ from potstill.data.splits import SPLITS
 from potstill.images.decode import Resize
 from potstill.images.depth import OWN
 from potstill.images.folder import Folder, plain_name
+from potstill.images.known import known_photos
 from potstill.images.levels import folder_levels
 from potstill.images.pack import JOURNAL, Packed, PackFormat, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
@@ -26,6 +27,7 @@ from potstill.images.tables import packed_hashes, write_tables
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, sha256_of, write_bytes
 from potstill.run.folder import Stage
+from potstill.wording import counted
 
 
 def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
@@ -56,7 +58,13 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
     gray = folder_levels(file.path for file in folder.files)
     if gray != OWN:
         context.reporter.info(f"Gray photos with more than 8 bits, from black to white: {gray}")
-    entries = pack(folder, PackFormat(short_side, config.min_side, jpeg, resize, gray), run.images, context.reporter)
+    known = None if jpeg else known_photos(stage, short_side, config.min_side, gray)
+    pack_format = PackFormat(short_side, config.min_side, jpeg, resize, gray)
+    entries = pack(folder, pack_format, run.images, context.reporter, known)
+    if known and (found := sum(entry.sha256 in known.lines for entry in entries)):
+        context.reporter.info(
+            f"{counted(found, 'photo')} not decoded again: {known.store.folder.parent} has the pixels"
+        )
     kept, rejected = select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)
