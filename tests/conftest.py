@@ -16,17 +16,19 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 import hypothesis
 import pytest
 import torch
-from tests.support import TINY, context_of, make_photos
+from tests.support import TINY, context_of, label, make_photos, teach
 from xdist.scheduler import LoadScopeScheduling
 
 import potstill
 from potstill.compute import timing
+from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.images.plan import ImagesPlan
 from potstill.images.source import open_photos
 from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
+from potstill.pipeline import _config_text
 from potstill.run.folder import Run
 
 # A shell that starts pytest in the background lets it, and the programs that it tests, ignore Ctrl-C.
@@ -86,6 +88,35 @@ def run_copy(tiny_run: "potstill.Result", tmp_path: Path) -> Run:
     """A copy of the tiny run that a test may change."""
     shutil.copytree(tiny_run.path, tmp_path / "run")
     return Run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def pool_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo folder with 24 photos without labels beside 30 to train on and 9 to test. Read only."""
+    return make_photos(tmp_path_factory.mktemp("pool") / "my photos", {"train": 10, "test": 3, "unlabeled": 8})
+
+
+@pytest.fixture(scope="session")
+def pool_run(pool_data: Path, tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on `pool_data` up to its soft labels, with the students of the tiny run. Read only."""
+    run = Run(tmp_path_factory.mktemp("pool-runs") / "first")
+    config = from_mapping({**TINY, "teacher.unlike": "keep"})
+    run.create("", _config_text(pool_data, config))
+    pack(pool_data, run.path)
+    context = context_of(run)
+    teach(config.teacher, config.views, context)
+    label(config.teacher, config.views, 2, context)
+    shutil.copytree(tiny_run.path / "4_students", run.students)
+    return run
+
+
+@pytest.fixture
+def pool_copy(pool_run: Run, pool_data: Path, tmp_path: Path) -> Run:
+    """A copy of that run beside a copy of its photos, `my photos`, both of which a test may change."""
+    data = shutil.copytree(pool_data, tmp_path / pool_data.name)
+    run = Run(shutil.copytree(pool_run.path, tmp_path / "runs" / "first"))
+    run.create("", _config_text(data, from_mapping({**TINY, "teacher.unlike": "keep"})))
+    return run
 
 
 @pytest.fixture(scope="session")

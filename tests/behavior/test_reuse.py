@@ -2,15 +2,23 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import TINY, weight_hashes
+from tests.conftest import pack
+from tests.support import TINY, context_of, draw_photo, make_photos, weight_hashes
 
 import potstill
+from potstill.config.schema import ImagesConfig
+from potstill.images.decode import decode
+from potstill.images.plan import ImagesPlan
+from potstill.images.source import open_photos
+from potstill.images.stage import collect_images
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import read_json, sha256_of
+from potstill.run.folder import Run
 from potstill.run.reuse import EarlierRuns
 
 SETTINGS = {**TINY, "machine.reuse": "on", "seeds": 1, "student.epochs": 1}
@@ -95,3 +103,26 @@ def test_another_environment_is_not_trusted(first: Path, photos: Path, monkeypat
     monkeypatch.setattr(pipeline, "_stages", lambda *_: None)
     _, log = distill(photos, first.with_name("another-torch"))
     assert f"Nothing is taken over from {first}, which was made otherwise (versions.torch: " in log
+
+
+def test_a_photo_that_got_its_label_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is packed is the same as without the earlier run, byte for byte."""
+    data, decoded = make_photos(tmp_path / "data", {"train": 4, "test": 2, "unlabeled": 3}), []
+    first = pack(data, tmp_path / "first")
+    (data / "unlabeled/disc-19.png").rename(data / "train/disc/disc-19.png")
+    draw_photo("frame", 4711).save(data / "train/frame/new.png")
+    anew = pack(data, tmp_path / "anew")
+    monkeypatch.setattr("potstill.images.pack.decode", lambda *a, **k: decoded.append(1) or decode(*a, **k))
+    said: list[str] = []
+    with_earlier = Run(tmp_path / "second", earlier=EarlierRuns((tmp_path / "first",), said.append))
+    config = ImagesConfig(margin=1.0)
+    plan = ImagesPlan(open_photos(data, config, runs=tmp_path), config, 80)
+    second = collect_images(plan, context_of(with_earlier))
+    assert len(decoded) == 1
+    assert _arrays(second.folder) == _arrays(anew.folder)
+    assert _arrays(second.folder) != _arrays(first.folder)
+    monkeypatch.setattr("potstill.images.pack.decode", decode)
+    with (first.folder / "pixels.bin").open("r+b") as file:
+        file.write(b"damaged")
+    third = collect_images(plan, context_of(replace(with_earlier, path=tmp_path / "third")))
+    assert _arrays(third.folder) == _arrays(anew.folder), "damaged pixels are not taken over"

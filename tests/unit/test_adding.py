@@ -203,9 +203,9 @@ def test_interrupted_packing_ends_with_the_same_files(
     decoded: list[str] = []
     decode_one = packing._decode_one
 
-    def counting(file: Any, path: str, how: Any) -> Any:
+    def counting(file: Any, path: str, how: Any, known: Any) -> Any:
         decoded.append(path)
-        return decode_one(file, path, how)
+        return decode_one(file, path, how, known)
 
     monkeypatch.setattr(packing, "_decode_one", counting)
     resumed = added(store, new, tmp_path / "run")

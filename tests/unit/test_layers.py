@@ -43,6 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "deploy": {*GROUND, "processes", "run", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
     "report": {*GROUND, "run", "monitoring", "metrics", "data", "export"},
+    "suggest": FOUNDATION | {"images", "deploy", "report"},
     "check": {*GROUND, "config", "run", "monitoring", "processes", "data", "images"},
     "evaluation": FOUNDATION | {"images", "check", "deploy", "export"},
     "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},

@@ -275,6 +275,68 @@ def forecast(
     print(f"Report: {page}")
 
 
+@command("potstill suggest runs/RUN --count 50", "potstill suggest runs/RUN --label")
+def suggest(
+    run: Path,
+    *,
+    count: Annotated[int | None, WHOLE] = None,
+    label: bool = False,
+    copy: bool = False,
+    port: Annotated[int, WHOLE] = 7861,
+    links: bool = False,
+) -> None:
+    """List the photos without labels whose labels would help most, and label them.
+
+    They are those about which teacher and student know least, and that are unlike one another, by what the run has
+    stored. Photos that are unlike all classes, or would become val or test photos, are not listed.
+    The list is written to RUN/suggest/suggestions.csv, and as a page of small pictures.
+
+    Parameters
+    ----------
+    run
+        A finished run folder with photos without labels.
+    count
+        Number of photos to list. By default 50.
+    label
+        Serve a page on this machine to label the listed photos with keys. Each is moved into the folder of its class,
+        which can be undone. A list that is not finished is continued.
+    copy
+        With --label, copy the photos into the class folders instead of moving them.
+    port
+        With --label, the port to listen on.
+    links
+        Link the pictures on the page to their files by absolute paths, which name folders of this machine.
+    """
+    from potstill.errors import ConfigError
+    from potstill.run.folder import Run
+    from potstill.run.integrity import require_whole
+    from potstill.suggest.listing import write_listing
+    from potstill.suggest.pool import RunPhotos
+    from potstill.suggest.serve import open_session, serve_labeling
+    from potstill.suggest.suggestions import COUNT, has_open, make_suggestions, read_suggestions, summary_lines
+
+    if copy and not label:
+        raise ConfigError("--copy says how --label places photos, which is missing.")
+    opened = Run.open(run)
+    require_whole(opened.path)
+    with opened.only_here("suggest"):
+        photos = RunPhotos.of(opened)
+        found = read_suggestions(opened) if label and count is None else None
+        if found is None or not has_open(found, photos):
+            found = make_suggestions(opened, photos, COUNT if count is None else count)
+            write_listing(opened, photos, found, links=links)
+        if not label:
+            print("\n".join(summary_lines(opened, photos, found)))
+            return
+        session = open_session(opened, photos, found, copy=copy)
+        page, url = serve_labeling(opened, session, port=port)
+        with page:
+            print(f"{url}   (stop with Ctrl-C)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                page.wait()
+        print("\n".join(session.lines() + summary_lines(opened, photos, found, labeled=True)))
+
+
 @command("potstill demo")
 def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     """Run the whole pipeline on a built-in data set of solar cells. Needs no account and no model hub.

@@ -150,7 +150,7 @@ def serve(
     run = Run.open(run_folder)
     require_whole(run.path)
     with contextlib.ExitStack() as undo:
-        listening = undo.enter_context(_listen(host, port))  # before the models are loaded, which takes a while
+        listening = undo.enter_context(listen(host, port))  # before the models are loaded, which takes a while
         models = load_models(run, student)
         visitors = Visitors(
             functools.partial(classify, models), names_of(host, allow_hosts), any_address=is_wildcard(host)
@@ -160,7 +160,8 @@ def serve(
     return page
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address of this machine. Raises PotstillError where it cannot."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError, OverflowError) as error:

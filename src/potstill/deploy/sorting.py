@@ -40,14 +40,8 @@ class Sorter:
         return placed
 
     def _copied(self, photo: Path, target: Path) -> Path:
-        handle, name = tempfile.mkstemp(prefix=f".{photo.stem[:60]}.", suffix=".part", dir=target)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            shutil.copy2(photo, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            for free in _names(photo.name):
+        with _copy_in(target, photo) as temporary:
+            for free in free_names(photo.name):
                 place = target / free
                 if place.is_file() and filecmp.cmp(temporary, place, shallow=False):
                     return place
@@ -55,8 +49,27 @@ class Sorter:
                     _put(temporary, place)
                     return place
             raise AssertionError("names do not end")
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+def copy_new(photo: Path, place: Path) -> None:
+    """Copy a photo to a name that is free. Raises FileExistsError where it is not."""
+    with _copy_in(place.parent, photo) as temporary:
+        _put(temporary, place)
+
+
+@contextlib.contextmanager
+def _copy_in(folder: Path, photo: Path) -> Iterator[Path]:
+    """A copy of a photo under a temporary name in `folder`, on the disk, and gone after the block."""
+    handle, name = tempfile.mkstemp(prefix=f".{photo.stem[:60]}.", suffix=".part", dir=folder)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        shutil.copy2(photo, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_apart(folder: Path, words: Sequence[str | Path]) -> None:
@@ -72,7 +85,7 @@ def require_apart(folder: Path, words: Sequence[str | Path]) -> None:
             )
 
 
-def _names(name: str) -> Iterator[str]:
+def free_names(name: str) -> Iterator[str]:
     """The name, then the name with numbers."""
     yield name
     stem, dot, suffix = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""The server of the page to try photos on: who may ask, how much may be sent, and how many photos are held at a time.
+"""The server of the pages on this machine: who may ask, how much may be sent, and how many photos are held at a time.
 
 A few fixed files and one address that takes a photo; no request names a file of this machine. Pages of other sites
 cannot use it: a request must be for this machine's own name (else another site's name could be made to lead here, DNS
@@ -54,28 +54,31 @@ Classify = Callable[[bytes], Mapping[str, Any]]
 """From the bytes of a file to the JSON that is answered. Runs in a thread."""
 
 
-class _RefusedError(Exception):
-    """A request that gets no answer of the models."""
+class RefusedError(Exception):
+    """A request that is not done, with the status and the reason to give."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status, self.reason = status, reason
 
 
-class Visitors:
-    """What all requests share."""
+class Guard:
+    """Who may ask a page on this machine, and what every response says of it."""
 
-    def __init__(self, classify: Classify, names: Collection[str], *, any_address: bool = False) -> None:
-        self._classify, self._names, self._any_address = classify, {name.casefold() for name in names}, any_address
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._waiting = self._held = 0
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="photos")
+    def __init__(self, names: Collection[str], *, any_address: bool = False, fault: str = "It failed.") -> None:
+        """Take the names of this machine.
+
+        Args:
+            names: under which the page may be asked for, see `names_of`.
+            any_address: whether it may be asked for by any address, too.
+            fault: what is said where a handler fails.
+        """
+        self._names, self._any_address, self._fault = {name.casefold() for name in names}, any_address, fault
 
     def application(self, files: Mapping[str, tuple[str, str]]) -> web.Application:
-        """The files by their path, each with its content type and text; and `POST /classify`."""
+        """The files by their path, each with its content type and text."""
         app = web.Application(middlewares=[self._guard])
         for path, (kind, text) in files.items():
             app.router.add_get(path, _file(kind, text))
-        app.router.add_post("/classify", self._predict)
         return app
 
     @web.middleware
@@ -83,7 +86,7 @@ class Visitors:
         try:
             self._check(request)
             response = await handler(request)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             response = web.json_response({"refused": refused.reason}, status=refused.status)
             if refused.status == 503:
                 response.headers["Retry-After"] = "2"
@@ -92,8 +95,8 @@ class Visitors:
         except web.HTTPException as error:
             response = web.json_response({"refused": error.reason}, status=error.status)
         except Exception:
-            logging.getLogger(__name__).exception("A photo could not be answered")
-            response = web.json_response({"refused": "The models could not look at it."}, status=500)
+            logging.getLogger(__name__).exception("A request could not be done")
+            response = web.json_response({"refused": self._fault}, status=500)
         response.headers.update(HEADERS)
         return response
 
@@ -101,10 +104,10 @@ class Visitors:
         """Whether the request is for this machine, and from this page or from a program."""
         host = request.headers.get("Host", "")
         if not self._is_ours(_name(host)):
-            raise _RefusedError(421, f"This page does not answer for {host[:100]!r}. See potstill serve --allow-host.")
+            raise RefusedError(421, f"This page does not answer for {host[:100]!r}. See potstill serve --allow-host.")
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2].casefold() != host.casefold():
-            raise _RefusedError(403, "Pages of other sites cannot use this one.")
+            raise RefusedError(403, "Pages of other sites cannot use this one.")
 
     def _is_ours(self, name: str) -> bool:
         if name.rstrip(".").casefold() in self._names:
@@ -116,10 +119,27 @@ class Visitors:
         except ValueError:
             return False
 
+
+class Visitors(Guard):
+    """What all requests for a photo share."""
+
+    def __init__(self, classify: Classify, names: Collection[str], *, any_address: bool = False) -> None:
+        super().__init__(names, any_address=any_address, fault="The models could not look at it.")
+        self._classify = classify
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._waiting = self._held = 0
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="photos")
+
+    def application(self, files: Mapping[str, tuple[str, str]]) -> web.Application:
+        """The files by their path, each with its content type and text; and `POST /classify`."""
+        app = super().application(files)
+        app.router.add_post("/classify", self._predict)
+        return app
+
     async def _predict(self, request: web.Request) -> web.Response:
         async with self._upload(request) as photo:
             if self._waiting >= WAITING:
-                raise _RefusedError(503, BUSY)
+                raise RefusedError(503, BUSY)
             self._waiting += 1
             try:
                 await self._turns.acquire()
@@ -127,7 +147,7 @@ class Visitors:
                 self._waiting -= 1
             try:
                 if request.transport is None or request.transport.is_closing():  # nobody is left to hear it
-                    raise _RefusedError(408, TOO_SLOW)
+                    raise RefusedError(408, TOO_SLOW)
                 found = await asyncio.get_running_loop().run_in_executor(self._threads, self._classify, photo)
             finally:
                 self._turns.release()
@@ -137,7 +157,7 @@ class Visitors:
     async def _upload(self, request: web.Request) -> AsyncIterator[bytes]:
         """The body. Its bytes count as held until the block ends."""
         if (request.content_length or 0) > MAX_BYTES:
-            raise _RefusedError(413, TOO_LARGE)
+            raise RefusedError(413, TOO_LARGE)
         parts: list[bytes] = []
         size = 0
         loop = asyncio.get_running_loop()
@@ -154,17 +174,17 @@ class Visitors:
                     size += len(part)
                     self._held += len(part)
                     if size > MAX_BYTES:
-                        raise _RefusedError(413, TOO_LARGE)
+                        raise RefusedError(413, TOO_LARGE)
                     if self._held > HELD_BYTES:
-                        raise _RefusedError(503, BUSY)
+                        raise RefusedError(503, BUSY)
                     parts.append(part)
             photo = b"".join(parts)
             parts.clear()
             yield photo
         except TimeoutError:
-            raise _RefusedError(408, TOO_SLOW) from None
+            raise RefusedError(408, TOO_SLOW) from None
         except (OSError, web.RequestPayloadError):
-            raise _RefusedError(400, "The upload was cut off.") from None
+            raise RefusedError(400, "The upload was cut off.") from None
         finally:
             self._held -= size
 

@@ -19,7 +19,7 @@ from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import Folder, PhotoFile
 from potstill.images.new_photos import NewPhotos, read_new_photos
 from potstill.images.pack import Packed
-from potstill.images.selection import drawn_splits, limited, split_of, without_copies
+from potstill.images.selection import assigned_split, drawn_splits, limited, without_copies
 from potstill.images.source import grouped
 from potstill.processes.pools import in_order
 from potstill.wording import counted
@@ -175,7 +175,8 @@ def _in_splits(
     kept, related = [], []
     for photo in new:
         other = groups.get(photo.group)
-        split = _beside(photo, other) if other else split_of(photo, drawn, config, folder.earlier.test_share)
+        key, share = photo.group or photo.sha256, folder.earlier.test_share
+        split = _beside(photo, other) if other else assigned_split(photo.split, key, drawn, config, share)
         if split:
             kept.append(replace(photo, split=split))
         else:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from PIL import Image
+
 from potstill.data.pixels import encode
 from potstill.images.decode import Resize, decode, read_bytes
 from potstill.images.depth import OWN, GrayLevels
 from potstill.images.duplicates import fingerprint
 from potstill.images.errors import BadPhotoError
 from potstill.images.folder import Folder, PhotoFile
+from potstill.images.known import KnownPhotos
 from potstill.images.statistics import require_usable
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
@@ -77,11 +80,20 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
     return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
 
 
-def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Reporter, *, first: int = 0) -> list[Packed]:
+def pack(
+    folder: Folder,
+    pack_format: PackFormat,
+    target: Path,
+    reporter: Reporter,
+    *,
+    first: int = 0,
+    known: KnownPhotos | None = None,
+) -> list[Packed]:
     """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on.
 
     Args:
         first: photos that `begin_with` has put there, which the folder does not hold.
+        known: photos that were packed in this very format before, and need not be decoded.
     Returns:
         These photos, and all files of the folder.
     """
@@ -89,7 +101,7 @@ def pack(folder: Folder, pack_format: PackFormat, target: Path, reporter: Report
         _Store(target) as store,
         reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update,
     ):
-        for entry, data in _decoded(folder, len(store.entries) - first, pack_format):
+        for entry, data in _decoded(folder, len(store.entries) - first, pack_format, known):
             store.add(entry, data)
             update(len(store.entries) - first)
         return store.entries
@@ -174,23 +186,32 @@ def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]
         yield entry
 
 
-def _decoded(folder: Folder, start: int, pack_format: PackFormat) -> Iterator[tuple[Packed, bytes]]:
+def _decoded(
+    folder: Folder, start: int, pack_format: PackFormat, known: KnownPhotos | None
+) -> Iterator[tuple[Packed, bytes]]:
     """Decode the folder's files from the one at `start` on, on all cores, results in order."""
     files = [(file, folder.listed(file)) for file in folder.files[start:]]
-    work = functools.partial(_decode_chunk, pack_format=pack_format)
-    many = len(files) >= PROCESSES_FROM and available_cores() > 2
+    work = functools.partial(_decode_chunk, pack_format=pack_format, known=known)
+    many = len(files) >= PROCESSES_FROM and available_cores() > 2 and known is None  # it would be sent with each task
     return in_order(work, files, chunk=_CHUNK, processes=many)
 
 
-def _decode_chunk(files: Sequence[tuple[PhotoFile, str]], pack_format: PackFormat) -> list[tuple[Packed, bytes]]:
-    return [_decode_one(file, path, pack_format) for file, path in files]
+def _decode_chunk(
+    files: Sequence[tuple[PhotoFile, str]], pack_format: PackFormat, known: KnownPhotos | None
+) -> list[tuple[Packed, bytes]]:
+    return [_decode_one(file, path, pack_format, known) for file, path in files]
 
 
-def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat) -> tuple[Packed, bytes]:
+def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat, known: KnownPhotos | None) -> tuple[Packed, bytes]:
     entry = Packed(path, file.split, file.label, group=file.group)
     try:
         raw = read_bytes(file.path)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
+        if known and (found := known.find(entry.sha256)):
+            image, line = found
+            width, height = int(line["width"]), int(line["height"])
+            entry = replace(entry, format=line["format"], mode=line["mode"], width=width, height=height)
+            return _packed(entry, image, jpeg=False)
         photo = decode(
             raw,
             short_side=pack_format.short_side,
@@ -201,20 +222,21 @@ def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat) -> tuple[Pa
         require_usable(raw, photo)
     except BadPhotoError as error:
         return replace(entry, code=error.code, reason=error.reason), b""
-    data = encode(photo.image, jpeg=pack_format.jpeg)
-    prints = fingerprint(photo.image)
+    entry = replace(entry, format=photo.format, mode=photo.mode, width=photo.width, height=photo.height)
+    return _packed(entry, photo.image, jpeg=pack_format.jpeg)
+
+
+def _packed(entry: Packed, image: Image.Image, *, jpeg: bool) -> tuple[Packed, bytes]:
+    """The entry with what is known of the pixels to store, and their bytes."""
+    data, prints = encode(image, jpeg=jpeg), fingerprint(image)
     return (
         replace(
             entry,
-            format=photo.format,
-            mode=photo.mode,
-            width=photo.width,
-            height=photo.height,
-            stored_width=photo.image.width,
-            stored_height=photo.image.height,
+            stored_width=image.width,
+            stored_height=image.height,
             bytes=len(data),
             crc=zlib.crc32(data),
-            jpeg=pack_format.jpeg,
+            jpeg=jpeg,
             hash=prints.hash,
             mirrored=prints.mirrored,
             thumb=prints.thumb.tobytes().hex(),

@@ -47,7 +47,11 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
     """
     rejected = [entry for entry in entries if entry.code]
     drawn = drawn_splits(folder)
-    good = [replace(e, split=split_of(e, drawn, config, config.test_share)) for e in entries if not e.code]
+    good = [
+        replace(e, split=assigned_split(e.split, e.group or e.sha256, drawn, config, config.test_share))
+        for e in entries
+        if not e.code
+    ]
     order = {"test": 0, "val": 1, "train": 2, "unlabeled": 3}
     good.sort(key=lambda e: (order[e.split or "train"], e.sha256, e.path))
     good, copies = without_copies(good, folder, config.duplicate_bits)
@@ -65,20 +69,22 @@ def drawn_splits(folder: Folder) -> tuple[Split, ...]:
     return tuple(split for split in drawable if split not in given)
 
 
-def split_of(entry: Packed, drawn: Sequence[Split], config: ImagesConfig, test_share: float) -> str:
-    """The split of a photo: as given, or drawn by its hash, or by that of its group.
+def assigned_split(given: str | None, key: str, drawn: Sequence[Split], config: ImagesConfig, test_share: float) -> str:
+    """The split of a photo.
 
     Args:
-        drawn: the splits that are drawn.
+        given: the one of its folder; None where it has none.
+        key: its group, or its sha256 where it has none.
+        drawn: the splits that are drawn, see `drawn_splits`.
         test_share: of the photos that may be drawn for test.
     """
-    seed, key = config.split_seed, entry.group or entry.sha256
-    from_train = "test" in drawn and entry.split == "train"
-    if (entry.split is None or from_train) and in_share(key, test_share, seed=seed, purpose="test"):
+    seed = config.split_seed
+    from_train = "test" in drawn and given == "train"
+    if (given is None or from_train) and in_share(key, test_share, seed=seed, purpose="test"):
         return "test"
-    if entry.split in (None, "train") and "val" in drawn:
+    if given in (None, "train") and "val" in drawn:
         return "val" if in_share(key, config.val_share, seed=seed, purpose="val") else "train"
-    return entry.split or "train"
+    return given or "train"
 
 
 def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: ImagesConfig) -> list[Packed]:

@@ -19,6 +19,7 @@ from potstill.images.adding import add, added_lines, packed_photos
 from potstill.images.decode import Resize
 from potstill.images.depth import OWN, GrayLevels
 from potstill.images.folder import Folder
+from potstill.images.known import known_photos
 from potstill.images.levels import folder_levels
 from potstill.images.pack import JOURNAL, Packed, PackFormat, begin_with, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
@@ -28,6 +29,7 @@ from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, sha256_of, write_bytes, write_text
 from potstill.run.folder import Stage
 from potstill.run.integrity import require_whole
+from potstill.wording import counted
 
 
 def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
@@ -65,8 +67,13 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
         require_whole(folder.earlier.images, large=True)
         old = packed_photos(folder.earlier)
         begin_with(old, folder.earlier.images / "pixels.bin", run.images)
+    known = None if jpeg else known_photos(stage, short_side, config.min_side, gray)
     how = PackFormat(short_side, config.min_side, jpeg, resize, gray)
-    entries = pack(folder, how, run.images, context.reporter, first=len(old))
+    entries = pack(folder, how, run.images, context.reporter, first=len(old), known=known)
+    if known and (found := sum(entry.sha256 in known.lines for entry in entries[len(old) :])):
+        context.reporter.info(
+            f"{counted(found, 'photo')} not decoded again: {known.store.folder.parent} has the pixels"
+        )
     kept, rejected = add(old, entries[len(old) :], folder, config) if old else select(entries, folder, config)
     require_every_class(kept, folder, rejected)
     write_tables(kept, rejected, folder, run.images)

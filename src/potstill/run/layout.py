@@ -93,3 +93,13 @@ def controls_path(run: Run) -> Path:
 def comparison_path(run: Run) -> Path:
     """Where the numbers of the comparison are stored."""
     return run.comparison / "comparison.json"
+
+
+def suggest_folder(run: Run) -> Path:
+    """Where `potstill suggest` writes its list of photos to label."""
+    return run.path / "suggest"
+
+
+def journal_path(run: Run) -> Path:
+    """The labels that the page of `potstill suggest --label` has given."""
+    return suggest_folder(run) / "labels.jsonl"
