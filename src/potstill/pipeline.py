@@ -167,7 +167,7 @@ def distill(
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
     short["images.labels"] = None if labels is None else str(labels)
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
-    config = _with_absolute_labels(from_mapping({**(QUICK if quick else {}), **wanted}, base=config))
+    config = _with_absolute_paths(from_mapping({**(QUICK if quick else {}), **wanted}, base=config))
     data = Path(data)
     reporter = reporter or Reporter()
     check_tracker(track)
@@ -202,7 +202,7 @@ def _require_weights(plan: Plan, run: Run) -> None:
     """Raise WeightsError for weights that the run will need and that are not there, before anything is made."""
     teacher = plan.teacher.config
     needed: list[tuple[Role, str, str]] = []
-    if not run.stage("2_teacher").is_done:
+    if not run.stage("2_teacher").is_done and plan.teacher.external is None:
         needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
         needed += [("student", student.model, student.weights) for student in plan.students.students]
@@ -230,13 +230,18 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
     raise ConfigError(f"distill() has no argument {name!r}.{near or ' It has: ' + ', '.join(own) + '.'}")
 
 
-def _with_absolute_labels(config: Config) -> Config:
-    """The config with the whole path of its table of labels, by which other commands find it from anywhere. A table in
-    the photo folder is found there."""
-    labels = config.images.labels
-    if not labels or not Path(labels).is_file():
-        return config
-    return from_mapping({"images.labels": str(Path(labels).resolve())}, base=config)
+def _with_absolute_paths(config: Config) -> Config:
+    """The config with the whole paths of its files, by which other commands find them from anywhere. A table of labels
+    in the photo folder is found there."""
+    paths = {
+        "images.labels": config.images.labels,
+        "external.class_map": config.external.class_map,
+        "external.order": config.external.order,
+    }
+    found = {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).is_file()}
+    if external := config.teacher.external:
+        found["teacher.model"] = str(replace(external, path=external.path.resolve()))
+    return from_mapping(found, base=config)
 
 
 def _stages(plan: Plan, context: Context) -> None:
@@ -323,7 +328,7 @@ def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     """The newest run of this data and teacher with these very settings, or a new name."""
-    name = new_run_name(data, "+".join(config.teacher.model))
+    name = new_run_name(data, "+".join(config.teacher.names))
     stem = name.split("_", 1)[1]
     wanted = _config_text(data, config)
     same = [path for path in sorted(runs.glob(f"*_{stem}*")) if _is_run_of(path, wanted)]

@@ -32,11 +32,13 @@ from potstill.run.folder import Run
 from potstill.run.layout import (
     ARMS,
     comparison_path,
+    external_inputs,
     member_folders,
     model_folder,
     networks_of,
     student_names,
     teacher_networks,
+    weights_path,
 )
 from potstill.run.results import (
     FORMAT,
@@ -115,7 +117,8 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
         "format": FORMAT,
         **grouped,
         "photos": run.stage("1_images").digest(),
-        "teacher": [sha256_of(folder / "model.safetensors") for folder in networks],
+        "teacher": [sha256_of(weights_path(folder)) for folder in networks],
+        **external_inputs(run),
         "students": {
             f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(plan.seeds)]
             for name in names
@@ -466,6 +469,6 @@ def _costs(model: Classifier, folder: Path) -> dict[str, Any]:
     return {
         "parameters": parameters_of(model),
         "macs": macs_of(model),
-        "bytes": (folder / "model.safetensors").stat().st_size,
+        "bytes": weights_path(folder).stat().st_size,
         "milliseconds": milliseconds_of(model),
     }

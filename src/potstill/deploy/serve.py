@@ -24,7 +24,7 @@ from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.run.layout import ARMS, is_trained, num_seeds
+from potstill.run.layout import ARMS, is_trained, num_seeds, weights_path
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
@@ -66,7 +66,7 @@ class Served:
 
     @property
     def megabytes(self) -> float:
-        return sum((p.folder / "model.safetensors").stat().st_size for p in self.predictors) / 1e6
+        return sum(weights_path(p.folder).stat().st_size for p in self.predictors) / 1e6
 
     def predict(self, photo: np.ndarray) -> Outputs:
         """Classify an upright (H, W, 3) uint8 RGB array."""

@@ -36,7 +36,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, sha256_of, write_json
-from potstill.run.layout import teacher_networks, unlike_path
+from potstill.run.layout import external_inputs, teacher_networks, unlike_path, weights_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.wording import counted
@@ -52,7 +52,8 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     networks = [network for group in groups for network in group]
     inputs: dict[str, Any] = {
         "images": run.stage("1_images").digest(),
-        "teacher": [sha256_of(network / "model.safetensors") for network in networks],
+        "teacher": [sha256_of(weights_path(network)) for network in networks],
+        **external_inputs(run),
         "views": {**asdict(plan.views), "count": plan.num_views},
     }
     if read_unlike(run):
@@ -340,7 +341,7 @@ def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
         values = np.concatenate([f for (f, _), has in zip(outputs, shown, strict=True) if has], axis=-1)
         features.write(values)
         logits.write(metrics.mean_probability_logits([z for _, z in outputs]))
-        flat = values.reshape(-1, width).astype(np.float64)
+        flat = values.reshape(len(positions) * count, width).astype(np.float64)
         total, square, n = total + flat.sum(0), square + np.square(flat).sum(0), n + len(flat)
     features.close()
     logits.close()
