@@ -15,7 +15,7 @@ from potstill.config.load import from_mapping
 from potstill.config.metric import label_of, parse_operating_point
 from potstill.config.schema import Config
 from potstill.errors import ConfigError
-from potstill.images.folder import Folder
+from potstill.images.folder import Folder, plain_name
 from potstill.images.pack import estimated_bytes
 from potstill.images.plan import ImagesPlan
 from potstill.metrics.choice import Metric, class_balances
@@ -157,7 +157,7 @@ def make_plan(
     if target := parse_operating_point(config.operating_point):
         label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
-    external = external or open_external(config, folder.classes)
+    external = external or open_external(config, folder.classes, _paths(folder))
     sizes = (external.size,) if external else _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, len(folder.classes)) for spec in parse_students(config)),
@@ -194,6 +194,11 @@ def with_students(config: Config, folder: Folder) -> Config:
     _checked_teacher_sizes(config, folder)  # a typo is reported before candidates are timed
     names = candidates(config, len(folder.classes)) if is_set(config.budget) else (DEFAULT_STUDENT,)
     return from_mapping({"student.models": names}, base=config)
+
+
+def _paths(folder: Folder) -> list[str]:
+    """Of all photos, as images.csv of a run has them."""
+    return [plain_name(file.path.relative_to(folder.root)) for file in folder.files]
 
 
 def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ def test_gray_levels_of_one_photo_are_taken_as_they_are(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", shape=("H", "W", 3), kind=TensorProto.UINT8)
     teacher = opened(path, **{"teacher.size": 8})
     assert logits_of(teacher, pixels(100, 10)) == pytest.approx([100, 210, 320])
-    with pytest.raises(ConfigError, match="normalizes them itself: leave out external.mean"):
+    with pytest.raises(ConfigError, match=r"normalizes them itself: leave out external\.mean"):
         opened(path, **{"teacher.size": 8, "external.mean": [0, 0, 0]})
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, options: dict[str, Any
 
 
 def test_a_file_of_one_size_is_not_given_another(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="teacher.size = 9, but .* takes photos of 8 x 8 pixels only"):
+    with pytest.raises(ConfigError, match=r"teacher\.size = 9, but .* takes photos of 8 x 8 pixels only"):
         opened(write_onnx(tmp_path / "m.onnx"), **{"teacher.size": 9})
 
 

@@ -16,7 +16,7 @@ from potstill.run.command import typed
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
     "Photos": ("get", "init", "check", "count"),
-    "Distill": ("distill", "models", "curve", "forecast", "controls"),
+    "Distill": ("distill", "label", "models", "curve", "forecast", "controls"),
     "Results": ("status", "open", "predict", "evaluate", "compare", "serve", "report"),
     "Deploy": ("export", "push"),
     "This machine": ("doctor",),

@@ -33,6 +33,7 @@ from potstill.run.layout import (
     ARMS,
     comparison_path,
     external_inputs,
+    given_path,
     member_folders,
     model_folder,
     networks_of,
@@ -55,6 +56,9 @@ from potstill.run.results import (
     write_comparison,
 )
 from potstill.wording import counted
+
+NO_COSTS: dict[str, Any] = {"parameters": 0, "macs": 0, "bytes": 0, "milliseconds": 0.0}
+"""Of a teacher of which only a file of soft labels is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,9 @@ class _TestPhotos:
         return plain_outputs(model, self.store, self.rows, precision, threads=machine.cores)[1]
 
     def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
-        """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
+        """(n, C) of the teacher's models together, each in the arithmetic that it labeled in; or from its file."""
+        if given_path(self.context.run).is_file():
+            return np.load(given_path(self.context.run), allow_pickle=False)[self.rows]
         groups = teacher_networks(self.context.run.teacher, models)
         parts = [[self.logits(folder, load_info(folder).trained.precision) for folder in group] for group in groups]
         return metrics.mean_probability_logits([metrics.mean_probability_logits(group) for group in parts])
@@ -247,11 +253,14 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores, shift: np.nd
     test = _class_scores(plan, scores)
     on_val = metrics.softmax((val_logits + shift) / temperature)
     model = Model(scores.logits["teacher"][None], (temperature,), test.threshold(on_val, val_labels))
-    costs = [_costs(load(folder), folder) for folder in folders]
+    costs = [_costs(load(folder), folder) for folder in folders] or [NO_COSTS]
+    is_given = given_path(run).is_file()
     return TeacherResult(
         models=tuple(plan.teacher),
-        sizes=tuple(networks[0].size for networks in infos),
-        method=tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
+        sizes=() if is_given else tuple(networks[0].size for networks in infos),
+        method=("file",)
+        if is_given
+        else tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
         networks=tuple(len(networks) for networks in infos),
         accuracy=metrics.accuracy_interval(scores.correct("teacher"), confidence=confidence, groups=scores.groups),
         by_class=test.measure(model),

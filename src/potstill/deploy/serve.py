@@ -79,12 +79,13 @@ class Served:
 
 
 def load_models(run: Run, student: str | None = None) -> list[Served]:
-    """Distilled, alone where there is a twin, and teacher of a run. Raises ModelError for an unknown student."""
+    """Distilled, alone where there is a twin, and teacher, unless it is a file of soft labels. Raises ModelError for an
+    unknown student."""
     name, seeds = student or chosen_student(run), num_seeds(run)
     teachers = tuple(teacher_predictor(run, path.parent) for path in sorted(run.teacher.rglob("model.json")))
     arms = [arm for arm in ARMS if arm == "distilled" or is_trained(run, name, seeds, (arm,))]
     students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in arms]
-    models = [*students, Served("teacher", teachers)]
+    models = [*students, *([Served("teacher", teachers)] if teachers else [])]
     for model in models:
         model.predict(np.zeros((64, 64, 3), np.uint8))  # the first prediction of a model takes several times as long
     return models

@@ -36,6 +36,11 @@ def networks_of(member: Path) -> list[list[Path]]:
     return [group for group in (probe, tuned) if group]
 
 
+def given_path(run: Run) -> Path:
+    """Where soft labels that came from a file are stored: logits (n, C) of every row of the pixel store."""
+    return run.teacher / "given.npy"
+
+
 def weights_path(folder: Path) -> Path:
     """The file with the weights of a stored model."""
     onnx = folder / "model.onnx"
