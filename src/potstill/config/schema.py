@@ -251,13 +251,13 @@ class ExternalConfig:
     class_map: str = ""
     """A .csv, .toml or .json file that assigns the teacher's classes to yours: a row "their class,my class" each, by
     name or number. Several may go to one: their probabilities are added. Those that are not in it are left out, and the
-    rest adds up to 1. Empty: the teacher has the classes of the run. Short form: --class-map map.csv."""
+    rest adds up to 1. Empty: the teacher has the classes of the run."""
     output: Literal["auto", "logits", "probabilities"] = "auto"
     """What the teacher's outputs are. "auto": probabilities if every row lies in 0…1 and adds up to 1, otherwise
     logits."""
     order: str = ""
     """Of a .npy file: a text file with the path of the photo of each row, as `potstill count PHOTOS --list` prints
-    them. Short form: --order paths.txt."""
+    them."""
     mean: Annotated[tuple[float, ...], Range(-1000, 1000)] = IMAGENET_MEAN
     """Of an ONNX classifier: what is subtracted from red, green and blue, which are in 0…1. The default is that of
     ImageNet."""

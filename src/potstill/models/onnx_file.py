@@ -97,7 +97,9 @@ def read_onnx(path: Path) -> OnnxFile:
         )
     signature = _signature(model.graph, path)
     texts = {entry.key: entry.value for entry in model.metadata_props}
-    parameters = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+    # Numbers of 64 bits are shapes and axes.
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type != onnx.TensorProto.INT64]
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
     return OnnxFile(data, signature, texts, parameters)
 
 
