@@ -9,11 +9,13 @@ from potstill.compute.fold_batchnorm import fold
 from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.compute.selection import fastest_precision
+from potstill.compute.timing import photos_per_second
 from potstill.models.classifier import build, describe, feature_widths
 from potstill.monitoring.overall import Part
 from potstill.monitoring.progress import duration
 from potstill.planning import Plan, expected_test_photos
 from potstill.students.plan import StudentPlan
+from potstill.teacher.external import OnnxTeacher
 from potstill.teacher.heads import PROBE_BATCH
 from potstill.teacher.probe import HEADS_FROM_ALL, MAX_STEPS
 
@@ -146,11 +148,15 @@ def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Es
         if student.name not in finished:
             parts += _student_parts(student, plan, machine)
     parts = [part for part in _in_order(parts) if plan.students.twins or part.stage != COMPARISON]
-    return Estimate(tuple(parts), plan.disk, _hints(plan), plan.teacher.config.train == "auto")
+    tunes = plan.teacher.config.train == "auto" and plan.teacher.external is None
+    return Estimate(tuple(parts), plan.disk, _hints(plan), tunes)
 
 
 def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
     teacher, config, photos = plan.teacher, plan.teacher.config, plan.train_photos
+    if teacher.external is not None:
+        yield from _external_parts(plan, machine)
+        return
     speeds = []
     for name, size in zip(config.model, teacher.sizes, strict=True):
         info = describe(name, plan.images.folder.classes, size=size, feature_stages=config.feature_stages)
@@ -181,6 +187,19 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
     yield Part(
         "soft labels", "3_soft_labels", sum(photos * left / speed for speed in speeds) + len(speeds) * START_SECONDS
     )
+
+
+def _external_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
+    """Of a teacher that is a file."""
+    external, photos = plan.teacher.external, plan.train_photos
+    seconds = views = 0.0
+    if isinstance(external, OnnxTeacher):
+        speed, _ = photos_per_second(external.model(), external.size, Precision.on(machine.device), training=False)
+        seconds = expected_test_photos(plan.images.folder, plan.config) / speed
+        views = photos * plan.soft_labels.num_views / (speed * machine.label_speedup)
+    yield Part(TEST, COMPARISON, COMPARED_SECONDS + seconds)
+    yield Part("measure teacher", "2_teacher", START_SECONDS)
+    yield Part("soft labels", "3_soft_labels", START_SECONDS + views)
 
 
 def _head_steps(plan: Plan) -> int:
@@ -246,11 +265,12 @@ def _in_order(parts: Sequence[Part]) -> Iterator[Part]:
 
 def _hints(plan: Plan) -> dict[str, str]:
     """Of the parts that a setting makes shorter, what they are and which setting that is."""
-    teachers, seeds = ", ".join(plan.teacher.config.model), plan.students.seeds
+    teachers, seeds = ", ".join(plan.teacher.config.names), plan.students.seeds
     students = ", ".join(student.name for student in plan.students.students)
     twins = " and their twins" if len(plan.students.students) > 1 else " and its twin"
     twins = twins if plan.students.twins else ""
     smaller = "; --teacher efficientnet_lite0 is faster" if "efficientnet_lite0" not in teachers else ""
+    smaller = smaller if plan.teacher.external is None else ""
     fewer_seeds = "; --seeds 1 needs a part of it" if seeds > 1 else "; --student.patience 0.5 halves it"
     return {
         "features": f"what {teachers} sees in the photos{smaller}; --teacher.probe-views 1 needs fewer views",

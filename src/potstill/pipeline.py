@@ -171,8 +171,46 @@ def distill(
     short["teacher.model"] = [teacher] if isinstance(teacher, str) else teacher
     short["images.labels"] = None if labels is None else str(labels)
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
-    config = _with_absolute_labels(from_mapping({**(QUICK if quick else {}), **wanted}, base=config))
-    data = Path(data)
+    config = from_mapping({**(QUICK if quick else {}), **wanted}, base=config)
+    return Result(_execute(Path(data), config, run, redo=redo, track=track, twin=twin, reporter=reporter))
+
+
+def label(
+    data: Path | str,
+    *,
+    config: Config | None = None,
+    run: Path | str | None = None,
+    redo: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Make the soft labels of a run, by any teacher, and stop: `distill` with the same settings goes on from there.
+
+    Args:
+        data, config, run, redo, reporter: as of `distill`.
+    Returns:
+        The run folder.
+    Raises:
+        PotstillError: as `distill` does.
+    """
+    last = "3_soft_labels"
+    return _execute(
+        Path(data), config or Config(), run, redo=redo, track=None, twin=True, reporter=reporter, last=last
+    ).path
+
+
+def _execute(
+    data: Path,
+    config: Config,
+    run: Path | str | None,
+    *,
+    redo: bool,
+    track: str | None,
+    twin: bool,
+    reporter: Reporter | None,
+    last: str = "7_report",
+) -> Run:
+    """The stages up to `last`; the other arguments are those of `distill`."""
+    config = _with_absolute_paths(config)
     reporter = reporter or Reporter()
     check_tracker(track)
     folder = _read(data, config, Path(run).parent if run is not None else Path("runs"))
@@ -188,9 +226,9 @@ def distill(
         target = replace(target, earlier=_earlier_runs(target, machine, reporter))
         with open_engine(config.machine, machine.device, target.path) as engine, tracking(target, track, reporter):
             machine = _with_room(machine, engine)
-            _stages(plan, Context(target, machine, reporter, engine))
+            _stages(plan, Context(target, machine, reporter, engine), last)
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
-    return Result(target)
+    return target
 
 
 def _read(data: Path, config: Config, runs: Path) -> Folder:
@@ -216,7 +254,7 @@ def _require_weights(plan: Plan, run: Run) -> None:
     """Raise WeightsError for weights that the run will need and that are not there, before anything is made."""
     teacher = plan.teacher.config
     needed: list[tuple[Role, str, str]] = []
-    if not run.stage("2_teacher").is_done:
+    if not run.stage("2_teacher").is_done and plan.teacher.external is None:
         needed += [("teacher", name, teacher.weights) for name in teacher.model]
     if not run.stage("4_students").is_done:
         from_weights = [student for student in plan.students.students if not student.start]
@@ -245,17 +283,22 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
     raise ConfigError(f"distill() has no argument {name!r}.{near or ' It has: ' + ', '.join(own) + '.'}")
 
 
-def _with_absolute_labels(config: Config) -> Config:
-    """The config with the whole path of its table of labels, by which other commands find it from anywhere. A table in
-    the photo folder is found there."""
-    labels = config.images.labels
-    if not labels or not Path(labels).is_file():
-        return config
-    return from_mapping({"images.labels": str(Path(labels).resolve())}, base=config)
+def _with_absolute_paths(config: Config) -> Config:
+    """The config with the whole paths of its files, by which other commands find them from anywhere. A table of labels
+    in the photo folder is found there."""
+    paths = {
+        "images.labels": config.images.labels,
+        "external.class_map": config.external.class_map,
+        "external.order": config.external.order,
+    }
+    found = {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).is_file()}
+    if external := config.teacher.external:
+        found["teacher.model"] = str(replace(external, path=external.path.resolve()))
+    return from_mapping(found, base=config)
 
 
-def _stages(plan: Plan, context: Context) -> None:
-    """All stages of the pipeline, in order."""
+def _stages(plan: Plan, context: Context, last: str) -> None:
+    """The stages of the pipeline up to the last one, in order."""
     run, reporter = context.run, context.reporter
     if not comparison_path(run).is_file():  # cheap to make again, so it may be deleted
         run.stage("5_comparison").reopen()
@@ -277,11 +320,11 @@ def _stages(plan: Plan, context: Context) -> None:
         for line in expected.lines():
             reporter.info(line)
         check_space(run.path, sum(plan.disk.values()), "This run")
-    with reporter.whole_run(run.path, expected.parts):
-        _work(plan, context)
+    with reporter.whole_run(run.path, tuple(part for part in expected.parts if part.stage <= last)):
+        _work(plan, context, last)
 
 
-def _work(plan: Plan, context: Context) -> None:
+def _work(plan: Plan, context: Context, last: str) -> None:
     run = context.run
     with _stage("1_images", context):
         store = collect_images(plan.images, context, resize=quick_bicubic)
@@ -292,6 +335,8 @@ def _work(plan: Plan, context: Context) -> None:
     plan = _planned_again(plan, len(used_rows(run, store)), "For the photos that are used", context)
     with _stage("3_soft_labels", context):
         store_soft_labels(plan.soft_labels, context)
+    if last == "3_soft_labels":
+        return
     with _stage("4_students", context):
         train_students(plan.students, context)
     if not plan.students.twins:
@@ -338,7 +383,7 @@ def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
     """The newest run of this data and teacher with these very settings, or a new name."""
-    name = new_run_name(data, "+".join(config.teacher.model))
+    name = new_run_name(data, "+".join(config.teacher.names))
     stem = name.split("_", 1)[1]
     wanted = _config_text(data, config)
     same = [path for path in sorted(runs.glob(f"*_{stem}*")) if _is_run_of(path, wanted)]

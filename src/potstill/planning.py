@@ -26,6 +26,7 @@ from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.students.budget import candidates, is_set
 from potstill.students.plan import StudentPlan, StudentsPlan
 from potstill.students.recipe import Recipe
+from potstill.teacher.external import ExternalTeacher, open_external
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.losses import check_method
 from potstill.wording import counted
@@ -68,7 +69,13 @@ class Plan:
 
     def for_photos(self, train_photos: int) -> "Plan":
         """The plan by the same rules, for the number of photos that can be trained on."""
-        return make_plan(self.images.folder, self.config, train_photos=train_photos, twins=self.students.twins)
+        return make_plan(
+            self.images.folder,
+            self.config,
+            train_photos=train_photos,
+            twins=self.students.twins,
+            external=self.teacher.external,
+        )
 
     def changes(self, before: "Plan") -> list[str]:
         """The lines of soft labels and students that differ from those of another plan."""
@@ -80,9 +87,9 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as lines to print."""
-        config = self.teacher.config
         teachers = ", ".join(
-            f"{name} at {size} px" for name, size in zip(config.model, self.teacher.sizes, strict=True)
+            f"{name} at {size} px" if size else name
+            for name, size in zip(self.teacher.config.names, self.teacher.sizes, strict=True)
         )
         earlier = self.images.folder.earlier
         before = f"those of {earlier.run} and " if earlier else ""
@@ -109,6 +116,8 @@ class Plan:
 
 def _teacher_training(plan: TeacherPlan) -> str:
     config = plan.config
+    if plan.external is not None:
+        return "used as it is"
     probe, tuned = (f", {folds} folds" if folds > 1 else "" for folds in (config.folds, config.finetune_folds))
     ways = {
         "probe": f"linear probe{probe}",
@@ -130,23 +139,32 @@ def _lengths(student: StudentPlan) -> str:
     return "" if last == student.shared.epochs else f" (alone for {counted(last, 'epoch')})"
 
 
-def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None, twins: bool = True) -> Plan:
+def make_plan(
+    folder: Folder,
+    config: Config,
+    *,
+    train_photos: int | None = None,
+    twins: bool = True,
+    external: ExternalTeacher | None = None,
+) -> Plan:
     """Decide everything that needs no measurement.
 
     Args:
         folder: the photos by name.
         train_photos: how many photos there are to train on, labeled or not; expected from the names when None.
         twins: whether the twins are trained, too.
+        external: the file that is the teacher, where it was read before; read when None.
     Raises:
         ConfigError: a student's name is malformed, a setting names a class that there is not, or it does not work with
             so many classes.
-        ModelError: no such model.
+        ModelError: no such model, or a teacher's file that cannot be used.
     """
     Metric.of(config.metric, folder.classes)
     if target := parse_operating_point(config.operating_point):
         label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
-    sizes = _checked_teacher_sizes(config, folder)
+    external = external or open_external(config, folder.classes, _paths(folder))
+    sizes = (external.size,) if external else _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, folder, twins) for spec in parse_students(config)),
         seeds=config.seeds,
@@ -164,11 +182,11 @@ def make_plan(folder: Folder, config: Config, *, train_photos: int | None = None
         train_photos=photos,
         labeled_photos=expected_labeled_photos(folder, config),
         images=ImagesPlan(folder, config.images, largest),
-        teacher=TeacherPlan(config.teacher, config.views, sizes, config.metric, config.class_balance),
-        soft_labels=SoftLabelsPlan(config.teacher.model, config.views, num_views(config, photos)),
+        teacher=TeacherPlan(config.teacher, config.views, sizes, config.metric, config.class_balance, external),
+        soft_labels=SoftLabelsPlan(config.teacher.names, config.views, num_views(config, photos)),
         students=students,
         comparison=ComparisonPlan(
-            config.teacher.model,
+            config.teacher.names,
             config.seeds,
             config.comparison,
             metric=config.metric,
@@ -191,9 +209,17 @@ def with_students(config: Config, folder: Folder) -> Config:
     return from_mapping({"student.models": names}, base=config)
 
 
+def _paths(folder: Folder) -> list[str]:
+    """Of all photos, as images.csv of a run has them."""
+    return [folder.listed(file) for file in folder.files]
+
+
 def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
-    """Input sides of the teacher's models. Raises for what names alone can show to be wrong, as `make_plan` does."""
+    """Input sides of the teacher's models; none where it is a file. Raises for what names alone can show to be wrong,
+    as `make_plan` does."""
     check_method(config.student.method, len(folder.classes))
+    if config.teacher.external:
+        return ()
     size = None if config.teacher.size == "auto" else config.teacher.size
     return tuple(describe(name, (), size=size).size for name in config.teacher.model)
 
@@ -385,10 +411,12 @@ def _disk(plan: Plan) -> dict[str, float]:
     """Bytes by what they are for."""
     config, photos, views = plan.teacher.config, plan.train_photos, plan.soft_labels.num_views
     classes = plan.images.folder.classes
-    widths = [
-        feature_widths(describe(name, classes, size=size, feature_stages=config.feature_stages))
-        for name, size in zip(config.model, plan.teacher.sizes, strict=True)
-    ]
+    widths = []
+    if plan.teacher.external is None:
+        widths = [
+            feature_widths(describe(name, classes, size=size, feature_stages=config.feature_stages))
+            for name, size in zip(config.model, plan.teacher.sizes, strict=True)
+        ]
     rendered = max(photos * views * student.input_size**2 * 3.0 for student in plan.students.students)
     return {
         "photos": plan.images.bytes(),

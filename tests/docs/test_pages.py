@@ -37,7 +37,10 @@ def of(program: str) -> list[Piece]:
 
 def parse(arguments: list[str]) -> None:
     _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    from_mapping(bound.arguments.get("settings", {}), source="command line")
+    settings = dict(bound.arguments.get("settings", {}))
+    if source := bound.arguments.get("source"):  # of `label`, which makes a setting of it
+        settings["teacher.model"] = f"file:{source}"
+    from_mapping(settings, source="command line")
 
 
 def test_there_is_something_to_check() -> None:

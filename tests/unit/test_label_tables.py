@@ -14,8 +14,8 @@ import potstill
 from potstill import pipeline
 from potstill.cli import run
 from potstill.config.schema import ImagesConfig
+from potstill.data import table_file
 from potstill.errors import ConfigError, DataError
-from potstill.images import table_file
 from potstill.images.folder import Folder
 from potstill.images.source import open_photos
 

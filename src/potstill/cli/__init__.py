@@ -16,7 +16,7 @@ from potstill.run.command import typed
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Try it": ("demo",),
     "Photos": ("get", "init", "check", "count"),
-    "Distill": ("distill", "update", "models", "curve", "forecast", "suggest", "controls"),
+    "Distill": ("distill", "label", "update", "models", "curve", "forecast", "suggest", "controls"),
     "Results": ("status", "open", "predict", "evaluate", "compare", "serve", "report"),
     "Deploy": ("export", "push"),
     "This machine": ("doctor",),

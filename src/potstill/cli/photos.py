@@ -223,6 +223,7 @@ def count(
     data: Path,
     *,
     json: bool = False,
+    list_them: Annotated[bool, Parameter(name="--list")] = False,
     images: PhotoFlags | None = None,
 ) -> None:
     """Count the photos per split and class, and those in quarantine, and say how they were understood.
@@ -233,11 +234,17 @@ def count(
         The photo folder, a table of labels, or a zip or tar file of one of these.
     json
         Print the counts as JSON.
+    list_them
+        Print the path of every photo in the folder instead, a line each: the names by which soft labels from elsewhere
+        are matched.
     """
-    from potstill.check.count import count
+    from potstill.check.count import count, photo_paths
     from potstill.check.summary import count_table
     from potstill.monitoring.tables import print_table
 
+    if list_them:
+        print("\n".join(photo_paths(data, combined(images, None).images)))
+        return
     counts = count(data, combined(images, None).images)
     if json:
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Commands about runs: demo, distill, update, curve, forecast, controls, open, report, compare, serve, models."""
+"""Commands that make runs, and those that show what is in them."""
 
 import contextlib
 import getpass
@@ -137,6 +137,50 @@ def update(
     print_result(result)
     if result.is_compared and (found := result.comparison.update) is not None:
         print(f"\n{found.verdict}\n{found.advice}")
+
+
+@command(
+    "potstill label PHOTOS --from labels.csv",
+    "potstill label PHOTOS --from outputs.npy --order paths.txt --class-map map.csv",
+    note="All settings, by section: `potstill label --help-all`",
+)
+def label(
+    data: Path,
+    *,
+    source: Annotated[Path | None, Parameter(name="--from")] = None,
+    recipe: Path | None = None,
+    run: Path | None = None,
+    redo: Annotated[bool, Parameter(group=MORE)] = False,
+    settings: SettingFlags | None = None,
+) -> None:
+    """Make the soft labels of a run and stop there: from a file, or by the teacher that the settings name.
+
+    `potstill distill` goes on from there. A file has one row for each photo, so that every augmented view of a photo
+    gets the same soft label: a teacher that labels each view, such as --teacher onnx:FILE, teaches more exactly.
+
+    Parameters
+    ----------
+    data
+        The photo folder, a table of labels, or a zip or tar file of one of these.
+    source
+        A file with logits or probabilities of all photos, made by any model or service: a .csv file with the column
+        path and one for each class, or a .npy file with --order. The same as --teacher file:FILE.
+    recipe
+        A TOML file of settings. Flags win over it.
+    run
+        The run folder. By default the one under runs/ with the same settings, or a new one.
+    redo
+        Redo stages that were run with other settings or photos.
+    """
+    from potstill import pipeline
+    from potstill.errors import ConfigError
+
+    if source is not None and "teacher.model" in (settings or {}):
+        raise ConfigError("--from names the teacher already. Leave out --teacher.")
+    given = {"teacher.model": f"file:{source}"} if source is not None else {}
+    folder = pipeline.label(data, config=combined({**(settings or {}), **given}, recipe), run=run, redo=redo)
+    words = ["potstill", "distill", str(data), "--recipe", str(folder / "config.toml"), "--run", str(folder)]
+    print(f"Soft labels: {folder / '3_soft_labels'}\n\nNext:\n  {shlex.join(words)}")
 
 
 @command(

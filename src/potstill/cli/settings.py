@@ -24,6 +24,8 @@ SHORT: Mapping[str, tuple[str, ...]] = {
     "seeds": ("--seeds",),
     "metric": ("--metric",),
     "operating_point": ("--operating-point",),
+    "external.class_map": ("--class-map",),
+    "external.order": ("--order",),
     "student.epochs": ("--epochs",),
     "student.lr": ("--lr",),
     "student.size": ("--size",),
@@ -34,7 +36,7 @@ SHORT: Mapping[str, tuple[str, ...]] = {
 }
 """Settings with short names. The first is the one that help and messages use."""
 
-RARE = frozenset({"budget.max_mmacs", "budget.max_milliseconds"})
+RARE = frozenset({"budget.max_mmacs", "budget.max_milliseconds", "external.class_map", "external.order"})
 """Settings with short names that only --help-all shows."""
 
 READING = ("images.classes_from", "images.labels", "images.path_column", "images.label_column")

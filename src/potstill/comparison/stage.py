@@ -33,11 +33,14 @@ from potstill.run.folder import Run
 from potstill.run.layout import (
     ARMS,
     comparison_path,
+    external_inputs,
+    given_path,
     member_folders,
     model_folder,
     networks_of,
     student_names,
     teacher_networks,
+    weights_path,
 )
 from potstill.run.results import (
     FORMAT,
@@ -55,6 +58,9 @@ from potstill.run.results import (
     write_comparison,
 )
 from potstill.wording import counted
+
+NO_COSTS: dict[str, Any] = {"parameters": 0, "macs": 0, "bytes": 0, "milliseconds": 0.0}
+"""Of a teacher of which only a file of soft labels is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,8 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
         **grouped,
         **earlier,
         "photos": run.stage("1_images").digest(),
-        "teacher": [sha256_of(folder / "model.safetensors") for folder in networks],
+        "teacher": [sha256_of(weights_path(folder)) for folder in networks],
+        **external_inputs(run),
         "students": {
             f"{name}/{arm}": [_digest(run, name, seed, arm) for seed in range(plan.seeds)]
             for name in names
@@ -215,7 +222,9 @@ class _TestPhotos:
         return plain_outputs(model, self.store, self.rows, precision, threads=machine.cores)[1]
 
     def teacher_logits(self, models: tuple[str, ...]) -> np.ndarray:
-        """(n, C) of the teacher's models together, each in the arithmetic that it labeled in."""
+        """(n, C) of the teacher's models together, each in the arithmetic that it labeled in; or from its file."""
+        if given_path(self.context.run).is_file():
+            return np.load(given_path(self.context.run), allow_pickle=False)[self.rows]
         groups = teacher_networks(self.context.run.teacher, models)
         parts = [[self.logits(folder, load_info(folder).trained.precision) for folder in group] for group in groups]
         return metrics.mean_probability_logits([metrics.mean_probability_logits(group) for group in parts])
@@ -259,11 +268,14 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores, shift: np.nd
     test = _class_scores(plan, scores)
     on_val = metrics.softmax((val_logits + shift) / temperature)
     model = Model(scores.logits["teacher"][None], (temperature,), test.threshold(on_val, val_labels))
-    costs = [_costs(load(folder), folder) for folder in folders]
+    costs = [_costs(load(folder), folder) for folder in folders] or [NO_COSTS]
+    is_given = given_path(run).is_file()
     return TeacherResult(
         models=tuple(plan.teacher),
-        sizes=tuple(networks[0].size for networks in infos),
-        method=tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
+        sizes=() if is_given else tuple(networks[0].size for networks in infos),
+        method=("file",)
+        if is_given
+        else tuple("+".join(dict.fromkeys(str(info.trained.method) for info in networks)) for networks in infos),
         networks=tuple(len(networks) for networks in infos),
         accuracy=metrics.accuracy_interval(scores.correct("teacher"), confidence=confidence, groups=scores.groups),
         by_class=test.measure(model),
@@ -481,6 +493,6 @@ def _costs(model: Classifier, folder: Path) -> dict[str, Any]:
     return {
         "parameters": parameters_of(model),
         "macs": macs_of(model),
-        "bytes": (folder / "model.safetensors").stat().st_size,
+        "bytes": weights_path(folder).stat().st_size,
         "milliseconds": milliseconds_of(model),
     }

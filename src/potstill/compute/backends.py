@@ -22,6 +22,7 @@ from potstill.compute.timing import photos_per_second
 from potstill.config.schema import MachineConfig
 from potstill.errors import ConfigError, did_you_mean
 from potstill.models.classifier import Classifier
+from potstill.models.onnx_classifier import OnnxClassifier
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (onnx_backbone.BACKEND,)}
 """By name, beside torch itself."""
@@ -142,6 +143,8 @@ def fall_back_to_float32(folder: Path, measured: Measured) -> Measured:
 
 def inference_model(model: Classifier, precision: Precision, folder: Path, *, threads: int) -> Classifier:
     """The model for inference only, in the arithmetic and backend of `precision`; in torch where converting fails."""
+    if isinstance(model, OnnxClassifier):  # there is no other way to compute it
+        return model
     backend = BACKENDS.get(precision.runtime)
     converted = backend.convert(model, folder, threads) if backend else None
     return converted or fold(model, precision)

@@ -9,12 +9,16 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
+from potstill.config.external import External, parse_external
 from potstill.config.metric import parse_metric, parse_operating_point
 from potstill.errors import ConfigError
 from potstill.wording import counted
 
 Auto = Literal["auto"]
 ClassesFrom = Literal["folders", "top", "deepest", "names"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in 0…1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,8 @@ class TeacherConfig:
 
     model: tuple[str, ...] = ("densenet201",)
     """A preset (see `potstill models`) or any name in timm.list_models(). Several names form an ensemble: their
-    predictions are averaged."""
+    predictions are averaged. "onnx:FILE": an ONNX classifier that is used as it is. "file:FILE": soft labels from a
+    .csv or .npy file. For these two, [external] has the settings, and of [teacher] only size and min_gain count."""
     weights: str = "auto"
     """Starting weights. "auto": from an installed weight package if there is one, otherwise from the model hub.
     "package", "hub", "none" (random initialization), or a .safetensors or .pth file."""
@@ -223,6 +228,69 @@ class TeacherConfig:
         _check_ranges(self, "teacher.")
         if not self.model:
             raise ConfigError("teacher.model is empty; name at least one model.")
+        external = [name for name in self.model if parse_external(name)]
+        if external and len(self.model) > 1:
+            raise ConfigError(f"teacher.model: {external[0]!r} cannot be part of an ensemble. Name it alone.")
+
+    @property
+    def external(self) -> External | None:
+        """The file that is the teacher; None where the teacher is trained here."""
+        return parse_external(self.model[0])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models, as logs and reports call them: of a file, without its folder."""
+        return (self.external.name,) if self.external else self.model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExternalConfig:
+    """A teacher that is not trained here: teacher.model = "onnx:FILE", an ONNX classifier, or "file:FILE", soft labels
+    from a file."""
+
+    class_map: str = ""
+    """A .csv, .toml or .json file that assigns the teacher's classes to yours: a row "their class,my class" each, by
+    name or number. Several may go to one: their probabilities are added. Those that are not in it are left out, and the
+    rest adds up to 1. Empty: the teacher has the classes of the run."""
+    output: Literal["auto", "logits", "probabilities"] = "auto"
+    """What the teacher's outputs are. "auto": probabilities if every row lies in 0…1 and adds up to 1, otherwise
+    logits."""
+    order: str = ""
+    """Of a .npy file: a text file with the path of the photo of each row, as `potstill count PHOTOS --list` prints
+    them."""
+    mean: Annotated[tuple[float, ...], Range(-1000, 1000)] = IMAGENET_MEAN
+    """Of an ONNX classifier: what is subtracted from red, green and blue, which are in 0…1. The default is that of
+    ImageNet."""
+    std: Annotated[tuple[float, ...], Range(0, 1000, open_low=True)] = IMAGENET_STD
+    """Of an ONNX classifier: what red, green and blue are then divided by. The default is that of ImageNet."""
+    input_range: Annotated[tuple[float, ...], Range(-1000, 1000)] = ()
+    """Of an ONNX classifier: the values of black and white, instead of mean and std, such as 0,1 or -1,1 or 0,255."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Of an ONNX classifier: the order of the color channels. mean and std are always those of red, green, blue."""
+    crop_pct: Annotated[float, Range(0.5, 1)] = 1.0
+    """Of an ONNX classifier: side of the center crop of validation and test photos, as a share of the photo's shorter
+    side (crop_pct in timm)."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, "external.")
+        for name, count in (("mean", 3), ("std", 3), ("input_range", 2)):
+            values = getattr(self, name)
+            if len(values) != count and (values or name != "input_range"):
+                raise ConfigError(f"external.{name} must have {count} numbers, got {len(values)}.")
+        if self.input_range:
+            black, white = self.input_range
+            if black >= white:
+                raise ConfigError(f"external.input_range must be black, then white, got {black:g},{white:g}.")
+            if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
+                raise ConfigError("external.input_range takes the place of mean and std; set one or the other.")
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of red, green and blue in 0…1 that give the inputs of an ONNX classifier."""
+        if not self.input_range:
+            return self.mean, self.std
+        black, white = self.input_range
+        return (-black / (white - black),) * 3, (1 / (white - black),) * 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -433,6 +501,7 @@ class Config:
     images: ImagesConfig = field(default_factory=ImagesConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    external: ExternalConfig = field(default_factory=ExternalConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     twin: TwinConfig = field(default_factory=TwinConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -444,3 +513,24 @@ class Config:
         _check_ranges(self, "")
         parse_metric(self.metric)
         parse_operating_point(self.operating_point)
+        self._check_external()
+
+    def _check_external(self) -> None:
+        """Raise ConfigError for settings that would count for nothing with this teacher."""
+        external, default = self.teacher.external, ExternalConfig()
+        given = [
+            item.name for item in fields(default) if getattr(self.external, item.name) != getattr(default, item.name)
+        ]
+        known = {None: (), "onnx": [item.name for item in fields(default) if item.name != "order"]}
+        usable = known.get(external.kind if external else None, ("class_map", "output", "order"))
+        for name in given:
+            if name not in usable:
+                raise ConfigError(
+                    f"external.{name} counts for nothing with the teacher {', '.join(self.teacher.names)}. Leave it "
+                    'out, or name a teacher of another kind: teacher.model = "onnx:FILE" or "file:FILE".'
+                )
+        if external and self.student.feature_weight not in ("auto", 0):
+            raise ConfigError(
+                f"student.feature_weight = {self.student.feature_weight:g} needs a teacher with features; of "
+                f"{external.name} only the outputs are known. Leave it out."
+            )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from potstill.data.resize import ROUND_UP_FROM, crop_side
 from potstill.models.classifier import Classifier
+from potstill.models.onnx_classifier import OnnxClassifier
 
 
 class Deployable(nn.Module):
@@ -22,8 +23,8 @@ class Deployable(nn.Module):
 
     def __init__(self, model: Classifier, *, temperature: float = 1.0, shift: Sequence[float] = ()) -> None:
         super().__init__()
-        # A teacher's head may see more than the bare network gives it.
-        self.net = model if model.info.feature_stages else model.net
+        # A teacher's head may see more than the bare network gives it, and an ONNX file has no network.
+        self.net = model if model.info.feature_stages or isinstance(model, OnnxClassifier) else model.net
         self.size = model.info.size
         self.crop = model.info.crop_pct
         self.temperature = temperature

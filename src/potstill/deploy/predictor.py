@@ -19,7 +19,7 @@ from potstill.images.decode import decode, decode_file, normalize
 from potstill.images.depth import GrayLevels
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
-from potstill.run.layout import ARMS, comparison_path, usable_students
+from potstill.run.layout import ARMS, comparison_path, given_path, usable_students
 from potstill.run.results import read_comparison, read_training
 from potstill.run.trained import OperatingPoint
 from potstill.wording import counted
@@ -185,6 +185,8 @@ def load_predictor(
     if arm == "teacher":
         if given:
             raise ModelError(f"The teacher has neither students nor seeds; leave out {' and '.join(given)}.")
+        if given_path(run).is_file():
+            raise ModelError(f"The teacher of {run.path} is a file of soft labels: it cannot classify other photos.")
         folders = sorted(run.teacher.rglob("model.json"))
         if len(folders) != 1:
             raise ModelError(f"{run.teacher} holds {counted(len(folders), 'model')}; name one of their folders.")

@@ -24,7 +24,7 @@ from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.run.layout import ARMS, is_trained, num_seeds
+from potstill.run.layout import ARMS, is_trained, num_seeds, weights_path
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
@@ -66,7 +66,7 @@ class Served:
 
     @property
     def megabytes(self) -> float:
-        return sum((p.folder / "model.safetensors").stat().st_size for p in self.predictors) / 1e6
+        return sum(weights_path(p.folder).stat().st_size for p in self.predictors) / 1e6
 
     def predict(self, photo: np.ndarray) -> Outputs:
         """Classify an upright (H, W, 3) uint8 RGB array."""
@@ -79,12 +79,13 @@ class Served:
 
 
 def load_models(run: Run, student: str | None = None) -> list[Served]:
-    """Distilled, alone where there is a twin, and teacher of a run. Raises ModelError for an unknown student."""
+    """Distilled, alone where there is a twin, and teacher, unless it is a file of soft labels. Raises ModelError for an
+    unknown student."""
     name, seeds = student or chosen_student(run), num_seeds(run)
     teachers = tuple(teacher_predictor(run, path.parent) for path in sorted(run.teacher.rglob("model.json")))
     arms = [arm for arm in ARMS if arm == "distilled" or is_trained(run, name, seeds, (arm,))]
     students = [Served(arm, (load_predictor(run.path, student=name, arm=arm),)) for arm in arms]
-    models = [*students, Served("teacher", teachers)]
+    models = [*students, *([Served("teacher", teachers)] if teachers else [])]
     for model in models:
         model.predict(np.zeros((64, 64, 3), np.uint8))  # the first prediction of a model takes several times as long
     return models

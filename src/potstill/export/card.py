@@ -33,7 +33,7 @@ def write_card(run: Run, student: str) -> bool:
     comparison = read_comparison(comparison_path(run)) if comparison_path(run).is_file() else None
     numbers = next((s for s in comparison.students if s.name == student), None) if comparison else None
     if comparison and numbers:
-        text = _text(student, facts, comparison, numbers, info)
+        text = _text(student, facts, comparison, numbers, info, _teacher_source(run))
     else:
         text = _text_without_comparison(student, facts, info)
     write_text(run.export / student / "README.md", "\n".join([_front_matter(student, facts, info), text]))
@@ -72,7 +72,12 @@ model-index:
 
 
 def _text(
-    student: str, facts: ExportedStudent, comparison: Comparison, numbers: StudentResult, info: dict[str, Any]
+    student: str,
+    facts: ExportedStudent,
+    comparison: Comparison,
+    numbers: StudentResult,
+    info: dict[str, Any],
+    teacher_source: str,
 ) -> str:
     classes = facts.classes
     teacher = comparison.teacher
@@ -129,7 +134,7 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 - Photos: collected by whoever made the run; {facts.test_photos:,} of them for the test. Potstill does not know their
   license. Whoever publishes this model has to say it here.
 - Starting weights of the student: {trained_from}.
-- The teacher's weights and their license are in the run's `2_teacher/`, in model.json.
+- {teacher_source}
 
 ## Limits
 
@@ -187,6 +192,18 @@ Each was run by its own runtime on the test photos.
   say it here.
 - Starting weights of the student: {_source(info["weights"])}.
 """
+
+
+def _teacher_source(run: Run) -> str:
+    """Where the teacher comes from, as a sentence."""
+    external = run.stage("2_teacher").facts()["inputs"].get("external")
+    if external is None:
+        return "The teacher's weights and their license are in the run's `2_teacher/`, in model.json."
+    weights = external["weights"]
+    return (
+        f"The teacher is the file {_code(weights['file'])} (sha256 `{weights['sha256']}`), used as it is. Potstill "
+        "does not know its license."
+    )
 
 
 def _in_timm(info: dict[str, Any]) -> bool:

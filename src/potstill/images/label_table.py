@@ -15,12 +15,12 @@ from typing import Any
 
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import LABELED, SPLITS, Split
+from potstill.data.table_file import Row, Table, read_table
 from potstill.errors import ConfigError, DataError, did_you_mean
 from potstill.images.class_folders import shown
 from potstill.images.folder import Folder, PhotoFile, check_class_name, check_class_names, plain_name
 from potstill.images.ignored import Unused
 from potstill.images.split_names import split_of
-from potstill.images.table_file import Row, Table, read_table
 from potstill.images.tree import read_tree
 from potstill.wording import counted
 

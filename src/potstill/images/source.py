@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from potstill.config.schema import ImagesConfig
+from potstill.data import table_file
 from potstill.errors import ConfigError, DataError
-from potstill.images import table_file
 from potstill.images.archives import SUFFIXES, is_archive, unpack
 from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.ignored import is_other_file, is_system_folder

@@ -16,6 +16,7 @@ from potstill.errors import ModelError
 from potstill.models.weights import Role, initial_weights
 from potstill.models.zoo import CLASSICS, PRESET_SIZES, PRESETS, TENSORFLOW, construct, near
 from potstill.run.files import read_json, replacing, sha256_of, write_json
+from potstill.run.layout import weights_path
 from potstill.run.trained import Trained
 
 FORMAT = 4
@@ -43,9 +44,9 @@ class ModelInfo:
     """Per channel, of inputs in 0…1."""
     std: tuple[float, ...]
     architecture: str
-    """timm's name, or `mobilenetv1` with a channel_multiplier."""
+    """timm's name, `mobilenetv1` with a channel_multiplier, or `onnx`."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """For timm's constructor."""
+    """For timm's constructor; of an ONNX classifier, see `potstill.models.onnx_classifier.arguments_of`."""
     head_width: int = 0
     """Neurons of the head's hidden layer, 0 for a linear head."""
     feature_stages: int = 0
@@ -292,11 +293,15 @@ def load(folder: Path) -> Classifier:
         ModelError: the files are missing, damaged, or do not belong together.
     """
     info = load_info(folder)
-    path = folder / "model.safetensors"
+    path = weights_path(folder)
     if not path.is_file():
         raise ModelError(f"{path} is missing.")
     if sha256_of(path) != read_json(folder / "model.json").get("sha256"):
         raise ModelError(f"{path} is not the file that model.json describes (sha256 differs): damaged or swapped.")
+    if path.suffix == ".onnx":
+        from potstill.models.onnx_classifier import OnnxClassifier
+
+        return OnnxClassifier(info, path.read_bytes()).eval()
     model = Classifier(construct(info.architecture, info.arguments), info)
     _set_head(model, len(info.classes), info.head_width, 0.0)
     model.net.load_state_dict(load_file(path))

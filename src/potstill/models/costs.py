@@ -7,17 +7,23 @@ import torch
 from torch import nn
 
 from potstill.models.classifier import Classifier
+from potstill.models.onnx_classifier import OnnxClassifier
 
 TIMED_PHOTOS = 30
 
 
 def parameters_of(model: nn.Module) -> int:
     """Number of trained numbers."""
+    if isinstance(model, OnnxClassifier):
+        return int(model.info.arguments["parameters"])
     return sum(p.numel() for p in model.parameters())
 
 
 def macs_of(model: Classifier) -> int:
-    """Multiply-accumulate operations for one photo, counted by torch (convolutions and matrix products)."""
+    """Multiply-accumulate operations for one photo, counted by torch (convolutions and matrix products); 0 for an ONNX
+    classifier of which they are not known."""
+    if isinstance(model, OnnxClassifier):
+        return int(model.info.arguments["macs"] or 0)
     from torch.utils.flop_counter import FlopCounterMode
 
     model = model.eval()
@@ -28,7 +34,8 @@ def macs_of(model: Classifier) -> int:
 
 
 def milliseconds_of(model: Classifier) -> float:
-    """Median time of one photo, in torch, on one thread of this machine's CPU, without reading and resizing it."""
+    """Median time of one photo, in torch or ONNX Runtime, on one thread of this machine's CPU, without reading and
+    resizing it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = model.cpu().eval().to(memory_format=torch.channels_last)

@@ -183,10 +183,10 @@ def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
             f"{counted(comparison.test_photos, 'test photo')} are classified correctly."
         )
         return Answer("How good is the small model?", short, (*_at(point), plain))
+    larger = f", {teacher.bytes / student.bytes:.0f} times larger," if teacher.bytes else ""
     sentences = [
         f"It classifies {_of(accuracy)} of the {counted(comparison.test_photos, 'test photo')} correctly, which it "
-        f"has never seen before. Its teacher, {teacher.bytes / student.bytes:.0f} times larger, manages "
-        f"{_of(teacher.accuracy)}."
+        f"has never seen before. Its teacher{larger} manages {_of(teacher.accuracy)}."
     ]
     both = recalls(comparison)
     if both:

@@ -52,12 +52,13 @@ def differences(students: Sequence[StudentResult], confidence: float) -> str:
 
 
 def costs(comparison: Comparison, cost: str, title: str, factor: float) -> str:
-    """Accuracy against one cost, for the teacher and all students with their twins."""
+    """Accuracy against one cost, for the teacher, where the cost is known, and all students with their twins."""
     teacher, students = comparison.teacher, comparison.students
+    known: list[Costs] = [model for model in (teacher, *students) if getattr(model, cost)]
     intervals = [teacher.accuracy, *(s.arm(arm).accuracy for s in students for arm in ARMS)]
     width, height, left, bottom = 340, 270, 48, 226
     y = Scale(*svg.padded([bound for i in intervals for bound in (i.low, i.high)], low=0, high=1), bottom, 10)
-    x = Scale(*svg.log_range([getattr(m, cost) * factor for m in (teacher, *students)]), left, width - 14, log=True)
+    x = Scale(*svg.log_range([getattr(m, cost) * factor for m in known]), left, width - 14, log=True)
     parts = svg.y_axis(y, left, width - 8, svg.percent_ticks(y, 5))
     parts += svg.x_axis(x, bottom, 10, [(v, svg.short(v)) for v in x.ticks(4)], f"{title} (logarithmic)")
     summary = []
@@ -67,7 +68,7 @@ def costs(comparison: Comparison, cost: str, title: str, factor: float) -> str:
         (letter(n), s, [("alone", s.alone.accuracy), ("distilled", s.distilled.accuracy)])
         for n, s in enumerate(students)
     ]
-    for name, costing, arms in models:
+    for name, costing, arms in [model for model in models if model[1] in known]:
         center = x(getattr(costing, cost) * factor)
         spread = {"teacher": 0, "alone": 3.5, "distilled": -3.5}
         if len(arms) == 2:

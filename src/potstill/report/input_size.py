@@ -43,7 +43,7 @@ def _untried(files: RunFiles, student: StudentResult) -> Iterator[str]:
     """Up to the size that the weights were trained at, and that the photos were packed for."""
     if not student.pretrained or student.pretrained_size is None or files.comparison.update is not None:
         return
-    packed = max(*files.comparison.teacher.sizes, *(s.size for s in files.students))
+    packed = max(0, *files.comparison.teacher.sizes, *(s.size for s in files.students))
     size = min(student.size // STEP * STEP + STEP, student.pretrained_size, packed)
     if size > student.size:
         run, words = files.run.path, ["--students", _spec(files, student, size)]

@@ -32,7 +32,7 @@ from potstill.run.results import (
     read_controls,
     read_training,
 )
-from potstill.run.trained import read_trained
+from potstill.run.trained import Trained, read_trained
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,16 @@ class RunFiles:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
     def models(self) -> list[dict[str, Any]]:
-        """model.json of the teacher's models and of seed 0 of each student and twin."""
+        """model.json of the teacher's models and of seed 0 of each student and twin; of a file of soft labels as
+        teacher, what is known of it."""
         folders = sorted(path.parent for path in self.run.teacher.rglob("model.json"))
         folders += [self.job_folder(s.name, 0, arm) for s in self.students for arm in ARMS]
-        return [{**read_json(folder / "model.json"), "trained": read_trained(folder)} for folder in folders]
+        found = [{**read_json(folder / "model.json"), "trained": read_trained(folder)} for folder in folders]
+        if self.comparison.teacher.method == ("file",):
+            given = self.run.stage("2_teacher").facts()["inputs"]["external"]
+            trained = Trained(role="teacher", method="file")
+            found.insert(0, {**given, "trained": trained, "sha256": given["weights"]["sha256"]})
+        return found
 
 
 class Predictions:

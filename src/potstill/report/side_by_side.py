@@ -36,6 +36,7 @@ class Row:
     agreement: Agreement | None
     """With its own run's teacher; None for the teacher."""
     megabytes: float
+    """This and the next two are 0 where they are not known of a teacher that is a file."""
     mmacs: float
     milliseconds: float
     by_class: ByClass | None
@@ -76,7 +77,8 @@ class SideBySide:
         ]
         cells = [
             [r.run, r.model, r.arm, f"{r.accuracy.value:.1%}", _span(r.accuracy), _against(r.against),
-             *_agreement(r.agreement), f"{r.megabytes:.2f}", f"{r.mmacs:,.0f}", f"{r.milliseconds:.1f}"]
+             *_agreement(r.agreement), f"{r.megabytes:.2f}" if r.megabytes else "–",
+             f"{r.mmacs:,.0f}" if r.mmacs else "–", f"{r.milliseconds:.1f}" if r.milliseconds else "–"]
             for r in self.rows
         ]  # fmt: skip
         return text_table(header, cells, right=range(3, len(header)))

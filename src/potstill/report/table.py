@@ -148,8 +148,8 @@ def _row(name: str, result: TeacherResult | ArmResult, costs: Costs) -> list[str
         f"{result.nll_scaled:.3f}",
         f"{result.ece_scaled:.3f}",
         "" if agreement is None else f"{agreement:.1%}",
-        f"{costs.parameters / 1e6:.2f} M",
-        f"{costs.macs / 1e6:.0f}",
-        f"{costs.bytes / 1e6:.1f}",
-        f"{costs.milliseconds:.1f}",
+        f"{costs.parameters / 1e6:.2f} M" if costs.parameters else "–",
+        f"{costs.macs / 1e6:.0f}" if costs.macs else "–",
+        f"{costs.bytes / 1e6:.1f}" if costs.bytes else "–",
+        f"{costs.milliseconds:.1f}" if costs.milliseconds else "–",
     ]

@@ -36,6 +36,25 @@ def networks_of(member: Path) -> list[list[Path]]:
     return [group for group in (probe, tuned) if group]
 
 
+def given_path(run: Run) -> Path:
+    """Where soft labels that came from a file are stored: logits (n, C) of every row of the pixel store."""
+    return run.teacher / "given.npy"
+
+
+def weights_path(folder: Path) -> Path:
+    """The file with the weights of a stored model."""
+    onnx = folder / "model.onnx"
+    return onnx if onnx.is_file() else folder / "model.safetensors"
+
+
+def external_inputs(run: Run) -> dict[str, str]:
+    """What else a stage depends on where the teacher is a file: how its outputs are understood. Empty where it is
+    trained: there its weights are all."""
+    stage = run.stage("2_teacher")
+    is_external = stage.is_done and "external" in stage.facts()["inputs"]
+    return {"external": stage.digest()} if is_external else {}
+
+
 def unlike_path(run: Run) -> Path:
     """The list of photos without labels that resemble none of the labeled photos, and are left out."""
     return run.teacher / "unlike.csv"

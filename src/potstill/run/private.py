@@ -9,6 +9,11 @@ import re
 
 _PART = r"[^\s'\"<>|:*?;,()\[\]{}=/\\]"
 _QUOTED = re.compile(r"""(['"])((?:file://)?/|~|[A-Za-z]:[\\/]|\\\\)([^'"\n]*[/\\])?([^'"/\\\n]*)[/\\]?\1""")
+_EXTERNAL = re.compile(
+    rf"""(['"])(onnx|file):(?=~|/(?!/)|[A-Za-z]:[\\/]|\\\\)([^'"\n]+)\1"""
+    rf"""|\b(onnx|file):((?:~[\w.-]*/|/(?!/)|[A-Za-z]:[\\/])(?:{_PART}+[/\\]+)*{_PART}*)"""
+)
+"""Teachers that are files, as in `onnx:/srv/me/teacher.onnx`."""
 _PATH = re.compile(
     rf"""(?<![\w.:/\\~<&$+-])(?:file://)?(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)(?:{_PART}+[/\\]+)+({_PART}*)""",
     re.ASCII | re.VERBOSE,
@@ -37,9 +42,15 @@ def without_owner(text: str) -> str:
     text = _MAIL.sub(rf"\1@{GONE}", text)
     text = _TOKEN.sub(lambda found: (found[1] or found[2]) + GONE, text)
     text = _SECRET.sub(rf"\1{GONE}", text)
+    text = _EXTERNAL.sub(_named_only, text)
     text = _QUOTED.sub(lambda found: f"{found[1]}{found[4] or last_part(found[3] or '')}{found[1]}", text)
     text = _PATH.sub(lambda found: found[1] or last_part(found[0]), text)
     return _SHORT_PATH.sub(GONE, text)
+
+
+def _named_only(found: re.Match[str]) -> str:
+    quote, kind, path = (found[1], found[2], found[3]) if found[2] else ("", found[4], found[5])
+    return f"{quote}{kind}:{last_part(path)}{quote}"
 
 
 def last_part(path: str) -> str:

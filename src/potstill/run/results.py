@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a model costs; of an ensemble, the sum over its models."""
+    """What a model costs; of an ensemble, the sum over its models. 0 stands for what is not known of a teacher that is
+    a file."""
 
     parameters: int
     macs: int
@@ -90,9 +91,10 @@ class TeacherResult(Calibration, Costs):
 
     models: tuple[str, ...]
     sizes: tuple[int, ...]
-    """Input side of each model, in pixels."""
+    """Input side of each model, in pixels; none for soft labels from a file."""
     method: tuple[str | None, ...]
-    """How each model was trained: probe, finetune or probe+finetune, the mean of both."""
+    """How each model was trained: probe, finetune or probe+finetune, the mean of both; onnx or file where the teacher
+    is a file and was not."""
     networks: tuple[int, ...]
     """Networks of each model: the probe, one per fold where it was fine-tuned, or all of these."""
     accuracy: Interval

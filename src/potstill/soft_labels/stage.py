@@ -36,7 +36,7 @@ from potstill.data.views import Renderer, draw_views
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, sha256_of, write_json
-from potstill.run.layout import teacher_networks, unlike_path
+from potstill.run.layout import external_inputs, given_path, teacher_networks, unlike_path, weights_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.wording import counted
@@ -52,7 +52,8 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     networks = [network for group in groups for network in group]
     inputs: dict[str, Any] = {
         "images": run.stage("1_images").digest(),
-        "teacher": [sha256_of(network / "model.safetensors") for network in networks],
+        "teacher": [sha256_of(weights_path(network)) for network in networks],
+        **external_inputs(run),
         "views": {**asdict(plan.views), "count": plan.num_views},
     }
     if read_unlike(run):
@@ -65,12 +66,16 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     save_array(folder / "photos.npy", photos)
     save_array(folder / "views.npy", drawn)
     labeling = Labeling(store, photos, drawn, context, len(networks))
-    outputs = [labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)]
+    outputs: list[_Group | _Given] = [
+        labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)
+    ]
+    if given_path(run).is_file():
+        outputs = [_Given(labeling, np.load(given_path(run), mmap_mode="r", allow_pickle=False))]
     val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
     save_array(folder / "val_logits.npy", val_logits)
     _merge(outputs, folder, len(photos), plan.num_views)
     meta = {
-        "networks": [len(group) for group in groups],
+        "networks": [len(group) for group in groups] or [1],
         "label_noise": estimated_label_noise(run),
         **_confidence_stats(folder, labeling, val_logits),
     }
@@ -138,6 +143,11 @@ class _Group:
     def width(self) -> int:
         """Number of features."""
         return self.networks[0].heads.width
+
+    @property
+    def is_single(self) -> bool:
+        """Whether its features all have the same meaning."""
+        return len(self.networks) == 1
 
     @property
     def val_logits(self) -> np.ndarray:
@@ -319,16 +329,44 @@ class _Network:
         store_features(self.backbone, renderer, writer, self.precision, update, outputs, first=first)
 
 
-def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Soft labels that came from a file, one for each photo: the same for all of its views, blended where they are."""
+
+    labeling: Labeling
+    logits: np.ndarray
+    """(n, C) of every row of the store."""
+    width: int = 0
+    """Number of features: none are known."""
+    is_single: bool = True
+
+    @property
+    def val_logits(self) -> np.ndarray:
+        """(n, C)."""
+        return np.array(self.logits[self.labeling.store.rows("val")])
+
+    def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, V, 0) and logits (n, V, C)."""
+        rows, views = self.labeling.photos[photos], self.labeling.views[photos]
+        own, partners = (
+            metrics.softmax(np.asarray(self.logits[of], np.float64))
+            for of in (rows, np.maximum(views["partner"], 0).ravel())
+        )
+        weight = views["weight"][..., None].astype(np.float64)
+        found = weight * own[:, None] + (1 - weight) * partners.reshape(*views.shape, -1)
+        return np.empty((*views.shape, 0), np.float32), np.log(found + 1e-8).astype(np.float32)
+
+
+def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all groups together, block by block.
 
     Features of networks that were tuned apart differ in their meaning, so they are stored only where there are no
     others.
     """
-    single = [len(group.networks) == 1 for group in groups]
+    single = [group.is_single for group in groups]
     shown = [alone or not any(single) for alone in single]
     width = sum(group.width for group, has in zip(groups, shown, strict=True) if has)
-    classes = groups[0].networks[0].val_logits.shape[-1]
+    classes = groups[0].val_logits.shape[-1]
     for growing in folder.glob("*.growing"):
         growing.unlink()
     features = RowWriter(folder / "features.npy", (photos, count, width), np.float16)
@@ -340,7 +378,7 @@ def _merge(groups: list[_Group], folder: Path, photos: int, count: int) -> None:
         values = np.concatenate([f for (f, _), has in zip(outputs, shown, strict=True) if has], axis=-1)
         features.write(values)
         logits.write(metrics.mean_probability_logits([z for _, z in outputs]))
-        flat = values.reshape(-1, width).astype(np.float64)
+        flat = values.reshape(len(positions) * count, width).astype(np.float64)
         total, square, n = total + flat.sum(0), square + np.square(flat).sum(0), n + len(flat)
     features.close()
     logits.close()

@@ -31,6 +31,9 @@ class SoftLabelFacts:
     has_unlabeled: bool
     """Whether there are photos without labels among them, where the labels count for little."""
 
+    has_features: bool = True
+    """Whether the teacher's features are known, not its outputs only."""
+
     @property
     def temperature(self) -> float:
         """Softmax temperature: a saturated teacher is softened."""
@@ -79,7 +82,7 @@ class StudentPlan:
         rule = self.distillation
         if "temperature" in self.auto:
             rule = replace(rule, temperature=facts.temperature)
-        if "feature_weight" in self.auto and facts.fine_tuned and rule.distill_weight:
+        if not facts.has_features or ("feature_weight" in self.auto and facts.fine_tuned and rule.distill_weight):
             rule = replace(rule, feature_weight=0.0)
         if "task_weight" in self.auto and facts.noisy:
             rule = replace(rule, task_weight=0.0)

@@ -169,6 +169,7 @@ class _Training:
             confidence=meta["train_top_probability"],
             label_noise=meta["label_noise"],
             fine_tuned=min(meta["networks"]) > 1,
+            has_features=self.soft.features.shape[-1] > 0,
             has_unlabeled=bool((PixelStore(self.context.run.images).labels(self.soft.photos) < 0).any()),
         )
         if facts.noisy and "task_weight" in self.student.auto:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.teacher.external import ExternalTeacher
 
 FINETUNE_VIEWS = 12_000
 """Views that a fine-tuned network with "auto" epochs is trained on."""
@@ -23,6 +24,8 @@ class TeacherPlan:
     metric: str = "accuracy"
     """What is chosen by on val."""
     class_balance: str = "auto"
+    external: ExternalTeacher | None = None
+    """A file that is the teacher; None where it is trained."""
 
     def finetune_epochs(self, photos: int) -> int:
         """Epochs of one network that learns from so many photos."""

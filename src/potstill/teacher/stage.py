@@ -44,6 +44,7 @@ from potstill.run.files import check_space, is_sealed, read_json, remove_sealed,
 from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
 from potstill.shards import write_in_shards
+from potstill.teacher.external import ExternalTeacher
 from potstill.teacher.finetune import FineTuned, FineTuning
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
@@ -60,17 +61,26 @@ the others to be trained."""
 
 TITLES = {"probe": "linear probe", "finetune": "fine-tuned", "probe+finetune": "both together"}
 
+_HINTS = {
+    False: "Do the weights belong to the model (--teacher.weights)?",
+    True: "Are its classes in the order of the run's (--class-map), and its inputs as it knows them ([external])?",
+}
+"""What else may be wrong with a teacher, by whether it is a file."""
+
 AGREEMENT_PHOTOS = 256
 """Val photos on which faster arithmetic must agree with float32."""
 
 
 def train_teacher(plan: TeacherPlan, context: Context) -> None:
-    """Train every model of the teacher and write them to `2_teacher/`.
+    """Train every model of the teacher and write them to `2_teacher/`; a teacher that is a file is taken as it is.
 
     Raises:
         WeightsError: starting weights are not available.
         TeacherError: a teacher knows hardly more of the classes than how frequent they are.
     """
+    if plan.external is not None:
+        _take(plan.external, plan.config, context)
+        return
     run, config = context.run, plan.config
     stage = run.stage("2_teacher")
     kind = {name: value for name, value in asdict(plan.views).items() if name != "count"}
@@ -89,6 +99,23 @@ def train_teacher(plan: TeacherPlan, context: Context) -> None:
         facts[name] = read_json(folder / "facts.json")
     passing = [backend.file for backend in BACKENDS.values()]  # removed when the soft labels are stored
     stage.finish(passing=passing, models=list(config.model), **facts)
+
+
+def _take(teacher: ExternalTeacher, config: TeacherConfig, context: Context) -> None:
+    """Stage 2 of a teacher that is a file: store it, and measure it on val."""
+    run, stage = context.run, context.run.stage("2_teacher")
+    inputs = {"images": run.stage("1_images").digest(), "external": teacher.identity(), "min_gain": config.min_gain}
+    if not stage.begin(inputs):
+        return
+    for line in teacher.lines():
+        context.reporter.info(f"Teacher {line}")
+    store = PixelStore(run.images)
+    labels = store.labels(store.rows("val"))
+    logits, facts = teacher.take(context)
+    context.reporter.info(f"Teacher {teacher.name}: {_on_val(logits, labels)}")
+    facts["val_accuracy"] = _require_learned(teacher.name, logits, labels, config)
+    facts["val_temperature"] = metrics.fit_temperature(logits, labels)
+    stage.finish(models=[teacher.name], **{teacher.name: facts})
 
 
 def _chosen_by(plan: TeacherPlan) -> list[str]:
@@ -184,7 +211,7 @@ class _Member:
             measured = fall_back_to_float32(self.folder, measured)
             remove_sealed(self.folder / "features.npy")
             probed = self._probe(measured)
-        self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
+        self._report(f"{_on_val(probed.val_logits, self.val_labels)} (linear probe)")
         tuned = self._fine_tune(probed, measured)
         method, val_logits, shares = self._choose(probed, tuned)
         accuracy = _require_learned(self.name, val_logits, self.val_labels, self.config)
@@ -322,7 +349,7 @@ class _Member:
         )  # fmt: skip
 
         def worthwhile(val_logits: np.ndarray) -> bool:
-            self._report(f"{self._on_val(val_logits)} (fine-tuned, first network)")
+            self._report(f"{_on_val(val_logits, self.val_labels)} (fine-tuned, first network)")
             both = metrics.mean_probability_logits([probe_logits, val_logits])
             tuned, mean = self._loss(val_logits, self.label_shares), self._loss(both, self._mean_shares(probed))
             return min(tuned, mean) < to_beat
@@ -347,16 +374,9 @@ class _Member:
         if self.config.train == "auto":
             ways |= {"probe+finetune": (both, self._mean_shares(probed)), "probe": (probed.val_logits, probed.shares)}
         for way, (logits, _) in ways.items():
-            self._report(f"{self._on_val(logits)} ({TITLES[way]})")
+            self._report(f"{_on_val(logits, self.val_labels)} ({TITLES[way]})")
         best = min(ways, key=lambda way: self._loss(*ways[way]))
         return best, *ways[best]
-
-    def _on_val(self, logits: np.ndarray) -> str:
-        labels = self.val_labels
-        return (
-            f"val accuracy {metrics.accuracy(logits, labels):.1%}, NLL {metrics.nll_scaled(logits, labels):.3f} "
-            f"on {counted(len(labels), 'photo')}"
-        )
 
     def _save_out_of_fold(self, tuned: FineTuned) -> None:
         """What is predicted for the train photos out of fold, together with the probe where it takes part, too."""
@@ -387,6 +407,13 @@ class _Member:
         self.context.reporter.info(f"Teacher {self.name}: {text}")
 
 
+def _on_val(logits: np.ndarray, labels: np.ndarray) -> str:
+    return (
+        f"val accuracy {metrics.accuracy(logits, labels):.1%}, NLL {metrics.nll_scaled(logits, labels):.3f} "
+        f"on {counted(len(labels), 'photo')}"
+    )
+
+
 def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
     """The val accuracy; TeacherError when the outputs say hardly more of the classes than their shares do.
 
@@ -406,8 +433,7 @@ def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: 
             f"The teacher {name} has a mean accuracy of {balanced:.1%} over {counted(len(shares), 'class')} on "
             f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f}, where the "
             f"shares of the classes alone have {blind:.3f}. It has learned nothing that could be distilled.\n"
-            "  Are the photos in the right class folders (potstill check)? Do the weights belong to the model "
-            "(--teacher.weights)?\n"
+            f"  Are the photos in the right class folders (potstill check)? {_HINTS[config.external is not None]}\n"
             f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
         )
     return accuracy

