@@ -85,7 +85,7 @@ def distill(
     note="All settings, by section: `potstill update --help-all`",
 )
 def update(
-    old: Annotated[Path, Parameter(name="RUN")],
+    old: Path,
     photos: Path,
     *,
     run: Path | None = None,
