@@ -163,7 +163,8 @@ def make_plan(
     if target := parse_operating_point(config.operating_point):
         label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
-    external = external or open_external(config, folder.classes, _paths(folder))
+    if external is None and config.teacher.external:
+        external = open_external(config, folder.classes, _paths(folder))
     sizes = (external.size,) if external else _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, folder, twins) for spec in parse_students(config)),
