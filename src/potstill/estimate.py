@@ -53,6 +53,7 @@ BACKEND_SPEEDUP = 2.0
 """How much faster labeling is in a backend than in torch, where one is installed."""
 
 LARGE = 0.2
+LONG = 3600.0
 """A part that takes this share of the time is named, with the setting that makes it shorter."""
 
 FINE_TUNING, TEST, ON_TRAIN = "fine-tuning", "test photos", "train views"
@@ -130,6 +131,8 @@ class Estimate:
         largest = [hint for hint in seconds if seconds[hint] > LARGE * self.total]
         for number, hint in enumerate(sorted(largest, key=lambda hint: -seconds[hint])):
             yield f"{'Largest part' if number == 0 else 'Then'}: {duration(seconds[hint])} for {hint}"
+        if self.total > LONG:
+            yield "For a first try of every step in minutes: --quick"
 
 
 def estimate(plan: Plan, machine: Machine, finished: Collection[str] = ()) -> Estimate:
@@ -271,7 +274,7 @@ def _hints(plan: Plan) -> dict[str, str]:
     twins = twins if plan.students.twins else ""
     smaller = "; --teacher efficientnet_lite0 is faster" if "efficientnet_lite0" not in teachers else ""
     smaller = smaller if plan.teacher.external is None else ""
-    fewer_seeds = "; --seeds 1 needs a part of it" if seeds > 1 else "; --student.patience 0.5 halves it"
+    fewer_seeds = f"; --seeds 1 takes 1/{seeds} of it" if seeds > 1 else "; --student.patience 0.5 halves it"
     return {
         "features": f"what {teachers} sees in the photos{smaller}; --teacher.probe-views 1 needs fewer views",
         FINE_TUNING: f"fine-tuning {teachers}; --teacher.train probe does without",

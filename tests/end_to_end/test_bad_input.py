@@ -77,7 +77,7 @@ def test_one_class(data: Path, distil: Refused) -> None:
         shutil.rmtree(data / "train" / name)
         shutil.rmtree(data / "test" / name)
     said = distil()
-    assert f"{data / 'train'} has 1 class (disc)" in said
+    assert f"{data / 'train'} has only one class (disc)" in said
     assert "at least 2" in said
     assert "potstill init" in said
     assert len(list(data.rglob("*.png"))) == 22

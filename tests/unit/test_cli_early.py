@@ -38,10 +38,13 @@ def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"teacher.weights": "nowhere.safetensors"}, "There is no weights file nowhere.safetensors"),
         (
             {"student.models": ["resnet18@32"], "student.weights": "hub"},
-            "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--weights none",
+            "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--student.weights none",
         ),
         ({"student.models": ["mobilenetv1_025@32=no.pth"]}, "There is no weights file no.pth"),
-        ({"student.weights": "auto"}, "no weights for mobilenetv1 (.|\n)*`--student NAME=FILE(.|\n)*`--weights none`"),
+        (
+            {"student.weights": "auto"},
+            "no weights for mobilenetv1 (.|\n)*`--student NAME=FILE(.|\n)*`--student.weights none`",
+        ),
         ({"teacher.model": ["mobilenetv1_025"], "teacher.weights": "hub"}, "`--teacher.weights none`"),
     ],
 )

@@ -56,8 +56,8 @@ def test_classes_can_be_picked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "classes", "message"),
     [
-        (["train/cat/1"], (), "has 1 class"),
-        (["notes.txt"], (), "has 0 classes"),
+        (["train/cat/1"], (), "has only one class"),
+        (["notes.txt"], (), "has no class folders with photos; a classifier"),
         (
             ["train/cat/1", "train/dog/1", "test/dgo/1"],
             (),

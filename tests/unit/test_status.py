@@ -41,6 +41,7 @@ def note(run_copy: Run) -> Callable[..., None]:
             "share": 0.25,
             "seconds": 100.0,
             "seconds_left": 300.0,
+            "seconds_left_after_part": 120.0,
             "parts": [],
         }
         write_json(run_copy.path / "progress.json", noted | values)
@@ -62,6 +63,16 @@ def test_a_run_at_work_tells_its_stage_and_the_time_left(run_copy: Run, note: Ca
     assert students[0].startswith(f"  {STUDENT} distilled: 2 of 2 seeds trained, val accuracy ")
     assert students[0].endswith("%, can be used")
     assert status.lines()[-1].endswith(f"Done in {status.lines()[-1].rpartition('Done in ')[2]}"), "the log's end"
+
+
+def test_the_time_of_later_parts_is_left_however_long_this_one_takes(run_copy: Run, note: Callable[..., None]) -> None:
+    note(seconds_left=125.0)
+    with run_copy.only_here():
+        status = read_status(run_copy.path)
+    assert status.seconds_left == 120.0
+    note(seconds_left=5.0, seconds_left_after_part=0.0)
+    with run_copy.only_here():
+        assert "working, almost finished after 1 min 50 s" in read_status(run_copy.path).lines()[0]
 
 
 def test_a_run_whose_process_is_gone_is_stopped_and_says_how_to_resume(

@@ -96,7 +96,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
         found["unlabeled"] = {"": len(layout.unlabeled)}
     if not any(found.values()):
         raise DataError(
-            f"{root} has no class folders, and no photos in them.\n"
+            f"{root} has no class folders with photos.\n"
             f"  Make one folder per class: `potstill init cat dog --into {root}`."
         )
     return Counts(

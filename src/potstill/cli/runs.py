@@ -559,7 +559,8 @@ def models(pattern: str | None = None) -> None:
         print(f"  {name:22} {text} ({architecture})")
     print("Students that timm has no name for (any name of timm does, too):")
     for name, (architecture, arguments, size) in CLASSICS.items():
-        print(f"  {name:22} {architecture}, {size} px, {arguments}")
+        width = f" ×{arguments['channel_multiplier']:g}" if "channel_multiplier" in arguments else ""
+        print(f"  {name:22} {architecture}{width}, {size} px, as TensorFlow has it")
 
 
 def _show(page: Path, *, browser: bool) -> None:

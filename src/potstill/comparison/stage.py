@@ -441,7 +441,7 @@ def verdict(name: str, difference: Interval, reduction: float | None, visible: f
         return f"Distillation made {name} worse: {points} against its twin, on {basis}.{once or ' Use the twin.'}"
     return (
         f"No gain measured for {name}: {points} against its twin, on {basis}. "
-        f"A difference below about {100 * visible:.1f} points cannot be seen with so many photos."
+        f"A difference below about {100 * visible:.1f} points cannot be seen with this number of photos."
     )
 
 

@@ -140,7 +140,7 @@ Each was run by its own runtime on the test photos, on one thread of {comparison
 
 - The numbers hold for photos like the test photos: same cameras, places and seasons. Elsewhere, test again.
 - It always answers with one of its classes, whatever the photo shows; use the threshold.
-- A difference of accuracy below about {numbers.smallest_visible_difference:.1%} cannot be seen with so many photos.
+- A difference of accuracy below about {numbers.smallest_visible_difference:.1%} cannot be seen with so few photos.
 - Files marked "not run" could not be run on the machine that made them.
 """
 

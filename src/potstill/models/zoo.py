@@ -48,6 +48,9 @@ CLASSICS: dict[str, tuple[str, dict[str, Any], int]] = {
 """Students that timm has no name for: TensorFlow's MobileNets, with its padding and inputs in −1…1.
 Name → (timm architecture, arguments, size)."""
 
+SMALL = ("mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small", "mobilenetv2_100")
+"""Names in timm that students usually have."""
+
 
 def construct(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The network with random weights and its original classifier.
@@ -68,8 +71,9 @@ def construct(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 def near(name: str) -> str:
     """` Near: a, b.` or an empty text."""
-    known = dict.fromkeys([*PRESETS, *CLASSICS, *timm.list_models()])  # some presets are timm names, too
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    usual = difflib.get_close_matches(name, [*PRESETS, *CLASSICS, *SMALL], n=2, cutoff=0.6)
+    others = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.6)
+    found = list(dict.fromkeys([*usual, *others]))[:3]  # some presets are timm names, too
     return f" Near: {', '.join(found)}." if found else ""
 
 

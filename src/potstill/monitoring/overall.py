@@ -96,9 +96,12 @@ class WholeRun:
     @property
     def left(self) -> float:
         """Seconds that the rest of the run is expected to take."""
-        pace = self._pace()
-        later = pace * sum(part.seconds for part in self.parts[self._next :])
-        return later + self._left_of_part(pace)
+        return self.left_after_part + self._left_of_part(self._pace())
+
+    @property
+    def left_after_part(self) -> float:
+        """Seconds that the parts after the present one are expected to take."""
+        return self._pace() * sum(part.seconds for part in self.parts[self._next :])
 
     @property
     def elapsed(self) -> float:

@@ -16,7 +16,7 @@ from potstill.wording import counted, noun
 State = Literal["working", "finished", "stopped"]
 
 WRITE_SECONDS = 2.0
-"""The file is written at most this often."""
+"""The file is written at most this often, and whenever other work begins: that may say nothing for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,14 @@ class Record:
     whole: WholeRun
     started: str = field(default_factory=lambda: _now())
     _written: float = -WRITE_SECONDS
+    _noted: str = ""
 
     def write(self, doing: Doing, state: State = "working", reason: str = "") -> None:
-        """Write the present state, but not more often than every two seconds while the work goes on."""
+        """Write the present state, but not more often than every two seconds while the same work goes on."""
         now = time.monotonic()
-        if state == "working" and now - self._written < WRITE_SECONDS:
+        if state == "working" and doing.text == self._noted and now - self._written < WRITE_SECONDS:
             return
-        self._written = now
+        self._written, self._noted = now, doing.text
         write_json(progress_path(self.run), self._content(doing, state, reason))
 
     def _content(self, doing: Doing, state: State, reason: str) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class Record:
             "share": 1.0 if state == "finished" else round(whole.share, 4),
             "seconds": round(whole.elapsed, 1),
             "seconds_left": 0.0 if state == "finished" else round(whole.left, 1),
+            "seconds_left_after_part": round(whole.left_after_part, 1),
             "parts": [
                 {
                     "name": part.name,

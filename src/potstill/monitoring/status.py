@@ -96,8 +96,10 @@ class Status:
         if self.state == "working" and not self.started:
             return "a command is at work and has not told its progress yet"
         if self.state == "working":
-            total = duration(self.seconds + self.seconds_left)
             since = f"since {self.started[11:16]}, process {self.process}"
+            if self.seconds_left < 1:
+                return f"working, almost finished after {duration(self.seconds)} ({since})"
+            total = duration(self.seconds + self.seconds_left)
             return f"working, {self.share:.0%}, {duration(self.seconds_left)} left of about {total} ({since})"
         if self.state == "stopped":
             why = f": {self.reason}" if self.reason else ", its process is gone"
@@ -120,7 +122,8 @@ def read_status(path: Path) -> Status:
         if run.is_worked_on:
             # Some parts cannot say how far they are.
             passed = _seconds_since(noted["updated"]) if "updated" in noted else 0.0
-            seconds, left = seconds + passed, max(left - passed, 0.0)
+            later = float(noted.get("seconds_left_after_part", 0.0))
+            seconds, left = seconds + passed, max(left - passed, later)
         else:
             state = "stopped"
     share = float(noted.get("share", 0.0))

@@ -259,7 +259,7 @@ def _reliable(comparison: Comparison, findings: list[Finding]) -> Answer:
     stops = _titles(doubts, "stop")
     cautions = _titles(doubts, "caution")
     if stops:
-        return Answer("Can I rely on it?", "No", (f"{_listed(stops)}.", "What to do about it stands below."))
+        return Answer("Can I rely on it?", "No", (f"{_listed(stops)}.", "What to do about it is said below."))
     if cautions:
         return Answer("Can I rely on it?", "With care", (expect, f"Read first: {_listed(cautions)}."))
     return Answer("Can I rely on it?", "Yes", (expect, "No reason was found to doubt these numbers."))

@@ -489,7 +489,8 @@ def as_type(kind: type[T], values: Any, path: Path) -> T:
         return typing.cast(T, _typed(kind, values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Delete its folder and run again."
+            f"{path} is damaged, or another version of Potstill wrote it ({type(error).__name__}: {error}).\n"
+            "  Use that version, or delete the folder of the file and run again."
         ) from None
 
 
