@@ -17,7 +17,7 @@ from potstill.check.run import check
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.errors import ConfigError, DataError
-from potstill.images import containers, tar_shards
+from potstill.images import containers, pack, tar_shards
 from potstill.images.decode import read_bytes
 from potstill.images.folder import Folder
 from potstill.images.new_photos import read_new_photos
@@ -220,6 +220,10 @@ def test_links_and_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_settings_and_patterns_that_fit_nothing(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", labeled(range(6)))
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "0.tar.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"compressed shards \(0\.tar\.gz\)"):
+        opened(tmp_path / "packed", tmp_path)
     with pytest.raises(DataError, match=r"There is no file .*/1\.tar, which .* means"):
         opened(tmp_path / "{0..3}.tar", tmp_path)
     for setting in ("split_column", "group_column", "path_column"):
@@ -345,3 +349,31 @@ def test_the_same_photos_give_the_same_store(tmp_path: Path, packer: Callable[..
     assert found["folder"] == found["tars"] == found["files"]
     rejected = (tmp_path / "packed-tars" / "1_images" / "rejected.csv").read_text()
     assert f"train-0.tar/{CLASSES[0]}/bad.jpg" in rejected
+
+
+def test_an_interrupted_packing_goes_on(
+    tmp_path: Path, packer: Callable[..., PixelStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = {f"{name}/{n}.jpg": photo(name, n) for name in CLASSES for n in range(4)}
+    write_tar(tmp_path / "data" / "0.tar", photos)
+    packer(tmp_path / "data", tmp_path / "whole")
+    add, added = pack._Store.add, []
+
+    def failing(store: Any, entry: Any, data: bytes) -> None:
+        if len(added) == 5:
+            raise KeyboardInterrupt
+        added.append(entry.path)
+        add(store, entry, data)
+        store._flush()
+
+    monkeypatch.setattr(pack._Store, "add", failing)
+    with pytest.raises(KeyboardInterrupt):
+        packer(tmp_path / "data", tmp_path / "killed")
+    first, added = added, []
+    monkeypatch.setattr(
+        pack._Store, "add", lambda store, entry, data: (added.append(entry.path), add(store, entry, data))
+    )
+    packer(tmp_path / "data", tmp_path / "killed")
+    assert sorted(first + added) == sorted(f"0.tar/{name}" for name in photos)
+    for name in ("images.csv", "pixels.bin"):
+        assert (tmp_path / "killed/1_images" / name).read_bytes() == (tmp_path / "whole/1_images" / name).read_bytes()

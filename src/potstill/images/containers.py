@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -39,6 +39,8 @@ _MAX_FILES, _MAX_NAME_BYTES = 100_000, 8 * 2**20
 _LISTED = 3
 _UNLIKELY = 5
 """Classes, from which on it is checked that they have more than one photo each."""
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 Kind = Literal["tar", "parquet"]
 
@@ -91,6 +93,12 @@ def _of_files(root: Path, files: Sequence[Path], data: Path) -> Containers | Non
         raise DataError(f"{data} has shards ({tars[0].name}) and parquet files of photos ({photos[0].name}). Name one.")
     used = tuple(tars or photos)
     if not used:
+        compressed = [path for path in files if path.name.lower().endswith(_COMPRESSED)]
+        if compressed and not parquets:
+            raise DataError(
+                f"{data} has compressed shards ({compressed[0].name}), in which no photo can be read without "
+                "all before it. Decompress them to .tar."
+            )
         return None
     return Containers(root, used, "tar" if tars else "parquet", tuple(path for path in files if path not in set(used)))
 
@@ -354,7 +362,8 @@ def _chosen(part: _Part, own: Sequence[str], classes: Sequence[str]) -> "_Chosen
     return _Chosen(part.container, part.split, part.index, rows, codes[rows])
 
 
-class _Chosen(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Chosen:
     """The photos of one file that are used."""
 
     container: Container

@@ -56,7 +56,7 @@ class TarPhoto:
         """Its bytes, or the first of them. Raises BadPhotoError, code `unreadable`."""
         try:
             with self.container.path.open("rb", buffering=0) as file:
-                self.container.require_unchanged(file)  # type: ignore[arg-type]
+                self.container.require_unchanged(file)
                 count = self.size if most is None else min(most, self.size)
                 data = os.pread(file.fileno(), count, self.offset)
         except OSError as error:
