@@ -249,11 +249,11 @@ def _splits(containers: Containers) -> dict[Path, Split | None]:
 def _class_names(containers: Containers, parts: Sequence[_Part]) -> tuple[list[str], Path | None]:
     """The names of the classes by number, and the file that has them; none where nothing names them."""
     path = next((path for name in NAME_FILES if (path := containers.root / name).is_file()), None)
-    told = [(part.name, part.facts.names) for part in parts if part.facts.names]
-    if differing := [name for name, names in told if names != told[0][1]]:
-        raise DataError(f"{told[0][0]} and {differing[0]} of {containers.root} name the classes differently.")
-    if told:
-        return told[0][1], None
+    named = [(part.name, part.facts.names) for part in parts if part.facts.names]
+    if differing := [name for name, names in named if names != named[0][1]]:
+        raise DataError(f"{named[0][0]} and {differing[0]} of {containers.root} name the classes differently.")
+    if named:
+        return named[0][1], None
     if path is None:
         return [], None
     names = _names_in(path)

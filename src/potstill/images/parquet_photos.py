@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import ConfigError, DataError, did_you_mean
+from potstill.images.archives import MAX_FILES
 from potstill.images.class_folders import shown
 from potstill.images.photo_index import EMPTY, ROW, Facts, PhotoIndex
 from potstill.images.stored import MAX_GROUP_BYTES, Container
 from potstill.images.tar_shards import FIELDS, Label, plain_label
 
-_BATCH = 10_000
+_BATCH = 1000
 """Classes that are read at once."""
 _ADDRESSES = ("url", "image_url", "img_url", "photo_url", "image", "img", "photo", "picture")
 """Columns of texts that are taken for the addresses of photos where there is no column of photos."""
@@ -67,6 +68,8 @@ def _index(file: Any, path: Path, path_column: str, label_column: str) -> PhotoI
     photo = _photo_column(path, schema, path_column)
     label = _label_column(path, schema, features, label_column, photo)
     _require_bytes(file, path, photo)
+    if file.metadata.num_rows > MAX_FILES:
+        raise DataError(f"{path} has {file.metadata.num_rows:,} rows; a file may have {MAX_FILES:,}. Write several.")
     rows = np.zeros(file.metadata.num_rows, ROW)
     codes: dict[Label, int] = {None: EMPTY}
     start = 0
@@ -101,8 +104,7 @@ def _label(value: Any, path: Path, row: int, column: str) -> Label:
 def _features(schema: Any) -> Mapping[str, Any]:
     """What `datasets` says about the columns."""
     try:
-        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = told["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, RecursionError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}

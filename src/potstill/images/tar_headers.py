@@ -67,7 +67,7 @@ def tar_members(file: BinaryIO, path: Path) -> Iterator[TarMember]:
                 extra = _records(data)
         else:
             if b"size" in extra:
-                size = int(extra[b"size"]) if extra[b"size"].isdigit() else -1
+                size = int(extra[b"size"]) if re.fullmatch(rb"\d{1,18}", extra[b"size"]) else -1
             name = _text(extra[b"path"]) if b"path" in extra else name or _own_name(header)
             if size < 0 or start + size > total:
                 raise DataError(f"{path} is cut short: {name} should have {size:,} bytes at byte {start:,}.{_AGAIN}")

@@ -94,7 +94,7 @@ class _Shard:
         self._path, self._file, self._field = path, file, label_field
         self._photos: dict[str, tuple[int, int]] = {}
         """Offset and size by name."""
-        self._said: dict[str, tuple[Label, str]] = {}
+        self._labels: dict[str, tuple[Label, str]] = {}
         """Label, and the member that says so, by key."""
         self._facts = Facts()
 
@@ -137,10 +137,10 @@ class _Shard:
             self._other(name)
 
     def _say(self, name: str, label: Label) -> None:
-        before = self._said.setdefault(key_of(name), (label, name))
+        before = self._labels.setdefault(key_of(name), (label, name))
         if isinstance(before[0], int) != isinstance(label, int):  # a number, and its name
             if name.lower().endswith(".cls"):
-                self._said[key_of(name)] = (label, name)
+                self._labels[key_of(name)] = (label, name)
         elif before[0] != label:
             raise DataError(
                 f"{self._path}: {before[1]} says {before[0]!r} and {name} says {label!r}. A photo has one class here."
@@ -172,8 +172,8 @@ class _Shard:
         used_for: dict[str, None] = {}
         for row, (name, (offset, size)) in enumerate(self._photos.items()):
             key = key_of(name)
-            if key in self._said:
-                label, where = self._said[key]
+            if key in self._labels:
+                label, where = self._labels[key]
                 if (other := used.setdefault(key, name)) != name:
                     raise DataError(f"{self._path}: {other} and {name} share the label of {where}. Keep one of them.")
                 used_for["KEY.cls" if where.lower().endswith(".cls") else "KEY.json"] = None
@@ -185,7 +185,7 @@ class _Shard:
                 code = ABSENT
             end += len(name.encode("utf-8", "surrogateescape"))
             rows[row] = (offset, size, end, code)
-        lone = [where for key, (_, where) in self._said.items() if key not in used]
+        lone = [where for key, (_, where) in self._labels.items() if key not in used]
         self._facts.lone, self._facts.lone_one = len(lone), lone[0] if lone else ""
         self._facts.labels = [label for label in codes if label is not None]
         self._facts.used = list(used_for)
