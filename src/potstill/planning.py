@@ -5,7 +5,6 @@
 (arithmetic, threads, compilation) are left to the stages and stored in `precision.json`.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,7 +226,7 @@ def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
 
 def expected_train_photos(folder: Folder, config: Config) -> int:
     """Photos to train on, labeled or not, as far as file names tell."""
-    by_split = Counter(file.split for file in folder.files)
+    by_split = folder.by_split()
     unlabeled = by_split["unlabeled"] + _before(folder, "unlabeled")
     if config.images.per_class and config.images.rest == "out":
         return expected_labeled_photos(folder, config) + unlabeled
@@ -243,7 +242,7 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
 
 def expected_test_photos(folder: Folder, config: Config) -> int:
     """Photos to test on, as far as file names tell."""
-    by_split = Counter(file.split for file in folder.files)
+    by_split = folder.by_split()
     drawn = round((by_split[None] + by_split["train"]) * _test_share(folder, config))
     return _before(folder, "test") + (by_split["test"] or drawn)
 
@@ -259,7 +258,7 @@ def _test_share(folder: Folder, config: Config) -> float:
 
 
 def _train_files(folder: Folder, config: Config) -> float:
-    by_split = Counter(file.split for file in folder.files)
+    by_split = folder.by_split()
     test_share = _test_share(folder, config)
     learning = by_split[None] * (1 - test_share)
     learning += by_split["train"] * (1 if by_split["test"] else 1 - test_share)

@@ -84,7 +84,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
     """
     images = images or ImagesConfig()
     source = find_source(Path(root), images)
-    if source.tables:
+    if source.tables or source.containers:
         return _counts_of(read_source(source, images))
     root = source.root
     layout, unused = survey(root, classes_from=images.classes_from)

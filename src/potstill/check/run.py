@@ -17,7 +17,7 @@ from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
 from potstill.images.folder import Folder, plain_name
 from potstill.images.reasons import action
-from potstill.images.source import open_photos
+from potstill.images.source import find_source, read_source
 from potstill.monitoring.progress import Reporter
 
 REPORT = "check.json"
@@ -108,7 +108,10 @@ def check(
             f"`potstill check` moves photos of a folder, and {root} is a file. Unpack an archive first; for a table: "
             "`potstill check FOLDER --labels TABLE`."
         )
-    folder = open_photos(root, images or ImagesConfig())
+    source = find_source(root, images or ImagesConfig())
+    if source.containers:
+        raise DataError(f"`potstill check` moves photos of a folder, and those of {root} are in large files.")
+    folder = read_source(source, images or ImagesConfig())
     photos = _inspect(folder, min_side, reporter)
     found = [*_own_faults(folder, photos), *_copies(folder, photos, near_bits)]
     if run is not None:

@@ -49,8 +49,8 @@ def distill(
     ----------
     data
         The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split; a
-        table of labels; or a zip or tar file of one of these. Other names and nestings are understood where they are
-        clear; what was understood is printed.
+        table of labels; a zip or tar file of one of these; or tar shards or parquet files of photos. Other names and
+        nestings are understood where they are clear; what was understood is printed.
     recipe
         A TOML file of settings. Flags win over it.
     run

@@ -106,10 +106,10 @@ class ImagesConfig:
     Short form: --labels labels.csv."""
     path_column: str = ""
     """The column of the table with the paths of the photos. Empty: the one with a usual name, such as path, file_name
-    or id."""
+    or id. Of parquet files that hold the photos themselves: the column with their bytes."""
     label_column: str = ""
     """The column of the table with the classes. Empty: the one with a usual name, such as label, class or target, or
-    the only column that is left."""
+    the only column that is left. Of parquet files of photos, and of KEY.json in tar shards, too."""
     split_column: str = ""
     """The column of the table with the splits: train, val, test or unlabeled. Empty: the one with a usual name, such as
     split, if there is one. "none": no column."""

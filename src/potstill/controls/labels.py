@@ -11,6 +11,7 @@ import numpy as np
 from potstill.config.schema import ImagesConfig
 from potstill.data.pixels import PixelStore
 from potstill.errors import DataError
+from potstill.images.containers import is_pattern
 from potstill.images.folder import plain_name
 from potstill.images.source import open_photos
 from potstill.run.folder import Run
@@ -31,7 +32,7 @@ class TrueLabels:
 
 def hidden_labels(data: Path, images: ImagesConfig, runs: Path) -> dict[str, int]:
     """The classes of all photos that have one, by path in the photo folder; none where that is gone."""
-    if not data.exists():
+    if not data.exists() and not is_pattern(data):
         return {}
     folder = open_photos(data, images, runs=runs)
     return {plain_name(file.path.relative_to(folder.root)): file.label for file in folder.files if file.label >= 0}

@@ -129,7 +129,7 @@ def _extract(archive: Path, folder: Path) -> _Facts:
     members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
     try:
         for member in members(archive, limit):
-            parts = _safe_parts(member.name, archive)
+            parts = safe_parts(member.name, archive)
             if member.file is None and parts:
                 facts.skipped += 1
                 facts.example = facts.example or "/".join(parts)
@@ -161,7 +161,7 @@ def _require_size(count: int, limit: int, archive: Path) -> None:
     _require(count <= limit, archive, why if limit < MAX_BYTES else f"unpacks to more than {limit:,} bytes")
 
 
-def _safe_parts(name: str, archive: Path) -> tuple[str, ...]:
+def safe_parts(name: str, archive: Path) -> tuple[str, ...]:
     """Folders and name of a member; empty for hidden files and what macOS adds, which are no photos."""
     text = name.replace("\\", "/")
     parts = tuple(part for part in text.split("/") if part not in ("", "."))

@@ -21,6 +21,7 @@ from potstill.images.depth import OWN, Extent, GrayLevels, extent_of, is_deep, t
 from potstill.images.errors import BadPhotoError
 from potstill.images.formats import Opened, open_photo, text_of
 from potstill.images.orientation import orientation_of_image, turned
+from potstill.images.stored import Stored
 
 MAX_PIXELS = 64_000_000
 """Photos above 64 megapixels are refused before they are decoded: decompression bombs would exhaust the memory. A JPEG
@@ -269,7 +270,7 @@ def decode_file(
     return decode(read_bytes(path), short_side=short_side, min_side=min_side, max_pixels=max_pixels, gray=gray)
 
 
-def read_extent(path: Path) -> Extent | None:
+def read_extent(path: Path | Stored) -> Extent | None:
     """The gray values of a photo with more than 8 bits; None for other photos, and for files that are not usable."""
     try:
         data = read_bytes(path)
@@ -301,8 +302,12 @@ def extent_here(data: bytes, *, light: bool = False) -> Extent | None:
         return extent_of(opened.image, opened.white)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a photo file, refused before reading when it is too large."""
+def read_bytes(path: Path | Stored) -> bytes:
+    """The bytes of a photo file, or of one inside of a large file, refused before reading when it is too large."""
+    if not isinstance(path, Path):
+        if path.size > MAX_BYTES:
+            raise BadPhotoError("too_large", f"{path.size:,} bytes, limit {MAX_BYTES:,}")
+        return path.read()
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadPhotoError("too_large", f"{path.stat().st_size:,} bytes, limit {MAX_BYTES:,}")

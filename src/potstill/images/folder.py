@@ -8,6 +8,7 @@ work.
 import difflib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from potstill.images.earlier import EarlierPhotos
 from potstill.images.file_names import offer
 from potstill.images.ignored import Unused
 from potstill.images.layout import Layout, recognize
+from potstill.images.stored import Stored
 from potstill.images.tree import Tree, read_tree
 from potstill.images.unused import unused_files
 
@@ -33,12 +35,20 @@ class PhotoFile:
     """One file that should be a photo."""
 
     path: Path
+    """Of a photo inside of a large file: the path of that, and its name there."""
     split: Split | None
     """None in a flat folder: the split is decided by the photo's hash."""
     label: int
     """Index into `Folder.classes`; -1 for unlabeled photos."""
     group: str = ""
     """Photos of one group, such as one person's, are never on both sides of a split. Empty: the photo is its own."""
+    inside: Stored | None = None
+    """Where it is inside of a large file; None for a file of its own."""
+
+    @property
+    def source(self) -> Path | Stored:
+        """What to read it from."""
+        return self.inside or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class Folder:
 
     root: Path
     classes: tuple[str, ...]
-    files: tuple[PhotoFile, ...]
+    files: Sequence[PhotoFile]
     flat: bool
     """Whether no file has a split of its own; all are drawn by the photos' hashes then."""
     layout: str = ""
@@ -64,6 +74,18 @@ class Folder:
     def listed(self, file: PhotoFile) -> str:
         """The path of a file in the tables of a run. That of an added one begins with the folder's name."""
         return plain_name(file.path.relative_to(self.root.parent if self.earlier else self.root))
+
+    def counts(self) -> Counter[tuple[Split | None, int]]:
+        """Photos by split and label."""
+        by_array = getattr(self.files, "counts", None)  # of millions of photos, which are not made to be counted
+        return by_array() if by_array else Counter((file.split, file.label) for file in self.files)
+
+    def by_split(self) -> Counter[Split | None]:
+        """Photos by split."""
+        found: Counter[Split | None] = Counter()
+        for (split, _), number in self.counts().items():
+            found[split] += number
+        return found
 
 
 def read_folder(root: Path, *, classes: Sequence[str] = (), classes_from: ClassesFrom = "folders") -> Folder:

@@ -146,10 +146,11 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
             reading.faults.append(f"{where}: {photo.path.name} {_contradiction(first, photo)}")
         repeated += first is not photo
     if len(absent) == len(table.rows):
+        hint = " Photos at addresses are downloaded by `potstill get`." if "://" in absent[0] else ""
         raise DataError(
             f"None of the {counted(len(table.rows), 'row')} of {source.path} names a photo below {source.base}: "
             f"{absent[0]}.\n  The paths in the column {columns.path!r} must begin there, or --images.path-column must "
-            "name another column."
+            f"name another column.{hint}"
         )
     reading.summaries.append(_summary(table, columns, len(reading.photos) - before))
     if absent:

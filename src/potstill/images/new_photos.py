@@ -60,6 +60,8 @@ def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs
         ConfigError, DataError: as `open_photos` does, but not for classes that are few or were not trained; no photos.
     """
     source = find_source(data, images, runs=runs)
+    if source.containers:
+        raise DataError(f"The photos of {data} are in large files, which only `distill` and `count` read. Unpack them.")
     if source.tables:
         folder = read_labeled(source.root, source.tables, images, to_train=False)
         names = (*folder.classes, "")  # label -1 is the empty name

@@ -190,10 +190,11 @@ def _decoded(
     folder: Folder, start: int, pack_format: PackFormat, known: KnownPhotos | None
 ) -> Iterator[tuple[Packed, bytes]]:
     """Decode the folder's files from the one at `start` on, on all cores, results in order."""
-    files = [(file, folder.listed(file)) for file in folder.files[start:]]
+    files = folder.files[start:]
+    named = ((file, folder.listed(file)) for file in files)  # one by one: there may be millions
     work = functools.partial(_decode_chunk, pack_format=pack_format, known=known)
     many = len(files) >= PROCESSES_FROM and available_cores() > 2 and known is None  # it would be sent with each task
-    return in_order(work, files, chunk=_CHUNK, processes=many)
+    return in_order(work, named, chunk=_CHUNK, processes=many)
 
 
 def _decode_chunk(
@@ -205,7 +206,7 @@ def _decode_chunk(
 def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat, known: KnownPhotos | None) -> tuple[Packed, bytes]:
     entry = Packed(path, file.split, file.label, group=file.group)
     try:
-        raw = read_bytes(file.path)
+        raw = read_bytes(file.source)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
         if known and (found := known.find(entry.sha256)):
             image, line = found

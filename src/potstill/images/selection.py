@@ -29,7 +29,9 @@ def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("ru
         ConfigError, DataError: as `open_photos` does, and for a class that has too few files for all splits.
     """
     folder = open_photos(data, config, runs=runs)
-    counts = Counter((file.split or "train", file.label) for file in folder.files)
+    counts: Counter[tuple[str, int]] = Counter()
+    for (split, label), number in folder.counts().items():
+        counts[split or "train", label] += number
     for label, name in enumerate(folder.classes):
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=False):
             raise DataError(text + _what_to_do(folder, name))
@@ -64,7 +66,7 @@ def select(entries: list[Packed], folder: Folder, config: ImagesConfig) -> tuple
 
 def drawn_splits(folder: Folder) -> tuple[Split, ...]:
     """The splits for which the folder has no photos, so that they are drawn from those of train."""
-    given = {file.split for file in folder.files}
+    given = folder.by_split().keys()
     drawable: tuple[Split, ...] = ("test", "val")
     return tuple(split for split in drawable if split not in given)
 

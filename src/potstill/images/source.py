@@ -1,4 +1,5 @@
-"""Where photos and their labels come from: a folder of class folders, a folder and a table, or an archive of either."""
+"""Where photos and their labels come from: a folder of class folders, a folder and a table, an archive of either, or
+large files that hold photos and labels."""
 
 import re
 from collections import defaultdict
@@ -10,6 +11,7 @@ from potstill.config.schema import ImagesConfig
 from potstill.data import table_file
 from potstill.errors import ConfigError, DataError
 from potstill.images.archives import SUFFIXES, is_archive, unpack
+from potstill.images.containers import INDEXES, Containers, find_containers, is_pattern, read_containers
 from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.ignored import is_other_file, is_system_folder
 from potstill.images.label_table import TableSource, read_labeled
@@ -33,26 +35,35 @@ class Source:
     tables: tuple[TableSource, ...]
     """Empty where the labels are the names of the folders."""
     notes: tuple[str, ...] = ()
+    containers: Containers | None = None
+    """Large files that hold the photos and their labels."""
+    indexes: Path = Path()
+    """The folder for the lists of their photos."""
 
 
 def open_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> Folder:
-    """The photos of a folder, of a table or of an archive.
+    """The photos of a folder, of a table, of an archive or of shards.
 
     Args:
         data: a photo folder, see `read_folder`; a folder with a table of labels, see `read_labeled`; the table itself;
-            or a zip or tar file of one of these.
+            a zip or tar file of one of these; or shards or parquet files of photos, see `find_containers`.
         images: where labels, splits and groups come from, among others.
-        runs: archives are unpacked to `runs/.unpacked/`.
+        runs: archives are unpacked to `runs/.unpacked/`, lists of the photos in shards kept in `runs/.indexes/`.
     Raises:
         ConfigError: a setting about a table, and no table; or a column that is not there.
-        DataError: what `read_folder`, `read_labeled` and `unpack` raise; a group on both sides of a given split.
+        DataError: what `read_folder`, `read_labeled`, `unpack` and `read_containers` raise; a group on both sides of a
+            given split.
     """
     return read_source(find_source(data, images, runs=runs), images)
 
 
 def read_source(source: Source, images: ImagesConfig) -> Folder:
     """The photos of a source that was found. Raises as `open_photos` does."""
-    if source.tables:
+    if source.containers:
+        folder = read_containers(source.containers, images, source.indexes)
+        if not images.group_pattern:  # nothing else gives groups, and there may be millions of photos
+            return folder
+    elif source.tables:
         folder = read_labeled(source.root, source.tables, images)
     else:
         folder = read_folder(source.root, classes=images.classes, classes_from=images.classes_from)
@@ -64,6 +75,8 @@ def read_source(source: Source, images: ImagesConfig) -> Folder:
 def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> Source:
     """What there is to read, before anything is read but an archive."""
     data, notes = Path(data), tuple[str, ...]()
+    if not images.labels and not _has_photos_by_class(data, images) and (containers := find_containers(data)):
+        return Source(containers.root, (), notes, containers, runs / INDEXES)
     if is_archive(data):
         unpacked = unpack(data, runs / UNPACKED)
         data, notes = unpacked.root, (unpacked.note,)
@@ -73,10 +86,12 @@ def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
         return Source(data, (TableSource(_located(data, images.labels), data),), notes)
     if table_file.is_table(data):
         return Source(data.parent, (TableSource(data, data.parent),), notes)
+    if is_pattern(data):
+        raise DataError(f"{data} means files that are neither shards (.tar) nor parquet files of photos.")
     if data.is_file():
         kinds = ", ".join((*SUFFIXES, *table_file.SUFFIXES))
         raise DataError(f"{data} is neither a folder nor a file that can be read ({kinds}).")
-    if not data.is_dir() or images.classes_from != "folders" or _has_class_folders(data):
+    if not data.is_dir() or _has_photos_by_class(data, images):
         _require_no_columns(images)
         return Source(data, (), notes)
     tables = _tables_in(data)
@@ -140,6 +155,11 @@ def _tables_of(folder: Path, root: Path) -> Iterator[TableSource]:
 def _has_only_ids(table: TableSource) -> bool:
     """Whether a table has a single column: the one of a competition's test photos names no classes."""
     return len(table_file.read_table(table.path).columns) < 2
+
+
+def _has_photos_by_class(data: Path, images: ImagesConfig) -> bool:
+    """Whether the photos of a folder are to be read by the names of folders or files."""
+    return data.is_dir() and (images.classes_from != "folders" or _has_class_folders(data))
 
 
 def _has_class_folders(root: Path) -> bool:

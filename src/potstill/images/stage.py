@@ -16,9 +16,10 @@ from potstill.data.pixels import PixelStore
 from potstill.data.resize import bicubic
 from potstill.data.splits import SPLITS
 from potstill.images.adding import add, added_lines, packed_photos
-from potstill.images.decode import Resize
+from potstill.images.decode import Resize, read_bytes
 from potstill.images.depth import OWN, GrayLevels
-from potstill.images.folder import Folder
+from potstill.images.errors import BadPhotoError
+from potstill.images.folder import Folder, PhotoFile
 from potstill.images.known import known_photos
 from potstill.images.levels import folder_levels
 from potstill.images.pack import JOURNAL, Packed, PackFormat, begin_with, estimated_bytes, pack
@@ -97,7 +98,7 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
 def _gray_levels(folder: Folder) -> GrayLevels:
     """Those of the run that the photos are added to, whose photos and models have them already, or of the folder."""
     before = GrayLevels.of(folder.earlier.facts.get("gray_levels")) if folder.earlier else OWN
-    return before if before != OWN else folder_levels(file.path for file in folder.files)
+    return before if before != OWN else folder_levels(file.source for file in folder.files)
 
 
 def _copy_attribution(folder: Folder, target: Path) -> None:
@@ -127,9 +128,13 @@ def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]
     """
     digest = hashlib.sha256()
     for file in folder.files:
-        status = file.path.stat()
         name = os.fsencode(file.path.relative_to(folder.root))
-        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        if file.inside:
+            size, time, place = file.inside.container.size, file.inside.container.mtime_ns, f"\0{file.inside.place}"
+        else:
+            status = file.path.stat()
+            size, time, place = status.st_size, status.st_mtime_ns, ""
+        digest.update(name + f"\0{size}\0{time}{place}\n".encode())
     found = {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
     if folder.from_table or any(file.group for file in folder.files):
         facts = [[file.split, file.label, file.group] for file in folder.files]  # which no path shows
@@ -151,10 +156,20 @@ def _same_contents(folder: Folder, packed: Path, reporter: Reporter) -> bool:
     with reporter.bar("Comparing photos whose times have changed", len(names), unit="photo") as update:
         for number, (name, file) in enumerate(zip(names, folder.files, strict=True), 1):
             # Without a hash, the file could not be read then: it may be another one now.
-            if not known[name] or known[name] != sha256_of(file.path):
+            if not known[name] or known[name] != _sha256(file):
                 return False
             update(number)
     return True
+
+
+def _sha256(file: PhotoFile) -> str:
+    """Of the photo; "" where it cannot be read."""
+    if file.inside is None:
+        return sha256_of(file.path)
+    try:
+        return hashlib.sha256(read_bytes(file.inside)).hexdigest()
+    except BadPhotoError:
+        return ""
 
 
 def _rejections(rejected: list[Packed]) -> str:

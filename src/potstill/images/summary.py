@@ -21,7 +21,7 @@ UNEVEN = 4
 
 def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     """Layout, classes, photos per split, and what is not used."""
-    counts = Counter(file.split for file in folder.files)
+    counts = folder.by_split()
     drawn = drawn_splits(folder)
     if folder.earlier:
         return _added_lines(folder, config, folder.earlier)
@@ -65,7 +65,9 @@ def by_split(folder: Folder) -> dict[str, dict[str, int]]:
     """Photos per split and class of a folder. The split "" is that of a flat folder, the class "" that of photos
     without a label."""
     names = [*folder.classes, ""]  # label -1 is the empty name
-    found = Counter((str(file.split or ""), names[file.label]) for file in folder.files)
+    found: Counter[tuple[str, str]] = Counter()
+    for (split, label), number in folder.counts().items():
+        found[str(split or ""), names[label]] += number
     return {
         split: {name: found[split, name] for name in sorted(names) if (split, name) in found}
         for split in ("", *SPLITS)
@@ -118,7 +120,9 @@ def _group(group: Unused) -> str:
 def few_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     """A word about the class with the fewest photos, where these are very few."""
     drawn = drawn_splits(folder)
-    counts = Counter(file.label for file in folder.files if file.split in (None, "train"))
+    counts: Counter[int] = Counter()
+    for (split, label), number in folder.counts().items():
+        counts[label] += number if split in (None, "train") else 0
     label = min(range(len(folder.classes)), key=lambda label: counts[label])
     total = counts[label]
     if not drawn or total >= FEW:
