@@ -51,7 +51,10 @@ def _check_ranges(section: Any, prefix: str) -> None:
                 raise ConfigError(f"{prefix}{item.name} must be {allowed}, got {number!r}.")
 
 
-LABEL_SETTINGS = ("labels", "path_column", "label_column", "split_column", "group_column", "group_pattern")
+LABEL_SETTINGS = (
+    *("labels", "path_column", "label_column", "split_column", "group_column", "group_pattern"),
+    *("labels_per_photo", "without_label"),
+)
 """Settings of `images` that say where labels, splits and groups are, and nothing of what they are."""
 
 
@@ -110,6 +113,13 @@ class ImagesConfig:
     label_column: str = ""
     """The column of the table with the classes. Empty: the one with a usual name, such as label, class or target, or
     the only column that is left."""
+    labels_per_photo: Literal["auto", "one", "several"] = "auto"
+    """How many classes a photo may have. "one": exactly one. "several": any number of them, in a table: a list in each
+    row, with ; or | between the labels, several rows for a photo, or columns of 0 and 1. "auto": several where the
+    table holds lists or is Roboflow's _classes.csv, otherwise one."""
+    without_label: Literal["refuse", "none", "unlabeled"] = "refuse"
+    """With several labels per photo: what a photo is whose row names no label. "none": it shows none of the classes.
+    "unlabeled": it is not known what it shows, so the teacher labels it. "refuse": stop, since it could be both."""
     split_column: str = ""
     """The column of the table with the splits: train, val, test or unlabeled. Empty: the one with a usual name, such as
     split, if there is one. "none": no column."""
@@ -485,9 +495,9 @@ class Config:
     """Number of training runs with different random seeds, for each student and its twin."""
     metric: str = "accuracy"
     """What counts where something is chosen on the validation photos: settings, training lengths, crops, seeds, the way
-    the teacher is trained, and the student to deploy. "accuracy". "balanced": the mean recall of all classes, for
-    classes of unequal size. "macro-f1": the mean F1 of all classes. "recall:CLASS": how much of CLASS is found and how
-    much of the others is left alone, both counting alike."""
+    the teacher is trained, and the student to deploy. "accuracy", or with several labels per photo mAP in its place.
+    "balanced": the mean recall of all classes, for classes of unequal size. "macro-f1": the mean F1 of all classes.
+    "recall:CLASS": how much of CLASS is found and how much of the others is left alone, both counting alike."""
     class_balance: Literal["auto", "none", "logit-adjusted", "weighted"] = "auto"
     """How training makes up for classes of unequal size, for teacher, student and twin alike. "logit-adjusted": the
     logarithms of the classes' shares are added to the logits in the loss (Menon et al. 2021), so that the model itself

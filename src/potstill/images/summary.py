@@ -7,7 +7,7 @@ from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
 from potstill.images.class_folders import shown
 from potstill.images.earlier import EarlierPhotos
-from potstill.images.folder import Folder
+from potstill.images.folder import NONE_OF_THEM, Folder, labels_of
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
 from potstill.wording import counted
@@ -62,10 +62,10 @@ def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -
 
 
 def by_split(folder: Folder) -> dict[str, dict[str, int]]:
-    """Photos per split and class of a folder. The split "" is that of a flat folder, the class "" that of photos
-    without a label."""
-    names = [*folder.classes, ""]  # label -1 is the empty name
-    found = Counter((str(file.split or ""), names[file.label]) for file in folder.files)
+    """Photos per split and class of a folder; one with several labels counts for each of them. The split "" is that of
+    a flat folder, the class "" that of photos without a label."""
+    names = [*folder.classes, NONE_OF_THEM, ""]  # label -1 is the empty name
+    found = Counter((str(file.split or ""), names[label]) for file in folder.files for label in labels_of(file))
     return {
         split: {name: found[split, name] for name in sorted(names) if (split, name) in found}
         for split in ("", *SPLITS)
@@ -118,7 +118,8 @@ def _group(group: Unused) -> str:
 def few_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     """A word about the class with the fewest photos, where these are very few."""
     drawn = drawn_splits(folder)
-    counts = Counter(file.label for file in folder.files if file.split in (None, "train"))
+    learned = [file for file in folder.files if file.split in (None, "train")]
+    counts = Counter(label for file in learned for label in labels_of(file))
     label = min(range(len(folder.classes)), key=lambda label: counts[label])
     total = counts[label]
     if not drawn or total >= FEW:
