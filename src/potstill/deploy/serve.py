@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from aiohttp import web
 
+from potstill.data.pixels import require_one_label
 from potstill.deploy.predictor import Predictor, chosen_student, load_predictor, predicted_class, teacher_predictor
 from potstill.deploy.visitors import Visitors, is_wildcard, names_of
 from potstill.errors import PotstillError
@@ -150,6 +151,7 @@ def serve(
     """
     run = Run.open(run_folder)
     require_whole(run.path)
+    require_one_label(run.images, "`potstill serve`")
     with contextlib.ExitStack() as undo:
         listening = undo.enter_context(listen(host, port))  # before the models are loaded, which takes a while
         models = load_models(run, student)

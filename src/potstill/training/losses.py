@@ -79,8 +79,7 @@ def multilabel_distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, t
         temperature: T > 0, one for all classes.
     Returns:
         (B,) ≥ 0: the sum over the classes.
-    Source: Hinton et al. 2015 for two outcomes per class; Yang et al. 2023, arXiv:2308.06453, call it multi-label logits
-        distillation by binary classification.
+    Source: Hinton et al. 2015, for two outcomes per class; Yang et al. 2023, arXiv:2308.06453, section 3.2.
     """
     _same_shape(student_logits, teacher_logits)
     student, teacher = student_logits / temperature, teacher_logits / temperature
@@ -264,7 +263,8 @@ def check_method(name: str, classes: int, *, several_labels: bool = False) -> No
     if several_labels and method.several_labels is None:
         able = ", ".join(other for other, found in METHODS.items() if found.several_labels)
         raise ConfigError(
-            f'student.method = "{name}" is for photos with one label each. Where photos may have several, there is: {able}.'
+            f'student.method = "{name}" is for photos with one label each. Where photos may have several, there is: '
+            f"{able}."
         )
     if classes < method.min_classes:
         raise ConfigError(

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from potstill.data.pixels import require_one_label
 from potstill.deploy.predictor import chosen_student
 from potstill.export.results import ExportedStudent, exported_student
 from potstill.export.stage import export
@@ -45,6 +46,7 @@ def export_web(
         ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is outside the
             tolerance.
     """
+    require_one_label(run.images, "the web page")
     name = student or chosen_student(run)
     reporter = reporter or Reporter(log=run.path / "log.txt")
     library = get_runtime(reporter)
