@@ -53,6 +53,14 @@ TINY: dict[str, Any] = {
 }
 """The smallest run that goes through every stage: some ten seconds on one core."""
 
+SEVERAL: dict[str, Any] = {
+    **TINY,
+    "images.labels_per_photo": "several",
+    "images.without_label": "none",
+    "student.task_weight": 1.0,
+}
+"""The same for photos with several labels."""
+
 
 def draw_photo(kind: str, number: int, *, width: int = 96, height: int = 80) -> Image.Image:
     """A noisy picture of a disc, an empty frame or stripes, in two random colors. The same for the same arguments."""
