@@ -1,0 +1,44 @@
+"""Every command of docs/how-to/several-labels.md runs, on drawn photos and a finished run of them."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.docs.pages import ROOT, console_lines
+from tests.support import SEVERAL, flags
+
+import potstill
+from potstill.cli import run as run_command
+from potstill.export.results import read_results
+
+PAGE = ROOT / "docs" / "how-to" / "several-labels.md"
+
+
+def test_every_command_runs_in_the_order_of_the_page(
+    labels_run: "potstill.Result", pairs: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(labels_run.path, in_folder / "run")
+    (in_folder / "new-photos").mkdir()
+    shutil.copy(pairs / "1.png", in_folder / "new-photos")
+    shutil.copy(pairs / "2.png", in_folder / "photo.jpg")
+    stands_for = {"photos": str(pairs), "labels.csv": str(pairs / "labels.csv"), "RUN": "run"}
+    said = []
+    for line in (piece.text for piece in console_lines() if piece.page == PAGE):
+        words = [stands_for.get(word, word) for word in shlex.split(line)[1:]]
+        words += ["--images.without-label", "none"] if words[0] == "count" else []
+        if words[0] == "distill":  # the finished run goes on, and has nothing left to do
+            words += [*flags(SEVERAL)] if "--dry-run" in words else [*flags(SEVERAL), "--run", "run"]
+        if words[0] == "open":
+            words += ["--no-browser"]
+        if words[0] == "export":
+            words += ["--precision", "float32"]
+        assert run_command(words) == 0, line
+        said.append((words[0], capsys.readouterr().out))
+    assert [name for name, _ in said] == ["count", "distill", "distill", "open", "predict", "predict", "export"]
+    assert "Several labels per photo" in said[0][1]
+    assert "mAP" in said[2][1]
+    assert (in_folder / "predictions.csv").read_text().startswith("photo,labels,error,p_disc")
+    results = read_results(potstill.run.folder.Run(in_folder / "run"))
+    assert results is not None
+    assert results.students["mobilenetv1_025-32px"].thresholds
