@@ -607,8 +607,9 @@ def print_result(result: Any) -> None:
     if not result.is_compared:
         print_table(val_table(result.run))
         print("\n".join(result.verdicts()))
+        score = "mAP" if result.several_labels else "Accuracy"
         print(
-            "Accuracy on val is flattering, since settings are chosen on it.\n\nNext:\n"
+            f"{score} on val is flattering, since settings are chosen on it.\n\nNext:\n"
             f"  potstill predict {shlex.quote(str(result.path))} photo.jpg     # classify a photo\n"
             "  the same command without --no-twin        # train the twins, and compare"
         )

@@ -179,8 +179,8 @@ class Predictor:
         """Classify one photo: a path, the bytes of a file, a binary file, a Pillow image, or an upright (H, W, 3) uint8
         RGB array. All but the array are turned upright and converted to sRGB.
 
-        Returns:
-            A `Prediction`; of a model for several labels per photo a `LabelsPrediction`.
+        Gives a `Prediction`, or where photos may have several labels a `LabelsPrediction`.
+
         Raises:
             DataError: it is not a usable photo, or the array has another shape.
         """

@@ -122,6 +122,7 @@ def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfi
     """
     tables = [_Opened.of(source, images) for source in sources]
     several = any(table.cells.several for table in tables)
+    tables = [replace(table, cells=replace(table.cells, several=several)) for table in tables]
     reading = _Reading(root, images, several, to_train)
     for table in tables:
         _read_source(table, reading)

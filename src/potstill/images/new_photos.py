@@ -63,7 +63,9 @@ def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs
     if source.tables:
         folder = read_labeled(source.root, source.tables, images, to_train=False)
         if folder.several_labels:
-            raise DataError("This is for photos with one label each; in the table photos may have several.")
+            raise DataError(
+                "`potstill evaluate` is for photos with one label each; in the table they may have several."
+            )
         names = (*folder.classes, "")  # label -1 is the empty name
         photos = [NewPhoto(file.path, names[file.label], file.split, file.group) for file in folder.files]
         notes = folder.notes

@@ -404,6 +404,13 @@ class TrainingFacts:
     val_metric: float | None = None
     val_loss: float | None = None
     """The metric, and the loss in its place; None where the metric is accuracy."""
+    several_labels: bool = False
+    """Whether photos may have several labels: the metric is mAP then, and accuracy asks for all labels of a photo."""
+
+    @property
+    def val_map(self) -> float | None:
+        """mAP on val; None where photos have one label each."""
+        return self.val_metric if self.several_labels else None
 
     @property
     def rank(self) -> float:

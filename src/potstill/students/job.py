@@ -313,13 +313,15 @@ class _Training:
             ),
         )
         save(self.model, folder, trained)
-        facts = {
+        facts: dict[str, Any] = {
             "val_accuracy": self.kind.accuracy(val_logits, labels),
             "val_nll_scaled": self.kind.nll(scaled, labels),
             "steps": self.steps,
         }
         if metric.kind == "accuracy":
             return facts
+        if several:
+            facts["several_labels"] = True
         return {**facts, "val_metric": metric.value(val_logits, labels), "val_loss": metric.loss(val_logits, labels)}
 
     def _val_logits(self) -> np.ndarray:
