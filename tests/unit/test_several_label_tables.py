@@ -115,6 +115,20 @@ def test_rows_that_are_wrong(photos: Path, rows: str, message: str) -> None:
     assert f"{photos / 'labels.csv'}, row" in str(refused.value)
 
 
+def test_rows_of_one_photo_have_one_split_and_may_repeat_each_other(photos: Path) -> None:
+    text = "path,label,split\n0.png,cat,train\n0.png,dog,train\n1.png,cat,test\n1.png,dog,test\n2.png,dog,train\n"
+    folder = opened(photos, text + "0.png,cat,train\n", **SEVERAL)
+    assert any("1 row repeats another one" in note for note in folder.notes)
+    with pytest.raises(DataError, match=r"row 7: 0.png has .* the split 'train' and the split 'test'"):
+        opened(photos, text + "0.png,cat,test\n", **SEVERAL)
+
+
+def test_a_table_of_classes_has_two_of_them(photos: Path) -> None:
+    for text, number in (("filename,cat\n0.png,1\n", "1 class"), ("filename\n0.png\n", "0 classes")):
+        with pytest.raises(DataError, match=f"_classes.csv has {number}; a classifier needs at least 2"):
+            opened(photos, text, name="_classes.csv")
+
+
 def test_columns_of_classes_hold_0_and_1(photos: Path) -> None:
     with pytest.raises(DataError, match=r"_classes.csv, row 2: the column 'dog' holds '2' instead of 0 or 1"):
         opened(photos, "filename,cat,dog\n0.png,1,2\n1.png,0,1\n", name="_classes.csv")

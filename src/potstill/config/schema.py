@@ -222,7 +222,7 @@ class TeacherConfig:
     unlabeled: Literal["propagate", "ignore"] = "propagate"
     """How to use photos without labels. "propagate": give them soft labels by label propagation from similar photos,
     train a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled
-    photos only."""
+    photos only, as is always done where photos may have several labels."""
     unlike: Literal["leave_out", "keep"] = "leave_out"
     """What to do with photos without labels that resemble none of the labeled photos in the teacher's features.
     "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
@@ -341,10 +341,10 @@ class StudentConfig:
     method: str = "kl"
     """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
     centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022), for 3 or more classes. "dkd": decoupled
-    distillation (Zhao 2022), for 5 or more classes."""
+    distillation (Zhao 2022), for 5 or more classes. With several labels per photo there is "kl" only, of each class."""
     temperature: Annotated[float | Auto, Range(0, open_low=True)] = "auto"
     """Softmax temperature of "kl" and "dkd". 1: no softening. "auto": 1, 2 or 4; the more confident the teacher is on
-    the training photos, the higher."""
+    the training photos, the higher. With several labels per photo: 1."""
     distill_weight: Annotated[float | Auto, Range(0)] = "auto"
     """Weight of the distillation loss. "auto": 1."""
     feature_weight: Annotated[float | Auto, Range(0)] = "auto"

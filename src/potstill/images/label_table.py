@@ -190,7 +190,7 @@ def _read_source(opened: _Opened, reading: _Reading) -> None:
             absent.append(f"row {row.number}: {cell_text(row.values.get(columns.path))}")
             continue
         first = reading.photos.setdefault(photo.path, photo)
-        if first.facts == photo.facts or (set(photo.labels or ()) < set(first.labels or ()) and first.rows > 1):
+        if first.facts == photo.facts or _is_part_of(photo, first):
             repeated += first is not photo
         elif opened.cells.several and _each_has_one(first, photo):
             labels = (*(first.labels or ()), *(photo.labels or ()))
@@ -221,6 +221,11 @@ def _summary(table: Table, columns: _Columns, photos: int) -> str:
         f"Labels from {table.path.name}{odd}: {counted(len(table.rows), 'row')}, {counted(photos, 'photo')} "
         f"(columns used: {columns.words()}{unused})."
     )
+
+
+def _is_part_of(photo: _Labeled, first: _Labeled) -> bool:
+    """Whether a row repeats one of those that a photo's labels were put together from."""
+    return first.rows > 1 and first.facts[1:] == photo.facts[1:] and set(photo.labels or ()) < set(first.labels or ())
 
 
 def _each_has_one(first: _Labeled, second: _Labeled) -> bool:
@@ -268,6 +273,8 @@ def _columns(table: Table, images: ImagesConfig) -> _Columns:
         group = _usual(table, _GROUPS, taken | {label})
     left = [name for name in table.columns if name and name not in (path, split, group)]
     if is_class_table(table.path) and images.labels_per_photo != "one" and not images.label_column:
+        if len(left) < 2:
+            raise DataError(f"{table.path} has {counted(len(left), 'class')}; a classifier needs at least 2.")
         return _Columns(path, tuple(left), split, group)
     if not label:
         if images.labels_per_photo == "several" and len(left) > 1 and _is_one_hot(table):
