@@ -19,6 +19,7 @@ from potstill.export.load import load_exported
 from potstill.export.results import exported_student
 from potstill.metrics import multilabel
 from potstill.run.files import read_json
+from potstill.run.folder import Run
 from potstill.run.layout import model_folder
 
 STUDENT = "mobilenetv1_025-32px"
@@ -26,11 +27,11 @@ STUDENT = "mobilenetv1_025-32px"
 
 @pytest.fixture(scope="module")
 def exported(labels_run: "potstill.Result", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run with ONNX and torch files."""
+    """A copy of the run with an ONNX file."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("exported") / "run"
     shutil.copytree(labels_run.path, folder)
-    assert run_command(["export", str(folder), "--to", "onnx,torch", "--precision", "float32,int8"]) == 0
+    assert run_command(["export", str(folder), "--to", "onnx", "--precision", "float32,int8"]) == 0
     return folder
 
 
@@ -112,15 +113,14 @@ def test_predictions_name_the_labels_above_their_thresholds(
 
 
 def test_exported_files_have_sigmoid_and_thresholds_and_are_scored_again(exported: Path, pairs: Path) -> None:
-    run = potstill.Result(potstill.run.folder.Run(exported)).run
+    run = Run(exported)
     student = exported_student(run, STUDENT)
     by_name = {(file.format, file.precision): file for file in student.files}
-    for format in ("onnx", "torch"):
-        file = by_name[format, "float32"]
-        assert (file.status, file.metric) == ("ok", "mAP")
-        assert file.accuracy == pytest.approx(student.accuracy.value, abs=0.02)
-        assert file.max_difference is not None
-        assert file.max_difference < 1e-3
+    file = by_name["onnx", "float32"]
+    assert (file.status, file.metric) == ("ok", "mAP")
+    assert file.accuracy == pytest.approx(student.accuracy.value, abs=0.02)
+    assert file.max_difference is not None
+    assert file.max_difference < 1e-3
     assert by_name["onnx", "int8"].status == "unsupported"
     predictor = load_exported(exported / "6_export" / STUDENT / "student.onnx")
     metadata = predictor.format.read_metadata(predictor.path)
