@@ -142,6 +142,7 @@ def test_exported_files_have_sigmoid_and_thresholds_and_are_scored_again(exporte
     [
         (["evaluate", "RUN", "PAIRS"], "`potstill evaluate` is for photos with one label each"),
         (["serve", "RUN", "--port", "0"], "`potstill serve` is for photos with one label each"),
+        (["update", "RUN", "PAIRS"], "`potstill update` is for photos with one label each"),
         (["controls", "RUN"], "for photos with one label each"),
         (["forecast", "RUN"], "for photos with one label each"),
         (["compare", "RUN", "RUN"], "for photos with one label each"),

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from potstill.data.splits import SPLITS, Split
-from potstill.errors import DamageError, DataError, StaleError
+from potstill.errors import DamageError, StaleError
+from potstill.run.layout import LABELS
 
 PHOTO = np.dtype(
     [
@@ -36,7 +37,6 @@ PHOTO = np.dtype(
 
 JPEG_QUALITY = 95
 GROUPS = "groups.npy"
-LABELS = "labels.npy"
 
 
 class PixelStore:
@@ -131,20 +131,6 @@ class PixelStore:
             return Image.frombuffer("RGB", (int(record["width"]), int(record["height"])), data, "raw", "RGB", 0, 1)
         except (OSError, ValueError) as error:
             raise DamageError(f"{self.folder}/pixels.bin is damaged at photo {row}: {error}. Run again.") from None
-
-
-def require_one_label(images: Path, what: str) -> None:
-    """Raise DataError for a run whose photos may have several labels.
-
-    Args:
-        images: `1_images/` of the run.
-        what: cannot be done with it.
-    """
-    if (images / LABELS).is_file():
-        raise DataError(
-            f"The photos of {images.parent} may have several labels, and {what} is for photos with one label each. "
-            "What there is for several: `potstill open`, `predict` and `export`."
-        )
 
 
 def encode(image: Image.Image, *, jpeg: bool) -> bytes:

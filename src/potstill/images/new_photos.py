@@ -63,9 +63,7 @@ def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs
     if source.tables:
         folder = read_labeled(source.root, source.tables, images, to_train=False)
         if folder.several_labels:
-            raise DataError(
-                "`potstill evaluate` is for photos with one label each; in the table they may have several."
-            )
+            raise DataError("This takes photos with one label each, but in the table they may have several.")
         names = (*folder.classes, "")  # label -1 is the empty name
         photos = [NewPhoto(file.path, names[file.label], file.split, file.group) for file in folder.files]
         notes = folder.notes

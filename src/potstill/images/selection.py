@@ -162,7 +162,9 @@ def without_copies(
         settled: so many of the first photos are those of an earlier run, and stay.
     """
     candidates = [
-        Photo(i, p.split or "train", label_text(p, folder.classes), p.sha256, p.width * p.height, _marks(p), i < settled)
+        Photo(
+            i, p.split or "train", label_text(p, folder.classes), p.sha256, p.width * p.height, _marks(p), i < settled
+        )
         for i, p in enumerate(photos)
     ]
     copies = find_copies(candidates, near_bits=min(NEAR_BITS, leak_bits), leak_bits=leak_bits)
