@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from potstill.data.arrays import save_array
-from potstill.data.pixels import GROUPS, LABELS, PHOTO
+from potstill.data.pixels import GROUPS, PHOTO
 from potstill.data.splits import SPLITS, Split
 from potstill.images.folder import Folder, label_text
 from potstill.images.pack import Packed
 from potstill.run.files import write_text
+from potstill.run.layout import LABELS
 
 
 def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
