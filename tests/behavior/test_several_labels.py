@@ -23,6 +23,7 @@ from potstill.run.folder import Run
 from potstill.run.layout import model_folder
 
 STUDENT = "mobilenetv1_025-32px"
+FROM_FILE = {**SEVERAL, "teacher.model": "soft-labels.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +144,14 @@ def test_exported_files_have_sigmoid_and_thresholds_and_are_scored_again(exporte
         (["evaluate", "RUN", "PAIRS"], "`potstill evaluate` is for photos with one label each"),
         (["serve", "RUN", "--port", "0"], "`potstill serve` is for photos with one label each"),
         (["update", "RUN", "PAIRS"], "`potstill update` is for photos with one label each"),
+        (["suggest", "RUN"], "`potstill suggest` is for photos with one label each"),
         (["controls", "RUN"], "for photos with one label each"),
         (["forecast", "RUN"], "for photos with one label each"),
         (["compare", "RUN", "RUN"], "for photos with one label each"),
         (["export", "RUN", "--to", "web"], "the web page is for photos with one label each"),
         (["predict", "RUN", "PAIRS", "--sort-into", "SORTED"], "--sort-into puts a photo into one folder"),
         (["curve", "PAIRS", "--per-class", "2", *flags(SEVERAL)], "per_class counts photos that have one label"),
+        (["distill", "PAIRS", *flags(FROM_FILE)], "A teacher from a file is for photos with one label each"),
         (["distill", "PAIRS", *flags(SEVERAL), "--metric", "balanced"], "is for photos with one label each"),
         (["distill", "PAIRS", *flags(SEVERAL), "--operating-point", "recall:disc=0.8"], "operating_point"),
         (["distill", "PAIRS", *flags(SEVERAL), "--class-balance", "weighted"], "class_balance"),

@@ -11,6 +11,7 @@ from tests.support import context_of, draw_pair
 from potstill.check.count import count
 from potstill.check.run import check
 from potstill.config.schema import ImagesConfig
+from potstill.data.table_file import read_table
 from potstill.errors import ConfigError, DataError
 from potstill.images.folder import Folder
 from potstill.images.label_cells import LabelCells
@@ -18,7 +19,6 @@ from potstill.images.plan import ImagesPlan
 from potstill.images.selection import read_for_training
 from potstill.images.source import open_photos
 from potstill.images.stage import collect_images
-from potstill.images.table_file import read_table
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 

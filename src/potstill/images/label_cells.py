@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.config.schema import ImagesConfig
+from potstill.data.table_file import Row, Table
 from potstill.errors import ConfigError, DataError
-from potstill.images.table_file import Row, Table
 from potstill.wording import counted
 
 Labels = tuple[str, ...] | None

@@ -358,9 +358,7 @@ class _Given:
         return np.empty((*views.shape, 0), np.float32), np.log(found + 1e-8).astype(np.float32)
 
 
-def _merge(
-    groups: list[_Group | _Given], folder: Path, photos: int, count: int, kind: Classification
-) -> None:
+def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int, kind: Classification) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all groups together, block by block.
 
     Features of networks that were tuned apart differ in their meaning, so they are stored only where there are no
