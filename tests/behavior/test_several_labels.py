@@ -23,7 +23,7 @@ from potstill.run.folder import Run
 from potstill.run.layout import model_folder
 
 STUDENT = "mobilenetv1_025-32px"
-FROM_FILE = {**SEVERAL, "teacher.model": "soft-labels.csv"}
+FROM_FILE = {**SEVERAL, "teacher.model": "file:teacher.csv"}
 
 
 @pytest.fixture(scope="module")
