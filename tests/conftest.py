@@ -16,7 +16,7 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 import hypothesis
 import pytest
 import torch
-from tests.support import TINY, context_of, label, make_photos, teach
+from tests.support import SEVERAL, TINY, context_of, label, make_pairs, make_photos, teach
 from xdist.scheduler import LoadScopeScheduling
 
 import potstill
@@ -81,6 +81,20 @@ def tiny_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> "potstil
     """A finished run on `photos`. Read only: take `run_copy` to change something."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     return potstill.distill(photos, settings=TINY, run=folder, reporter=Reporter(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos with several labels each, or none, and their table: 3 classes, 48 train, 14 val and 20 test photos. Read
+    only."""
+    return make_pairs(tmp_path_factory.mktemp("pairs") / "pairs", {"train": 7, "val": 2, "test": 3}, none=2)
+
+
+@pytest.fixture(scope="session")
+def labels_run(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> "potstill.Result":
+    """A finished run on `pairs`. Read only."""
+    folder = tmp_path_factory.mktemp("runs") / "labels"
+    return potstill.distill(pairs, settings=SEVERAL, run=folder, reporter=Reporter(quiet=True))
 
 
 @pytest.fixture

@@ -53,6 +53,14 @@ TINY: dict[str, Any] = {
 }
 """The smallest run that goes through every stage: some ten seconds on one core."""
 
+SEVERAL: dict[str, Any] = {
+    **TINY,
+    "images.labels_per_photo": "several",
+    "images.without_label": "none",
+    "student.task_weight": 1.0,
+}
+"""The same for photos with several labels."""
+
 
 def draw_photo(kind: str, number: int, *, width: int = 96, height: int = 80) -> Image.Image:
     """A noisy picture of a disc, an empty frame or stripes, in two random colors. The same for the same arguments."""
@@ -86,6 +94,32 @@ def make_photos(
             for _ in range(count):
                 number += 1
                 draw_photo(name, number).save(folder / f"{name}-{number}.{suffix}")
+    return root
+
+
+def draw_pair(kinds: Sequence[str], number: int) -> Image.Image:
+    """A square picture of up to two kinds, one above the other; gray noise where there is none."""
+    image = Image.new("RGB", (96, 96))
+    noise = np.random.default_rng([99, number]).integers(90, 160, (2, 48, 96, 3)).astype(np.uint8)
+    for place in range(2):
+        kind = kinds[place] if place < len(kinds) else ""
+        part = draw_photo(kind, number, height=48) if kind else Image.fromarray(noise[place])
+        image.paste(part, (0, 48 * place))
+    return image
+
+
+def make_pairs(root: Path, counts: Mapping[str, int], *, none: int = 0) -> Path:
+    """Write `root/N.png` and `root/labels.csv` with the columns path, labels and split: photos with one label and with
+    two, `counts[SPLIT]` of each kind and pair of `CLASSES`, and `none` of each split without any."""
+    root.mkdir(parents=True)
+    lists = [[name] for name in CLASSES] + [[a, b] for a in CLASSES for b in CLASSES if a < b]
+    lines, number = ["path,labels,split"], 0
+    for split, count in counts.items():
+        for kinds in [*lists * count, *[[]] * none]:
+            number += 1
+            draw_pair(kinds, number).save(root / f"{number}.png")
+            lines.append(f"{number}.png,{';'.join(kinds)},{split}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
     return root
 
 

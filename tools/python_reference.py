@@ -13,7 +13,10 @@ import potstill
 from potstill.config.load import field_docs
 from potstill.report.notebook import Figure
 
-ORDER = ("distill", "Result", "load", "Predictor", "Prediction", "evaluate", "Evaluation", "Config", "PotstillError")
+ORDER = (
+    *("distill", "Result", "load", "Predictor", "Prediction", "LabelsPrediction"),
+    *("evaluate", "Evaluation", "Config", "PotstillError"),
+)
 HEAD = """# Python
 
 {made}

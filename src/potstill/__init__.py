@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from potstill.config.schema import Config
-    from potstill.deploy.predictor import Prediction, Predictor
+    from potstill.deploy.predictor import LabelsPrediction, Prediction, Predictor
     from potstill.deploy.predictor import load_predictor as load
     from potstill.errors import PotstillError
     from potstill.evaluation.evaluate import evaluate
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Config": ("potstill.config.schema", "Config"),
     "Evaluation": ("potstill.evaluation.result", "Evaluation"),
+    "LabelsPrediction": ("potstill.deploy.predictor", "LabelsPrediction"),
     "PotstillError": ("potstill.errors", "PotstillError"),
     "Prediction": ("potstill.deploy.predictor", "Prediction"),
     "Predictor": ("potstill.deploy.predictor", "Predictor"),
@@ -33,6 +34,7 @@ _WHERE = {
 __all__ = [
     "Config",
     "Evaluation",
+    "LabelsPrediction",
     "PotstillError",
     "Prediction",
     "Predictor",

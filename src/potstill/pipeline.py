@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from potstill.comparison.labels import compare_labels
 from potstill.comparison.stage import compare
 from potstill.compute.device import decide, environment
 from potstill.compute.machine import Machine
@@ -22,6 +23,7 @@ from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, settings, to_toml
 from potstill.config.schema import Config
 from potstill.context import Context
+from potstill.data.pixels import PixelStore
 from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
 from potstill.engines.engine import Engine
@@ -46,6 +48,7 @@ from potstill.run.command import typed_command
 from potstill.run.files import check_space, read_json, read_toml_text, with_checksum, write_json, write_text
 from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
+from potstill.run.label_results import LabelComparison, read_label_comparison
 from potstill.run.layout import ARMS, comparison_path, is_trained, student_names, usable_students
 from potstill.run.results import Comparison, read_comparison, require_comparison
 from potstill.run.reuse import EarlierRuns, differences
@@ -85,8 +88,18 @@ class Result:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """What was measured on the test photos."""
+        """What was measured on the test photos. Raises DataError where they have several labels: see `scores`."""
         return read_comparison(comparison_path(self.run))
+
+    @cached_property
+    def scores(self) -> LabelComparison:
+        """What was measured on test photos with several labels. Raises DataError where they have one each."""
+        return read_label_comparison(comparison_path(self.run))
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a photo may have several labels."""
+        return PixelStore(self.run.images).several_labels
 
     @property
     def students(self) -> list[str]:
@@ -110,7 +123,10 @@ class Result:
 
     def verdicts(self) -> list[str]:
         """One sentence per student."""
-        compared = {s.name: s.verdict for s in self.comparison.students} if self.is_compared else {}
+        compared = {}
+        if self.is_compared:
+            students = self.scores.students if self.several_labels else self.comparison.students
+            compared = {student.name: student.verdict for student in students}
         nothing = "nothing was compared, because its twin is not trained."
         return [*compared.values(), *(f"{n}: {nothing}" for n in usable_students(self.run) if n not in compared)]
 
@@ -125,7 +141,7 @@ class Result:
         return cost_figure(self.comparison, cost)
 
     def _repr_html_(self) -> str:
-        if not self.is_compared:
+        if not self.is_compared or self.several_labels:
             return "".join(f"<p>{escape(verdict)}</p>" for verdict in self.verdicts())
         return result_html(RunFiles(self.run))
 
@@ -342,7 +358,7 @@ def _work(plan: Plan, context: Context, last: str) -> None:
     if not plan.students.twins:
         return
     with _stage("5_comparison", context):
-        compare(plan.comparison, context)
+        (compare_labels if store.several_labels else compare)(plan.comparison, context)
     with _stage("7_report", context):
         write_report(run)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from potstill.comparison.plan import ComparisonPlan
 from potstill.config.load import from_mapping
-from potstill.config.metric import label_of, parse_operating_point
+from potstill.config.metric import label_of, metric_of, parse_operating_point
 from potstill.config.schema import Config
 from potstill.data.splits import Split
 from potstill.errors import ConfigError, WeightsError
@@ -158,7 +158,11 @@ def make_plan(
             so many classes.
         ModelError: no such model, or a teacher's file that cannot be used.
     """
-    Metric.of(config.metric, folder.classes)
+    several = folder.several_labels
+    metric = metric_of(config.metric, several_labels=several)
+    Metric.of(metric, folder.classes)
+    if several:
+        _require_for_several_labels(config)
     if target := parse_operating_point(config.operating_point):
         label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
@@ -182,14 +186,14 @@ def make_plan(
         train_photos=photos,
         labeled_photos=expected_labeled_photos(folder, config),
         images=ImagesPlan(folder, config.images, largest),
-        teacher=TeacherPlan(config.teacher, config.views, sizes, config.metric, config.class_balance, external),
+        teacher=TeacherPlan(config.teacher, config.views, sizes, metric, config.class_balance, external),
         soft_labels=SoftLabelsPlan(config.teacher.names, config.views, num_views(config, photos)),
         students=students,
         comparison=ComparisonPlan(
             config.teacher.names,
             config.seeds,
             config.comparison,
-            metric=config.metric,
+            metric=metric,
             class_balance=config.class_balance,
             operating_point=config.operating_point,
             earlier=folder.earlier.run if folder.earlier else None,
@@ -217,7 +221,7 @@ def _paths(folder: Folder) -> list[str]:
 def _checked_teacher_sizes(config: Config, folder: Folder) -> tuple[int, ...]:
     """Input sides of the teacher's models; none where it is a file. Raises for what names alone can show to be wrong,
     as `make_plan` does."""
-    check_method(config.student.method, len(folder.classes))
+    check_method(config.student.method, len(folder.classes), several_labels=folder.several_labels)
     if config.teacher.external:
         return ()
     size = None if config.teacher.size == "auto" else config.teacher.size
@@ -298,8 +302,27 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
     return tuple(specs)
 
 
+def _require_for_several_labels(config: Config) -> None:
+    """Raise ConfigError for settings that have no meaning where photos may have several labels."""
+    if config.teacher.external:
+        raise ConfigError(
+            "A teacher from a file is for photos with one label each; here they may have several. Name a model "
+            "(--teacher)."
+        )
+    for name, value, allowed in (
+        ("operating_point", config.operating_point, ("",)),
+        ("class_balance", config.class_balance, ("auto", "none")),
+    ):
+        if value not in allowed:
+            raise ConfigError(
+                f"{name} {value!r} is for photos with one label each; here they may have several. Leave it out: each "
+                "class gets a threshold of its own, chosen on val."
+            )
+
+
 def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twins: bool) -> StudentPlan:
     student, classes = config.student, len(folder.classes)
+    metric = metric_of(config.metric, several_labels=folder.several_labels)
     start = _start(spec, config, folder, twins)
     epochs = num_epochs(spec, config, photos)
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
@@ -312,8 +335,14 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
         crop_pct=student.crop_pct,
         dtype="float32",
         soft_labels="",
-        metric=config.metric,
+        metric=metric,
         operating_point=config.operating_point,
+    )
+    # A class that is absent from most photos makes a teacher of several labels sure, and says nothing of saturation.
+    auto = frozenset(
+        name
+        for name in AUTO
+        if getattr(student, name) == "auto" and not (name == "temperature" and folder.several_labels)
     )
     by_classes = 1.0 if classes <= 10 else 0.5 if classes <= 50 else 0.25
     distillation = replace(
@@ -333,12 +362,12 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
         weights=spec.weights,
         shared=shared,
         distillation=distillation,
-        auto=frozenset(name for name in AUTO if getattr(student, name) == "auto"),
+        auto=auto,
         lr_factors=student.lr_factors,
         label_smoothing=config.twin.label_smoothing,
         length_shares=config.twin.length_shares,
         search_weights=student.search == "weights",
-        class_balances=class_balances(config.metric, config.class_balance),
+        class_balances=class_balances(metric, config.class_balance),
         pilot_share=student.pilot_share,
         start=start,
     )

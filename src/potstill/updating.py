@@ -11,6 +11,7 @@ from potstill.errors import ConfigError
 from potstill.monitoring.progress import Reporter
 from potstill.pipeline import Result, distill, dry_run, find_update
 from potstill.run.folder import Run
+from potstill.run.layout import require_one_label
 
 OF_THE_PHOTOS = {
     "images.labels": "",
@@ -88,6 +89,7 @@ def update_config(
     opened = Run.open(run)
     if "update.run" in settings:
         raise ConfigError("The run that photos are added to is named first: `potstill update RUN PHOTOS`.")
+    require_one_label(opened, "`potstill update`")
     before = read_toml(opened.path / "config.toml")
     own: dict[str, Any] = {"update.run": str(opened.path.resolve())}
     own |= {"update.start": "weights"} if from_scratch else {}

@@ -12,7 +12,7 @@ from potstill.config.load import field_docs
 from potstill.report.notebook import Figure
 
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text("utf-8")
-CLASSES = [potstill.Result, potstill.Predictor, potstill.Prediction, Figure]
+CLASSES = [potstill.Result, potstill.Predictor, potstill.Prediction, potstill.LabelsPrediction, Figure]
 
 
 def test_every_public_name_has_a_section() -> None:

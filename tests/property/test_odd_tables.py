@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,12 +43,12 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def read(photos: Path, name: str, data: bytes) -> Folder | None:
+def read(photos: Path, name: str, data: bytes, **settings: Any) -> Folder | None:
     """The folder with this table; None where it is refused."""
     (photos / name).write_bytes(data)
     message = ""
     try:
-        folder = open_photos(photos, ImagesConfig(labels=name))
+        folder = open_photos(photos, ImagesConfig(labels=name, **settings))
     except DataError as error:
         message = str(error)
     if message:
@@ -59,7 +60,7 @@ def read(photos: Path, name: str, data: bytes) -> Folder | None:
         assert file.path.is_file()
         assert file.path.resolve().is_relative_to(photos.resolve())
         assert (file.label < 0) == (file.split == "unlabeled")
-    assert open_photos(photos, ImagesConfig(labels=name)) == folder, "the same every time"
+    assert open_photos(photos, ImagesConfig(labels=name, **settings)) == folder, "the same every time"
     return folder
 
 
@@ -108,6 +109,34 @@ values = st.recursive(
 )
 def test_any_json_lines(photos: Path, rows: list[dict[str, object]]) -> None:
     read(photos, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+@a_new_folder
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from(NAMES),
+            st.lists(st.sampled_from(["cat", "dog", "bird", "salt, pepper", "a;b", ""]), max_size=3),
+            st.sampled_from([";", "|", "; ", ","]),
+        ),
+        min_size=4,
+        max_size=10,
+    ),
+    without=st.sampled_from(["refuse", "none", "unlabeled"]),
+)
+def test_any_lists_of_labels(photos: Path, rows: list[tuple[str, list[str], str]], without: str) -> None:
+    text = "path,labels\n" + "".join(f'{name},"{between.join(names)}"\n' for name, names, between in rows)
+    folder = read(photos, "t.csv", text.encode(), labels_per_photo="several", without_label=without)
+    if folder is None:
+        return
+    assert folder.several_labels
+    for file in folder.files:
+        assert file.label == (
+            file.labels[0] if file.labels else -1 if file.split == "unlabeled" else len(folder.classes)
+        )
+        said = {label for name, names, _ in rows for label in names if file.path.relative_to(photos).as_posix() == name}
+        said |= {part for label in said for part in label.split(";")}
+        assert {folder.classes[label] for label in file.labels} <= said
 
 
 @a_new_folder

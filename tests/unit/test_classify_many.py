@@ -32,6 +32,7 @@ class Brightness:
 
     classes: tuple[str, ...] = ("bright", "dark")
     threshold: float = 0.6
+    thresholds: tuple[float, ...] = ()
     operating_point: None = None
     works_in_processes: bool = True
     batches: list[int] = field(default_factory=list)

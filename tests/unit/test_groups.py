@@ -79,7 +79,7 @@ def test_the_groups_of_a_class_are_dealt_to_the_folds_in_turn(seed: int) -> None
     train = store.rows("train")
     fold = fold_of(store, train, 2)
     for label in range(4):
-        assert set(fold[store.labels(train) == label].tolist()) == {0, 1}
+        assert set(fold[store.index["label"][train] == label].tolist()) == {0, 1}
 
 
 def test_without_groups_nothing_changes(photos: Path, tmp_path: Path, packer) -> None:

@@ -281,14 +281,10 @@ def test_columns_that_are_wrong(photos: Path, text: str, message: str) -> None:
         opened(photos, text.format(*names(photos)))
 
 
-def test_several_labels_for_a_photo_are_refused(photos: Path) -> None:
-    (photos / "_classes.csv").write_text("filename, disc, frame\n")
-    with pytest.raises(DataError, match=r"_classes\.csv is the table of an export with several labels per photo"):
-        open_photos(photos, ImagesConfig())
-    (photos / "_classes.csv").unlink()
+def test_lists_of_labels_are_refused_where_photos_are_said_to_have_one_each(photos: Path) -> None:
     line = json.dumps({"file_name": names(photos)[0], "label": ["disc", "frame"]})
-    with pytest.raises(DataError, match="row 1: a cell holds a list instead of one text"):
-        opened(photos, line + "\n", name="metadata.jsonl")
+    with pytest.raises(ConfigError, match=r'labels_per_photo is "one", but .*metadata.jsonl holds lists of labels'):
+        opened(photos, line + "\n", name="metadata.jsonl", labels_per_photo="one")
 
 
 def test_captions_are_no_classes(photos: Path) -> None:

@@ -1,6 +1,7 @@
 """`potstill count`: how many files there are per split and class; none is opened."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ class Counts:
 
     root: Path
     by_split: dict[str, dict[str, int]]
+    photos: dict[str, int] = field(default_factory=dict)
+    """By split, where a photo may have several labels and counts for each of its classes."""
     quarantine: dict[str, int]
     """Photos in quarantine by reason."""
     layout: str = ""
@@ -34,7 +37,7 @@ class Counts:
         return sorted({label for counts in self.by_split.values() for label in counts})
 
     def total(self, split: str) -> int:
-        return sum(self.by_split[split].values())
+        return self.photos.get(split) or sum(self.by_split[split].values())
 
     def imbalance(self, split: str) -> float | None:
         """Size of the largest class over that of the smallest; None with fewer than two classes, or an empty one."""
@@ -121,9 +124,11 @@ def photo_paths(root: Path, images: ImagesConfig | None = None) -> list[str]:
 
 def _counts_of(folder: Folder) -> Counts:
     """Of photos whose labels are in a table: those without a row are not counted."""
+    totals = Counter(str(file.split or "") for file in folder.files) if folder.several_labels else {}
     return Counts(
         root=folder.root,
         by_split=by_split(folder),
+        photos=dict(totals),
         quarantine=Quarantine(folder.root).counts(),
         notes=folder.notes,
         unused=folder.unused,

@@ -112,6 +112,11 @@ def check(
     if source.containers:
         raise DataError(f"`potstill check` moves photos of a folder, and those of {root} are in large files.")
     folder = read_source(source, images or ImagesConfig())
+    if folder.several_labels:
+        raise DataError(
+            "`potstill check` is for photos with one label each; these may have several. `potstill distill` leaves out "
+            "damaged files and copies itself, with the reasons in 1_images/rejected.csv."
+        )
     photos = _inspect(folder, min_side, reporter)
     found = [*_own_faults(folder, photos), *_copies(folder, photos, near_bits)]
     if run is not None:

@@ -604,16 +604,23 @@ def print_result(result: Any) -> None:
         operating_table,
         val_table,
     )
-    from potstill.run.folder import next_commands
 
     if not result.is_compared:
         print_table(val_table(result.run))
         print("\n".join(result.verdicts()))
+        score = "mAP" if result.several_labels else "Accuracy"
         print(
-            "Accuracy on val is flattering, since settings are chosen on it.\n\nNext:\n"
+            f"{score} on val is flattering, since settings are chosen on it.\n\nNext:\n"
             f"  potstill predict {shlex.quote(str(result.path))} photo.jpg     # classify a photo\n"
             "  the same command without --no-twin        # train the twins, and compare"
         )
+        return
+    if result.several_labels:
+        from potstill.report.labels import label_note, label_table
+
+        print_table(label_table(result.scores))
+        print("\n".join([label_note(result.scores), *result.verdicts()]))
+        _print_next(result)
         return
     print_table(comparison_table(result.comparison))
     print(comparison_note(result.comparison))
@@ -623,6 +630,13 @@ def print_result(result: Any) -> None:
             print_table(table)
     for line in [*result.verdicts(), *operating_lines(result.comparison)]:
         print(line)
+    _print_next(result)
+
+
+def _print_next(result: Any) -> None:
+    """Where the report is, and what to type next."""
+    from potstill.run.folder import next_commands
+
     print(f"Report: {result.report}")
     commands = next_commands(result.path)
     width = max(len(command) for command, _ in commands)

@@ -39,7 +39,10 @@ SHORT: Mapping[str, tuple[str, ...]] = {
 RARE = frozenset({"budget.max_mmacs", "budget.max_milliseconds", "external.class_map", "external.order"})
 """Settings with short names that only --help-all shows."""
 
-READING = ("images.classes_from", "images.labels", "images.path_column", "images.label_column")
+READING = (
+    *("images.classes_from", "images.labels", "images.path_column", "images.label_column"),
+    *("images.labels_per_photo", "images.without_label"),
+)
 """Settings that `count` and `check` take, too."""
 
 COMMON = Group("Common settings", sort_key=20)

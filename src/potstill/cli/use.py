@@ -94,9 +94,17 @@ def predict(
         require_apart(sort_into, photos)
         inputs.require_files()
     model = open_predictor(run, student=student, arm=arm, seed=seed)
+    if sort_into is not None and model.thresholds:
+        raise ConfigError(
+            "--sort-into puts a photo into one folder, but this model gives it several labels. Use --csv."
+        )
     sorter = Sorter(sort_into, model.classes, move=move) if sort_into is not None else None
     count = inputs.count()
-    with _bar(count, shown=into is not None) as update, writer(kind, model.classes, into) as write:
+    several = bool(model.thresholds)
+    with (
+        _bar(count, shown=into is not None) as update,
+        writer(kind, model.classes, into, several_labels=several) as write,
+    ):
         summary = classify(model, inputs, write, sorter=sorter, update=update, count=count)
     if summary.photos > 1:
         print(summary.line(), file=sys.stderr)

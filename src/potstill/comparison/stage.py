@@ -24,8 +24,9 @@ from potstill.compute.precision import Precision
 from potstill.context import Context
 from potstill.data.arrays import open_arrays
 from potstill.data.pixels import PixelStore
-from potstill.metrics import Interval
+from potstill.metrics import Interval, multilabel
 from potstill.metrics.choice import ACCURACY, Metric, adjustment, class_balances
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, describe, load, load_info, read_description
 from potstill.models.costs import macs_of, milliseconds_of, parameters_of
 from potstill.run.files import read_json, replacing, sha256_of
@@ -62,6 +63,9 @@ from potstill.wording import counted
 NO_COSTS: dict[str, Any] = {"parameters": 0, "macs": 0, "bytes": 0, "milliseconds": 0.0}
 """Of a teacher of which only a file of soft labels is known."""
 
+VAL_RESAMPLES = 500
+"""For the standard error of an mAP on val."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -84,14 +88,14 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
     """Measure teacher, students and twins on the test photos and write `5_comparison/`."""
     run = context.run
     names, stage = student_names(run), run.stage("5_comparison")
-    inputs = _inputs(run, plan, names)
-    logits, on_train = (_known_logits(run, inputs, name) for name in ("predictions.npz", "train_views.npz"))
+    inputs = inputs_of(run, plan, names)
+    logits, on_train = (known_logits(run, inputs, name) for name in ("predictions.npz", "train_views.npz"))
     if stage.is_done and stage.facts()["inputs"] != inputs:
         stage.reopen()  # cheap to make again, and never made from anything but finished models
     if not stage.begin(inputs):
         return
     shift = _teacher_shift(run, plan)
-    scores = _score(plan, context, names, logits, shift)
+    scores = score_all(plan, context, names, logits, shift)
     teacher = _teacher_result(run, plan, scores, shift)
     agreements = Agreements.measure(context, names, plan.seeds, on_train, scores.logits, shift)
     students = tuple(_student_result(name, plan, scores, teacher.macs, agreements) for name in names)
@@ -109,7 +113,7 @@ def compare(plan: ComparisonPlan, context: Context) -> None:
         chosen=chosen,
         environment=Environment(**environment(context.machine)),
         metric=plan.metric,
-        operating_point=_class_scores(plan, scores).operating_target(_val(run)[1]),
+        operating_point=_class_scores(plan, scores).operating_target(val_of(run)[1]),
         update=_update(plan, context, chosen.name, scores),
     )
     write_comparison(comparison_path(run), comparison)
@@ -120,12 +124,12 @@ def _update(plan: ComparisonPlan, context: Context, name: str, scores: Scores) -
     """What adding photos brought, where they were added to an earlier run."""
 
     def correct_of(folder: Path) -> np.ndarray:
-        return np.asarray(_TestPhotos.of(context).logits(folder).argmax(-1) == scores.labels)
+        return np.asarray(OnTest.of(context).logits(folder).argmax(-1) == scores.labels)
 
     return measure_update(plan, context.run, name, scores.correct(f"{name}/distilled"), correct_of, scores.groups)
 
 
-def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
+def inputs_of(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, Any]:
     """What the comparison depends on: photos, every model's weights, and how intervals are made."""
     networks = [network for group in teacher_networks(run.teacher, plan.teacher) for network in group]
     store = PixelStore(run.images)
@@ -150,7 +154,7 @@ def _inputs(run: Run, plan: ComparisonPlan, names: Sequence[str]) -> dict[str, A
     }
 
 
-def _val(run: Run) -> tuple[np.ndarray, np.ndarray]:
+def val_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's logits (n, C) on val, and the labels (n,)."""
     store = PixelStore(run.images)
     return np.load(run.soft_labels / "val_logits.npy", allow_pickle=False), store.labels(store.rows("val"))
@@ -159,7 +163,7 @@ def _val(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def _teacher_shift(run: Run, plan: ComparisonPlan) -> np.ndarray:
     """(C,) what is added to the teacher's logits where it predicts classes: all 0, or the logit adjustment that val is
     better for. Its soft labels are without."""
-    logits, labels = _val(run)
+    logits, labels = val_of(run)
     none = np.zeros(logits.shape[-1], np.float32)
     facts = run.stage("2_teacher").facts()
     shares = [facts[name].get("class_shares") for name in plan.teacher]
@@ -174,7 +178,7 @@ def _class_scores(plan: ComparisonPlan, scores: Scores) -> ClassScores:
     return ClassScores(scores.classes, scores.labels, plan, scores.groups)
 
 
-def _score(
+def score_all(
     plan: ComparisonPlan, context: Context, names: Sequence[str], known: dict[str, np.ndarray], shift: np.ndarray
 ) -> Scores:
     """Run the models whose logits are not known on the test photos, and store all in predictions.npz.
@@ -182,7 +186,7 @@ def _score(
     Args:
         shift: (C,) added to the teacher's logits.
     """
-    test, logits = _TestPhotos.of(context), dict(known)
+    test, logits = OnTest.of(context), dict(known)
     todo = [f"{name}/{arm}" for name in names for arm in ARMS if f"{name}/{arm}" not in logits]
     label = "Scoring on the test photos"
     with context.reporter.bar(label, 1 + len(todo), unit="model", part="test photos") as update:
@@ -201,7 +205,7 @@ def _score(
 
 
 @dataclass(frozen=True, slots=True)
-class _TestPhotos:
+class OnTest:
     """The test photos, and the machine to run models on them."""
 
     context: Context
@@ -210,7 +214,7 @@ class _TestPhotos:
     """(n,) of the store."""
 
     @classmethod
-    def of(cls, context: Context) -> "_TestPhotos":
+    def of(cls, context: Context) -> "OnTest":
         store = PixelStore(context.run.images)
         return cls(context, store, store.rows("test"))
 
@@ -227,10 +231,11 @@ class _TestPhotos:
             return np.load(given_path(self.context.run), allow_pickle=False)[self.rows]
         groups = teacher_networks(self.context.run.teacher, models)
         parts = [[self.logits(folder, load_info(folder).trained.precision) for folder in group] for group in groups]
-        return metrics.mean_probability_logits([metrics.mean_probability_logits(group) for group in parts])
+        mean = Classification.of(self.store.several_labels).mean_logits
+        return mean([mean(group) for group in parts])
 
 
-def _known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+def known_logits(run: Run, inputs: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     """The logits that an earlier comparison stored of models that are still the same: no model is run twice.
 
     Args:
@@ -261,14 +266,14 @@ def _teacher_result(run: Run, plan: ComparisonPlan, scores: Scores, shift: np.nd
     infos = [[load_info(network) for group in groups for network in group] for groups in members]
     folders = [network for groups in members for group in groups for network in group]
     confidence = plan.config.confidence
-    val_logits, val_labels = _val(run)
+    val_logits, val_labels = val_of(run)
     temperature = read_json(run.soft_labels / "meta.json")["val_temperature"]
     if plan.metric != "accuracy":
         temperature = Metric.of(plan.metric, scores.classes).temperature(val_logits + shift, val_labels)
     test = _class_scores(plan, scores)
     on_val = metrics.softmax((val_logits + shift) / temperature)
     model = Model(scores.logits["teacher"][None], (temperature,), test.threshold(on_val, val_labels))
-    costs = [_costs(load(folder), folder) for folder in folders] or [NO_COSTS]
+    costs = [costs_of(load(folder), folder) for folder in folders] or [NO_COSTS]
     is_given = given_path(run).is_file()
     return TeacherResult(
         models=tuple(plan.teacher),
@@ -291,7 +296,7 @@ def _student_result(
 ) -> StudentResult:
     folder = model_folder(agreements.run, name, 0, "distilled")
     model = load(folder)
-    costs = _costs(model, folder)
+    costs = costs_of(model, folder)
     distilled, alone = (_arm_result(name, arm, plan, scores, agreements) for arm in ARMS)
     gain = scores.correct(f"{name}/distilled").astype(float) - scores.correct(f"{name}/alone").astype(float)
     behind = scores.correct(f"{name}/distilled").astype(float) - scores.correct("teacher")
@@ -321,7 +326,7 @@ def _student_result(
         smallest_visible_difference=visible,
         per_class=_per_class(name, scores),
         class_differences=differences,
-        verdict=verdict(name, difference, reduction, visible, _tested(scores), plan.seeds)
+        verdict=verdict(name, difference, reduction, visible, tested_on(scores), plan.seeds)
         + beside_teacher(to_teacher, teacher_macs / max(costs["macs"], 1))
         + by_metric(plan.metric, differences),
     )
@@ -371,7 +376,7 @@ def _interval(values: np.ndarray, plan: ComparisonPlan, scores: Scores) -> Inter
     )
 
 
-def _tested(scores: Scores) -> str:
+def tested_on(scores: Scores) -> str:
     """What the numbers stand on."""
     groups = "" if scores.groups is None else f" of {counted(len(np.unique(scores.groups)), 'group')}"
     return counted(len(scores.labels), "test photo") + groups
@@ -416,10 +421,15 @@ def _on_val(folder: Path, metric: Metric) -> float:
 
 def _error_on_val(run: Run, name: str, seeds: int, metric: Metric) -> float:
     """The standard error of a student's metric on val, over photos, of the mean of its seeds."""
-    values = []
+    logits = []
     for seed in range(seeds):
         with open_arrays(model_folder(run, name, seed, "distilled") / "val_predictions.npz") as stored:
-            values.append(metric.value_of_each(stored["logits"], stored["labels"]))
+            logits.append(stored["logits"])
+            labels = stored["labels"]
+    if metric.kind == "mAP":
+        drawn = multilabel.resampled_average_precisions(np.stack(logits), labels, resamples=VAL_RESAMPLES)
+        return float(np.nanstd(np.nanmean(drawn, axis=1)))
+    values = [metric.value_of_each(z, labels) for z in logits]
     mean = np.mean(values, axis=0)
     return float(mean.std() / np.sqrt(len(mean)))
 
@@ -489,7 +499,7 @@ def _per_class(name: str, scores: Scores) -> tuple[ClassAccuracy, ...]:
     return tuple(found)
 
 
-def _costs(model: Classifier, folder: Path) -> dict[str, Any]:
+def costs_of(model: Classifier, folder: Path) -> dict[str, Any]:
     return {
         "parameters": parameters_of(model),
         "macs": macs_of(model),

@@ -41,12 +41,15 @@ def fold(model: Classifier, precision: Precision) -> Classifier:
     return folded
 
 
-def agreement(exact: np.ndarray, quick: np.ndarray) -> float:
+def agreement(exact: np.ndarray, quick: np.ndarray, *, several_labels: bool = False) -> float:
     """Share of photos with the same class in float32 and in another arithmetic, of those with a margin in float32.
+    Where photos may have several labels, every class of a photo counts as a photo with two classes, yes and no.
 
     Args:
         exact, quick: (n, C) logits.
     """
+    if several_labels:
+        exact, quick = (np.stack([0 * logits.ravel(), logits.ravel()], axis=-1) for logits in (exact, quick))
     likely = np.sort(metrics.softmax(exact), axis=-1)
     decided = likely[:, -1] - likely[:, -2] > MIN_MARGIN
     return metrics.agreement(quick[decided], exact[decided]) if decided.any() else 1.0

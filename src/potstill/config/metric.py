@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from potstill.errors import ConfigError, did_you_mean
 
-MetricKind = Literal["accuracy", "balanced", "macro-f1", "recall"]
+MetricKind = Literal["accuracy", "balanced", "macro-f1", "recall", "mAP"]
 
 WITHOUT_CLASS = ("accuracy", "balanced", "macro-f1")
 """Metrics that are complete without the name of a class."""
@@ -44,6 +44,21 @@ def parse_metric(text: str) -> MetricName:
     if kind == "recall":
         near = " Name the class, as in recall:CLASS."
     raise ConfigError(f"metric must be {', '.join(WITHOUT_CLASS)} or recall:CLASS, got {text!r}.{near}")
+
+
+def metric_of(text: str, *, several_labels: bool) -> str:
+    """The setting `metric` for photos with one label each or with several.
+
+    Raises:
+        ConfigError: it is not for such photos.
+    """
+    if not several_labels:
+        return text
+    if text != "accuracy":
+        raise ConfigError(
+            f"metric {text!r} is for photos with one label each. Where photos may have several it is mAP: leave it out."
+        )
+    return "mAP"
 
 
 def parse_operating_point(text: str) -> Target | None:

@@ -51,7 +51,10 @@ def _check_ranges(section: Any, prefix: str) -> None:
                 raise ConfigError(f"{prefix}{item.name} must be {allowed}, got {number!r}.")
 
 
-LABEL_SETTINGS = ("labels", "path_column", "label_column", "split_column", "group_column", "group_pattern")
+LABEL_SETTINGS = (
+    *("labels", "path_column", "label_column", "split_column", "group_column", "group_pattern"),
+    *("labels_per_photo", "without_label"),
+)
 """Settings of `images` that say where labels, splits and groups are, and nothing of what they are."""
 
 
@@ -110,6 +113,13 @@ class ImagesConfig:
     label_column: str = ""
     """The column of the table with the classes. Empty: the one with a usual name, such as label, class or target, or
     the only column that is left. Of parquet files of photos, and of KEY.json in tar shards, too."""
+    labels_per_photo: Literal["auto", "one", "several"] = "auto"
+    """How many classes a photo may have. "one": exactly one. "several": any number of them, in a table: a list in each
+    row, with ; or | between the labels, several rows for a photo, or columns of 0 and 1. "auto": several where the
+    table holds lists or is Roboflow's _classes.csv, otherwise one."""
+    without_label: Literal["refuse", "none", "unlabeled"] = "refuse"
+    """With several labels per photo: what a photo is whose row names no label. "none": it shows none of the classes.
+    "unlabeled": it is not known what it shows, so the teacher labels it. "refuse": stop, since it could be both."""
     split_column: str = ""
     """The column of the table with the splits: train, val, test or unlabeled. Empty: the one with a usual name, such as
     split, if there is one. "none": no column."""
@@ -212,7 +222,7 @@ class TeacherConfig:
     unlabeled: Literal["propagate", "ignore"] = "propagate"
     """How to use photos without labels. "propagate": give them soft labels by label propagation from similar photos,
     train a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled
-    photos only."""
+    photos only, as is always done where photos may have several labels."""
     unlike: Literal["leave_out", "keep"] = "leave_out"
     """What to do with photos without labels that resemble none of the labeled photos in the teacher's features.
     "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
@@ -331,10 +341,10 @@ class StudentConfig:
     method: str = "kl"
     """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
     centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022), for 3 or more classes. "dkd": decoupled
-    distillation (Zhao 2022), for 5 or more classes."""
+    distillation (Zhao 2022), for 5 or more classes. With several labels per photo there is "kl" only, of each class."""
     temperature: Annotated[float | Auto, Range(0, open_low=True)] = "auto"
     """Softmax temperature of "kl" and "dkd". 1: no softening. "auto": 1, 2 or 4; the more confident the teacher is on
-    the training photos, the higher."""
+    the training photos, the higher. With several labels per photo: 1."""
     distill_weight: Annotated[float | Auto, Range(0)] = "auto"
     """Weight of the distillation loss. "auto": 1."""
     feature_weight: Annotated[float | Auto, Range(0)] = "auto"
@@ -485,9 +495,9 @@ class Config:
     """Number of training runs with different random seeds, for each student and its twin."""
     metric: str = "accuracy"
     """What counts where something is chosen on the validation photos: settings, training lengths, crops, seeds, the way
-    the teacher is trained, and the student to deploy. "accuracy". "balanced": the mean recall of all classes, for
-    classes of unequal size. "macro-f1": the mean F1 of all classes. "recall:CLASS": how much of CLASS is found and how
-    much of the others is left alone, both counting alike."""
+    the teacher is trained, and the student to deploy. "accuracy", or with several labels per photo mAP in its place.
+    "balanced": the mean recall of all classes, for classes of unequal size. "macro-f1": the mean F1 of all classes.
+    "recall:CLASS": how much of CLASS is found and how much of the others is left alone, both counting alike."""
     class_balance: Literal["auto", "none", "logit-adjusted", "weighted"] = "auto"
     """How training makes up for classes of unequal size, for teacher, student and twin alike. "logit-adjusted": the
     logarithms of the classes' shares are added to the logits in the loss (Menon et al. 2021), so that the model itself

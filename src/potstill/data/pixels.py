@@ -2,6 +2,7 @@
 
     pixels.bin   for each photo (height, width, 3) uint8, or a JPEG of it where raw pixels would take too much disk
     index.npy    one `PHOTO` record per photo, ordered by split and id
+    labels.npy   where a photo may have several labels: (N, C) int8, see `PixelStore.labels`
     groups.npy   where photos have groups: (N,) uint64, equal for photos of one group; a photo's id where it has none
 
 No file is opened and no JPEG is decoded while a model trains, and memory does not grow with the number of photos.
@@ -19,6 +20,7 @@ from PIL import Image
 
 from potstill.data.splits import SPLITS, Split
 from potstill.errors import DamageError, StaleError
+from potstill.run.layout import LABELS
 
 PHOTO = np.dtype(
     [
@@ -28,7 +30,7 @@ PHOTO = np.dtype(
         ("width", "<u2"),
         ("jpeg", "?"),
         ("split", "u1"),  # index into SPLITS
-        ("label", "<i4"),  # index into the classes, -1 for unlabeled photos
+        ("label", "<i4"),  # index into the classes, the first of several; C for a photo of none, -1 for unlabeled ones
         ("id", "<u8"),  # first 64 bits of the file's sha256
     ]
 )
@@ -65,6 +67,16 @@ class PixelStore:
         path = self.folder / GROUPS
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
+    @cached_property
+    def _label_matrix(self) -> np.ndarray | None:
+        path = self.folder / LABELS
+        return np.load(path, allow_pickle=False) if path.is_file() else None
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a photo may have several labels."""
+        return self._label_matrix is not None
+
     def groups_of(self, rows: np.ndarray) -> np.ndarray | None:
         """(n,) uint64 group of each of these photos; None where no two of them are of one group."""
         if self.groups is None or len(np.unique(self.groups[rows])) == len(rows):
@@ -79,8 +91,24 @@ class PixelStore:
         return np.flatnonzero(np.isin(self.index["split"], [SPLITS.index(split) for split in splits]))
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) int64 class indices, -1 for unlabeled photos."""
+        """(n,) int64 class indices, -1 for unlabeled photos; or where a photo may have several labels, (n, C) int64 of
+        0 and 1, with rows of -1 for unlabeled photos."""
+        if self._label_matrix is not None:
+            return self._label_matrix[rows].astype(np.int64)
         return self.index["label"][rows].astype(np.int64)
+
+    def is_labeled(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether it is known what these photos show."""
+        return np.asarray(self.index["label"][rows] >= 0)
+
+    def targets(self, rows: np.ndarray, classes: int) -> np.ndarray:
+        """(…, C) float32 for rows (…): 1 for the label of a photo, all 0 for unlabeled ones; where a photo may have
+        several labels 1 for each, and NaN for unlabeled photos, since 0 says that a class is absent."""
+        if self._label_matrix is None:
+            labels = self.index["label"][rows].astype(np.int64)
+            return (labels[..., None] == np.arange(classes)).astype(np.float32)
+        found = self._label_matrix[rows].astype(np.float32)
+        return np.where(found < 0, np.float32(np.nan), found)
 
     def relabeled(self, labels: np.ndarray) -> "PixelStore":
         """The same photos with other labels (n,)."""

@@ -84,8 +84,10 @@ def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.nd
 
 def mixed_labels(store: PixelStore, rows: np.ndarray, views: np.ndarray, classes: int) -> np.ndarray:
     """(N, V, C) float32: each view's label, blended with its partner's by the view's weight."""
-    own = one_hot(store.labels(rows), classes)[:, None]
-    return _mix(own, one_hot(store.labels(np.maximum(views["partner"], 0)), classes), views["weight"])
+    own = store.targets(rows, classes)[:, None]
+    # Where there is no partner, the photo itself has weight 0: its labels are known as far as the own ones are.
+    partner = np.where(views["partner"] >= 0, views["partner"], rows[:, None])
+    return _mix(own, store.targets(partner, classes), views["weight"])
 
 
 def blended(values: np.ndarray, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -208,7 +210,7 @@ def _color_matrix(brightness: float, contrast: float, saturation: float) -> tupl
 
 def _partners(store: PixelStore, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """(N, V) another photo for each view. `numbers` (N, V) uniform."""
-    labeled = store.labels(rows) >= 0
+    labeled = store.is_labeled(rows)
     partners = np.empty(numbers.shape, np.int64)
     for mine, pool in ((labeled, rows[labeled]), (~labeled, rows)):
         if not mine.any():

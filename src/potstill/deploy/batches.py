@@ -7,11 +7,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from potstill.deploy.predictor import Photo, Prediction
+from potstill.deploy.predictor import Decides, LabelsPrediction, Photo, Prediction, prediction_of
 from potstill.errors import DataError
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import in_order
-from potstill.run.trained import OperatingPoint
 
 BATCH = 32
 
@@ -26,15 +25,9 @@ Named = tuple[Name, Photo | DataError]
 """A photo, or what is wrong with it, with whatever its caller knows it by."""
 
 
-class Model(Protocol):
+class Model(Decides, Protocol):
     """What classifies in batches: a `Predictor`, or an exported file."""
 
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def operating_point(self) -> OperatingPoint | None: ...
     @property
     def works_in_processes(self) -> bool:
         """Whether `worker` gives something that other processes can run, too."""
@@ -70,16 +63,16 @@ def probabilities_of_each(
 
 def predict_each(
     model: Model, photos: Iterable[Named[Name]], *, count: int = 0
-) -> Iterator[tuple[Name, Prediction | DataError]]:
+) -> Iterator[tuple[Name, Prediction | LabelsPrediction | DataError]]:
     """The prediction for each photo in turn, or what is wrong with it. Arguments as of `probabilities_of_each`."""
     for name, found in probabilities_of_each(model, photos, count=count):
         if isinstance(found, DataError):
             yield name, found
         else:
-            yield name, Prediction.of(found, model.classes, model.threshold, model.operating_point)
+            yield name, prediction_of(model, found)
 
 
-def predict_all(model: Model, photos: Iterable[Photo]) -> list[Prediction]:
+def predict_all(model: Model, photos: Iterable[Photo]) -> list[Prediction | LabelsPrediction]:
     """The predictions for all photos. Raises DataError for the first one that is not usable."""
     found = []
     for _, prediction in predict_each(model, ((None, photo) for photo in photos)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from potstill.deploy.batches import Model, predict_each
 from potstill.deploy.inputs import Inputs
 from potstill.deploy.outputs import Write
+from potstill.deploy.predictor import LabelsPrediction
 from potstill.deploy.sorting import Sorter
 from potstill.errors import DataError
 from potstill.wording import counted
@@ -19,13 +20,15 @@ class Summary:
 
     by_label: Counter[str] = field(default_factory=Counter)
     unsure: int = 0
+    several: int = 0
+    """Photos that a model for several labels classified: each counts for all of its labels, or for none."""
     failed: int = 0
     """Photos that could not be read."""
     seconds: float = 0.0
 
     @property
     def photos(self) -> int:
-        return self.by_label.total() + self.failed
+        return (self.several or self.by_label.total()) + self.failed
 
     def line(self) -> str:
         """For people."""
@@ -59,6 +62,11 @@ def classify(
         if isinstance(outcome, DataError):
             summary.failed += 1
         else:
+            if isinstance(outcome, LabelsPrediction):
+                summary.several += 1
+                summary.by_label.update(outcome.labels)
+                update(summary.photos)
+                continue
             summary.by_label[outcome.label] += 1
             summary.unsure += not outcome.known
             if sorter is not None and name.path is not None:

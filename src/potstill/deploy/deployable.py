@@ -2,8 +2,8 @@
 
 The preprocessing is part of the module, so `predict`, every exported file and the page in the browser do the same:
 center square (or as much of its middle as `crop_pct` says), antialiased bilinear resize to the input size, rounded to
-whole gray levels (`potstill.data.resize`), normalized, softmax of the logits divided by the temperature that was fitted
-on val.
+whole gray levels (`potstill.data.resize`), normalized, softmax (or where photos may have several labels, sigmoid) of
+the logits divided by the temperature that was fitted on val.
 """
 
 import copy
@@ -28,6 +28,7 @@ class Deployable(nn.Module):
         self.size = model.info.size
         self.crop = model.info.crop_pct
         self.temperature = temperature
+        self.several_labels = model.info.several_labels
         self.dtype = torch.float32
         self.mean: Tensor
         self.std: Tensor
@@ -58,7 +59,8 @@ class Deployable(nn.Module):
         logits = self.net(normalized).float()
         if self.shift is not None:
             logits = logits + self.shift
-        return (logits / self.temperature).softmax(-1)
+        scaled = logits / self.temperature
+        return scaled.sigmoid() if self.several_labels else scaled.softmax(-1)
 
     def half_net(self) -> "Deployable":
         """A copy whose network computes in float16. Preprocessing and softmax stay float32."""

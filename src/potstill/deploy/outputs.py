@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
-from potstill.deploy.predictor import Prediction
+from potstill.deploy.predictor import LabelsPrediction, Prediction
 from potstill.errors import ConfigError, DataError
 from potstill.images.folder import plain_name
 from potstill.run.files import replacing
 
 Kind = Literal["text", "json", "csv"]
-Outcome = Prediction | DataError
+Outcome = Prediction | LabelsPrediction | DataError
 Write = Callable[[str, Outcome], None]
 """Called with each photo's name and what was predicted, or why it could not be read."""
 
@@ -40,35 +40,44 @@ def kind_of(target: Path | None, *, as_json: bool, as_csv: bool) -> Kind:
 
 
 @contextlib.contextmanager
-def writer(kind: Kind, classes: Sequence[str], target: Path | None = None) -> Iterator[Write]:
+def writer(
+    kind: Kind, classes: Sequence[str], target: Path | None = None, *, several_labels: bool = False
+) -> Iterator[Write]:
     """Write predictions while the block works; a file appears under its name when all are in it.
 
     Args:
         classes: of the model; JSON and CSV have the probability of each.
         target: the file; None prints.
+        several_labels: whether the model gives a photo several labels.
     """
     assert kind in get_args(Kind)
     if target is None:
-        yield _write_to(sys.stdout, kind, classes)
+        yield _write_to(sys.stdout, kind, classes, several_labels)
         sys.stdout.flush()
         return
     with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield _write_to(file, kind, classes)
+        yield _write_to(file, kind, classes, several_labels)
 
 
-def _write_to(file: TextIO, kind: Kind, classes: Sequence[str]) -> Write:
+def _write_to(file: TextIO, kind: Kind, classes: Sequence[str], several_labels: bool) -> Write:
     if kind == "json":
         return lambda name, outcome: print(json.dumps(_values(name, outcome), ensure_ascii=False), file=file)
     if kind == "text":
         return lambda name, outcome: print(_line(name, outcome), file=file)
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["photo", "label", "probability", "known", "error", *(f"p_{name}" for name in classes)])
+    own = ["labels"] if several_labels else ["label", "probability", "known"]
+    rows.writerow(["photo", *own, "error", *(f"p_{name}" for name in classes)])
+    if several_labels:
+        return lambda name, outcome: rows.writerow(_labels_row(name, outcome, classes))
     return lambda name, outcome: rows.writerow(_row(name, outcome, classes))
 
 
 def _line(name: str, outcome: Outcome) -> str:
     if isinstance(outcome, DataError):
         return f"{plain_name(name)}\t-\t{outcome}"
+    if isinstance(outcome, LabelsPrediction):
+        found = ", ".join(f"{label} {outcome.probabilities[label]:.1%}" for label in outcome.labels)
+        return f"{plain_name(name)}\t{found or 'none of the classes'}"
     unsure = "" if outcome.known else "\tunsure: perhaps none of these classes"
     return f"{plain_name(name)}\t{outcome.label}\t{outcome.probability:.1%}{unsure}"
 
@@ -76,6 +85,12 @@ def _line(name: str, outcome: Outcome) -> str:
 def _values(name: str, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, DataError):
         return {"photo": plain_name(name), "error": str(outcome)}
+    if isinstance(outcome, LabelsPrediction):
+        return {
+            "photo": plain_name(name),
+            "labels": list(outcome.labels),
+            "probabilities": outcome.probabilities,
+        }
     return {
         "photo": plain_name(name),
         "label": outcome.label,
@@ -85,9 +100,22 @@ def _values(name: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _labels_row(name: str, outcome: Outcome, classes: Sequence[str]) -> list[Any]:
+    """The labels with | between them, which no name of a class has."""
+    if isinstance(outcome, DataError):
+        return [plain_name(name), "", str(outcome), *("" for _ in classes)]
+    return [
+        plain_name(name),
+        "|".join(outcome.labels) if isinstance(outcome, LabelsPrediction) else outcome.label,
+        "",
+        *(round(outcome.probabilities[name], _DIGITS) for name in classes),
+    ]
+
+
 def _row(name: str, outcome: Outcome, classes: Sequence[str]) -> list[Any]:
     if isinstance(outcome, DataError):
         return [plain_name(name), "", "", "", str(outcome), *("" for _ in classes)]
+    assert isinstance(outcome, Prediction)
     probabilities = [round(outcome.probabilities[name], _DIGITS) for name in classes]
     known = "yes" if outcome.known else "no"
     return [plain_name(name), outcome.label, round(outcome.probability, _DIGITS), known, "", *probabilities]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from potstill.images.depth import GrayLevels
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path, given_path, usable_students
-from potstill.run.results import read_comparison, read_training
+from potstill.run.results import read_chosen, read_comparison, read_training, several_labels_in
 from potstill.run.trained import OperatingPoint
 from potstill.wording import counted
 
@@ -76,6 +76,55 @@ class Prediction:
         return f"<p><strong>{escape(self.label)}</strong></p>{unsure}<table><tbody>{bars}</tbody></table>{more}"
 
 
+@dataclass(frozen=True, slots=True)
+class LabelsPrediction:
+    """What a model for several labels per photo predicts for one photo."""
+
+    labels: tuple[str, ...]
+    """The classes whose threshold is reached, the most probable first; none where it shows none of them."""
+    probabilities: dict[str, float]
+    """Of every class for itself, in the order of the classes; they do not sum to 1."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, classes: Sequence[str], thresholds: Sequence[float]) -> "LabelsPrediction":
+        """From the probabilities (C,) of the classes, and the threshold of each."""
+        by_name = {name: float(p) for name, p in zip(classes, values, strict=True)}
+        found = [name for name, least in zip(classes, thresholds, strict=True) if by_name[name] >= least]
+        return cls(tuple(sorted(found, key=lambda name: -by_name[name])), by_name)
+
+
+def prediction_of(model: "Decides", values: np.ndarray) -> Prediction | LabelsPrediction:
+    """What a model makes of the probabilities (C,) of a photo."""
+    if model.thresholds:
+        return LabelsPrediction.of(values, model.classes, model.thresholds)
+    return Prediction.of(values, model.classes, model.threshold, model.operating_point)
+
+
+class Decides(Protocol):
+    """What is known of how a model decides: a `Predictor`, or an exported file."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One for each class of a model for several labels per photo; empty for others."""
+        ...
+
+    @property
+    def operating_point(self) -> OperatingPoint | None: ...
+
+
+def require_one_label(model: Decides, what: str) -> None:
+    """Raise ModelError for a model for several labels per photo, which `what` cannot be done with."""
+    if model.thresholds:
+        raise ModelError(
+            f"This model gives a photo several labels, and {what} is for models that give it one. Use `potstill "
+            "predict` or `potstill export`."
+        )
+
+
 def predicted_class(probabilities: Mapping[str, float], point: OperatingPoint | None) -> str:
     """The class by the operating point, if there is one, or else the most probable one."""
     others = dict(probabilities)
@@ -118,9 +167,19 @@ class Predictor:
         """Probability below which a prediction counts as unknown."""
         return self.info.trained.threshold
 
-    def predict(self, photo: Photo) -> Prediction:
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """With several labels per photo: of each class the probability from which on a photo has it. A teacher's are
+        0.5."""
+        if not self.info.several_labels:
+            return ()
+        return self.info.trained.thresholds or (0.5,) * len(self.classes)
+
+    def predict(self, photo: Photo) -> Any:
         """Classify one photo: a path, the bytes of a file, a binary file, a Pillow image, or an upright (H, W, 3) uint8
         RGB array. All but the array are turned upright and converted to sRGB.
+
+        Gives a `Prediction`, or where photos may have several labels a `LabelsPrediction`.
 
         Raises:
             DataError: it is not a usable photo, or the array has another shape.
@@ -129,9 +188,9 @@ class Predictor:
 
         with torch.inference_mode():
             values = self._deployable(torch.from_numpy(to_pixels(photo, self.info.trained.gray_levels)))[0].numpy()
-        return Prediction.of(values, self.classes, self.threshold, self.operating_point)
+        return prediction_of(self, values)
 
-    def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
+    def predict_many(self, photos: Iterable[Photo]) -> list[Any]:
         """Classify many photos: as `predict` does, several times as fast, on all cores and in batches.
 
         Raises:
@@ -202,7 +261,7 @@ def teacher_predictor(run: Run, folder: Path) -> Predictor:
     from potstill.models.classifier import load
 
     path = comparison_path(run)
-    if not path.is_file():
+    if not path.is_file() or several_labels_in(path):
         return Predictor(load(folder), folder)
     comparison = read_comparison(path)
     teacher, target, point = comparison.teacher, comparison.operating_point, None
@@ -220,7 +279,7 @@ def chosen_student(run: Run) -> str:
     """
     path = comparison_path(run)
     if path.is_file():
-        return read_comparison(path).chosen.name
+        return read_chosen(path).name
     names = usable_students(run)
     if not names:
         raise ModelError(f"No student of {run.path} is trained yet. How far it is: potstill status {run.path}")

@@ -24,7 +24,7 @@ from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.run.layout import ARMS, is_trained, num_seeds, weights_path
+from potstill.run.layout import ARMS, is_trained, num_seeds, require_one_label, weights_path
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
@@ -150,6 +150,7 @@ def serve(
     """
     run = Run.open(run_folder)
     require_whole(run.path)
+    require_one_label(run, "`potstill serve`")
     with contextlib.ExitStack() as undo:
         listening = undo.enter_context(listen(host, port))  # before the models are loaded, which takes a while
         models = load_models(run, student)

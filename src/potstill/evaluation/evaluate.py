@@ -13,6 +13,7 @@ from potstill.check.inspect import Inspected, inspect_all
 from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.deploy.batches import Model, probabilities_of_each
+from potstill.deploy.predictor import require_one_label as require_model_of_one_label
 from potstill.errors import ConfigError, DataError, did_you_mean
 from potstill.evaluation.baseline import (
     UNKNOWN,
@@ -30,6 +31,7 @@ from potstill.images.folder import plain_name
 from potstill.images.new_photos import NewPhotos, read_new_photos
 from potstill.metrics import Interval
 from potstill.monitoring.progress import Reporter
+from potstill.run.layout import require_one_label
 
 _TINY = 1e-12
 """A probability of 0 has no logarithm."""
@@ -66,9 +68,12 @@ def evaluate(
         ModelError, ExportError: there is no such model.
     """
     path, reporter = Path(model), reporter or Reporter()
+    if (run := run_of(path)) is not None:
+        require_one_label(run, "`potstill evaluate`")
     new = read_new_photos(Path(photos), _images(labels, settings or {}))
     predictor = open_predictor(path, student=student, arm=arm, seed=seed)
-    classes, run = predictor.classes, run_of(path)
+    require_model_of_one_label(predictor, "`potstill evaluate`")
+    classes = predictor.classes
     _require_known_class(new, classes)
     inspected = _inspected(new, reporter)
     seen = seen_before(run, inspected)

@@ -13,6 +13,7 @@ from potstill.export.results import ExportedStudent, exported_student, formats_t
 from potstill.metrics import Interval
 from potstill.run.files import read_json, write_text
 from potstill.run.folder import Run
+from potstill.run.label_results import LabelComparison, read_label_comparison
 from potstill.run.layout import comparison_path, model_folder
 from potstill.run.private import without_owner
 from potstill.run.results import Comparison, StudentResult, read_comparison
@@ -30,7 +31,14 @@ def write_card(run: Run, student: str) -> bool:
     """
     facts = exported_student(run, student)
     info = read_json(model_folder(run, student, facts.seed, facts.arm) / "model.json")
-    comparison = read_comparison(comparison_path(run)) if comparison_path(run).is_file() else None
+    path = comparison_path(run)
+    if facts.thresholds:
+        scores = read_label_comparison(path) if path.is_file() else None
+        known = scores is not None and any(s.name == student for s in scores.students)
+        text = _text_for_several_labels(student, facts, info, scores if known else None)
+        write_text(run.export / student / "README.md", "\n".join([_front_matter(student, facts, info), text]))
+        return known
+    comparison = read_comparison(path) if path.is_file() else None
     numbers = next((s for s in comparison.students if s.name == student), None) if comparison else None
     if comparison and numbers:
         text = _text(student, facts, comparison, numbers, info, _teacher_source(run))
@@ -42,7 +50,7 @@ def write_card(run: Run, student: str) -> bool:
 
 def _front_matter(student: str, facts: ExportedStudent, info: dict[str, Any]) -> str:
     """What the hub reads. The license is not guessed: the owner of the photos and weights has to set it."""
-    accuracy = facts.accuracy.value
+    accuracy, name = facts.accuracy.value, "mean_average_precision" if facts.thresholds else "accuracy"
     return f"""---
 library_name: {"timm" if _in_timm(info) else "potstill"}
 pipeline_tag: image-classification
@@ -55,7 +63,7 @@ tags:
 - knowledge-distillation
 - potstill
 metrics:
-- accuracy
+- {name}
 model-index:
 - name: {json.dumps(student)}
   results:
@@ -65,7 +73,7 @@ model-index:
       type: imagefolder
       name: test photos of the run
     metrics:
-    - type: accuracy
+    - type: {name}
       value: {accuracy:.4f}
 ---
 """
@@ -204,6 +212,74 @@ def _teacher_source(run: Run) -> str:
         f"The teacher is the file {_code(weights['file'])} (sha256 `{weights['sha256']}`), used as it is. Potstill "
         "does not know its license."
     )
+
+
+def _text_for_several_labels(
+    student: str, facts: ExportedStudent, info: dict[str, Any], comparison: LabelComparison | None
+) -> str:
+    """The card of a model that gives a photo several labels."""
+    confidence = metrics.percent(facts.confidence)
+    found = comparison.student(student) if comparison else None
+    rows = [f"| this model (seed {facts.seed}) | {_interval(facts.accuracy)} | |"]
+    if comparison and found:
+        scores = (
+            (
+                f"this architecture, distilled, mean of {counted(comparison.seeds, 'seed')}",
+                found.distilled,
+            ),
+            ("the same, trained without the teacher", found.alone),
+            ("the teacher", comparison.teacher),
+        )
+        rows += [f"| {who} | {_interval(s.mean_average_precision)} | {_interval(s.macro_f1)} |" for who, s in scores]
+    verdict = found.verdict if found else "**Nothing was compared**, so what distillation gained is not known."
+    thresholds = "\n".join(
+        f"| {_plain(name)} | {least:.4f} |" for name, least in zip(facts.classes, facts.thresholds, strict=True)
+    )
+    return f"""# {_plain(student)}: {_listed(facts.classes)}
+
+A small image classifier that tells which of {len(facts.classes)} classes a photo shows: none, one or several of them
+({_listed(facts.classes)}). It was distilled with Potstill.
+
+## How to use it
+
+Input: {input_rule(facts.size, facts.crop, several_labels=True)}
+
+Output: a probability of each class for itself, calibrated on validation photos (temperature {facts.temperature:.3f}).
+They do not sum to 1. Labels, in the order of the output: {", ".join(map(_code, facts.classes))}. {_weights(info)}
+
+A photo has a label from the threshold of the class on. The thresholds were chosen on validation photos, for the highest
+F1; they are in every file's metadata and in `manifest.json`.
+
+| class | threshold |
+|---|--:|
+{thresholds}
+
+## How good it is
+
+On {counted(facts.test_photos, "test photo")} that nothing was trained or chosen on, with {confidence} intervals. mAP is
+the mean over the classes of the average precision (scikit-learn's `average_precision_score`); F1 is at the thresholds.
+
+| | mAP | macro F1 |
+|---|--:|--:|
+{chr(10).join(rows)}
+
+{verdict}
+
+## The files
+
+Each was run by its own runtime on the test photos. Agreement: share of decisions as the torch student makes them.
+
+{without_owner(formats_table(facts.files))}
+## Data and licenses
+
+- Photos: collected by whoever made the run. Potstill does not know their license. Whoever publishes this model has to
+  say it here.
+- Starting weights of the student: {_source(info["weights"])}.
+
+## Limits
+
+- The numbers hold for photos like the test photos: same cameras, places and seasons. Elsewhere, test again.
+"""
 
 
 def _in_timm(info: dict[str, Any]) -> bool:

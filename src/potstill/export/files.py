@@ -88,7 +88,11 @@ class StudentFiles:
             status="failed",
             input="any size" if format.any_size else f"{size} x {size}",
             isolated=target.python is not None,
+            metric="mAP" if self.reference.test.thresholds else "accuracy",
         )
+        if target.precision == "int8" and self.reference.test.thresholds:
+            reason = "int8 files are made of models for one label per photo; this one gives several"
+            return replace(result, status="unsupported", reason=reason)
         if target.precision not in format.precisions:
             reason = f"{format.title} files have no {target.precision} here"
             return replace(result, status="unsupported", reason=reason)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,11 @@ from potstill.data.resize import fit
 from potstill.deploy.batches import predict_all
 from potstill.deploy.predictor import (
     Photo,
-    Prediction,
     Predictor,
     best_seed,
     chosen_student,
     load_predictor,
+    prediction_of,
     to_image,
 )
 from potstill.errors import ExportError, ModelError
@@ -81,6 +82,11 @@ class ExportedPredictor:
         return self.manifest.threshold
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """With several labels per photo: of each class the probability from which on a photo has it."""
+        return self.manifest.thresholds
+
+    @property
     def size(self) -> int:
         return self.manifest.size
 
@@ -112,11 +118,11 @@ class ExportedPredictor:
         with contextlib.nullcontext() if self.format.any_thread else self._one_at_a_time:
             return np.array(self._run(pixels), np.float32)
 
-    def predict(self, photo: Photo) -> Prediction:
+    def predict(self, photo: Photo) -> Any:
         """Classify one photo, as `Predictor.predict` does."""
-        return Prediction.of(self.run(photo), self.classes, self.threshold, self.operating_point)
+        return prediction_of(self, self.run(photo))
 
-    def predict_many(self, photos: Iterable[Photo]) -> list[Prediction]:
+    def predict_many(self, photos: Iterable[Photo]) -> list[Any]:
         """Classify many photos, as `Predictor.predict_many` does."""
         return predict_all(self, photos)
 

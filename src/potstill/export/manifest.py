@@ -44,6 +44,9 @@ class Manifest:
     """An answer with a lower probability may be none of the classes."""
     operating_point: OperatingPoint | None = None
     """From which probability on a photo counts as one of a class; None: the most probable class is the answer."""
+    thresholds: tuple[float, ...] = ()
+    """With several labels per photo: of each class the probability from which on a photo has it. Only then it is in
+    manifest.json; the probabilities do not sum to 1 then."""
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits; empty: every photo by its own values."""
     files: dict[str, ManifestFile]
@@ -51,7 +54,10 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write manifest.json."""
-        write_json(folder / MANIFEST, {"format": VERSION, **asdict(self)})
+        values = asdict(self)
+        if not self.thresholds:
+            del values["thresholds"]
+        write_json(folder / MANIFEST, {"format": VERSION, **values})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -73,7 +79,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         files = {name: ManifestFile(**entry) for name, entry in values.pop("files").items()}
         point = OperatingPoint.of(values.get("operating_point"))
-        return Manifest(files=files, **{**values, "labels": tuple(values["labels"]), "operating_point": point})
+        values |= {"labels": tuple(values["labels"]), "thresholds": tuple(values.get("thresholds", ()))}
+        return Manifest(files=files, **{**values, "operating_point": point})
     except (AttributeError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is damaged: {error}. Export again.") from None
 
@@ -102,6 +109,7 @@ def write_manifest(run: Run, student: str) -> None:
         crop=facts.crop,
         threshold=facts.threshold,
         operating_point=facts.operating_point,
+        thresholds=facts.thresholds,
         gray_levels=facts.gray_levels,
         files=files,
     ).write(run.export / student)

@@ -1,6 +1,7 @@
 """What every file of a student is compared with: the torch student's own predictions on the val and test photos."""
 
 import json
+import math
 import statistics
 import time
 import tomllib
@@ -18,6 +19,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
+from potstill.metrics import multilabel
 from potstill.models.classifier import Classifier, load
 from potstill.run.files import read_toml_text, sha256_of
 from potstill.run.folder import Run
@@ -28,16 +30,41 @@ class SplitPredictions:
     """Labels of the photos of a split, and the torch student's predictions."""
 
     labels: np.ndarray
-    """(n,) class indices."""
+    """(n,) class indices; (n, C) of 0 and 1 where a photo may have several labels."""
     probabilities: np.ndarray
     """(n, C)."""
     groups: np.ndarray | None = None
     """(n,) the group of each photo; None where no two are of one group."""
+    thresholds: tuple[float, ...] = ()
+    """With several labels per photo: of each class."""
 
     def accuracy(self, probabilities: np.ndarray, confidence: float) -> metrics.Interval:
-        """Of predictions (n, C) for these photos."""
+        """Of predictions (n, C) for these photos; with several labels per photo their mAP."""
+        if self.thresholds:
+            return self._mean_average_precision(probabilities, confidence)
         right = np.asarray(probabilities.argmax(-1) == self.labels)
         return metrics.accuracy_interval(right, confidence=confidence, groups=self.groups)
+
+    def _mean_average_precision(self, probabilities: np.ndarray, confidence: float) -> metrics.Interval:
+        measured = multilabel.average_precisions(probabilities, self.labels)
+        drawn = multilabel.resampled_average_precisions(
+            probabilities[None], self.labels, resamples=multilabel.RESAMPLES, groups=self.groups
+        )
+        return multilabel.mean_interval(measured, drawn, confidence)
+
+    def right(self, probabilities: np.ndarray) -> int:
+        """How many photos predictions (n, C) classify correctly; with several labels their mAP in numbers of photos."""
+        if self.thresholds:
+            return round(len(self.labels) * multilabel.mean_average_precision(probabilities, self.labels))
+        return int(np.sum(probabilities.argmax(-1) == self.labels))
+
+    def different(self, probabilities: np.ndarray) -> int:
+        """For how many photos predictions (n, C) give another class than the torch student; with several labels, how
+        many decisions differ, divided by the number of classes."""
+        if self.thresholds:
+            given, own = (values >= np.array(self.thresholds) for values in (probabilities, self.probabilities))
+            return math.ceil(np.sum(given != own) / len(self.thresholds))
+        return int(np.sum(probabilities.argmax(-1) != self.probabilities.argmax(-1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +91,9 @@ class Reference:
         deployable = Deployable(model, temperature=model.info.trained.temperature).eval()
         settings = tomllib.loads(read_toml_text(run.path / "config.toml"))
         confidence = float(settings["comparison"]["confidence"])
-        val, _ = _predict(deployable, PixelStore(run.images), "val")
-        test, milliseconds = _predict(deployable, PixelStore(run.images), "test")
+        store, thresholds = PixelStore(run.images), model.info.trained.thresholds
+        val, _ = _predict(deployable, store, "val", thresholds)
+        test, milliseconds = _predict(deployable, store, "test", thresholds)
         return cls(run, name, folder, model, confidence, val, test, milliseconds)
 
     def facts(self) -> dict[str, Any]:
@@ -82,6 +110,7 @@ class Reference:
             "temperature": self.model.info.trained.temperature,
             "threshold": info.trained.threshold,
             "operating_point": info.trained.operating_point,
+            "thresholds": info.trained.thresholds,
             "gray_levels": info.trained.gray_levels,
             "confidence": self.confidence,
             "test_photos": len(self.test.labels),
@@ -100,21 +129,23 @@ class Reference:
             "weights_sha256": sha256_of(self.folder / "model.safetensors"),
             "size": str(info.size),
             "crop": repr(info.crop_pct),
-            "input": input_rule(info.size, info.crop_pct),
+            "input": input_rule(info.size, info.crop_pct, several_labels=info.several_labels),
             "temperature": repr(self.model.info.trained.temperature),
             "threshold": repr(info.trained.threshold),
+            **({"thresholds": json.dumps(info.trained.thresholds)} if info.several_labels else {}),
             **({"operating_point": json.dumps(asdict(point), ensure_ascii=False)} if point else {}),
             "license": json.dumps(licenses(self.model), ensure_ascii=False),
         }
 
 
-def input_rule(size: int, crop: float) -> str:
+def input_rule(size: int, crop: float, *, several_labels: bool = False) -> str:
     """What goes into a file, in words."""
     square = "the center square" if crop == 1 else f"the middle {100 * crop:g} % (of the side) of the center square"
     return (
         f"one upright RGB photo, uint8, height x width x 3. A file that takes any size cuts {square} and "
         f"resizes it itself; one that takes {size} x {size} wants {square}, resized with an antialiased "
-        "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalization and softmax are inside."
+        "bilinear filter (Pillow's BILINEAR) on floats, then rounded. Normalization and "
+        f"{'sigmoid' if several_labels else 'softmax'} are inside."
     )
 
 
@@ -126,7 +157,9 @@ def licenses(model: Classifier) -> dict[str, str]:
     return {"starting weights": str(weights.get("license") or "not stated; see their source")}
 
 
-def _predict(deployable: Deployable, store: PixelStore, split: Split) -> tuple[SplitPredictions, float]:
+def _predict(
+    deployable: Deployable, store: PixelStore, split: Split, thresholds: tuple[float, ...]
+) -> tuple[SplitPredictions, float]:
     """Predictions for the photos of the split on one thread, and the median milliseconds of one photo."""
     rows = store.rows(split)
     probabilities, times = [], []
@@ -137,5 +170,5 @@ def _predict(deployable: Deployable, store: PixelStore, split: Split) -> tuple[S
             probabilities.append(deployable(photo)[0].numpy())
             times.append(1000 * (time.perf_counter() - started))
     timed = times[WARM_UP : WARM_UP + TIMED_PHOTOS] or times
-    predictions = SplitPredictions(store.labels(rows), np.stack(probabilities), store.groups_of(rows))
+    predictions = SplitPredictions(store.labels(rows), np.stack(probabilities), store.groups_of(rows), thresholds)
     return predictions, round(statistics.median(timed), 3)

@@ -74,6 +74,8 @@ class FileResult:
     """Time to convert and score, all candidates together."""
     isolated: bool = False
     """Made in an environment of its own."""
+    metric: str = "accuracy"
+    """What `accuracy` is: "mAP" where photos may have several labels. Only then it is in export.json."""
 
     def line(self) -> str:
         """For people, while the files are made."""
@@ -81,7 +83,7 @@ class FileResult:
         if self.accuracy is None or self.bytes is None or self.agreement is None or self.milliseconds is None:
             return f"{head}, {self.reason}"
         return (
-            f"{head}, accuracy {self.accuracy:.1%}, agreement with the torch student {self.agreement:.1%}, "
+            f"{head}, {self.metric} {self.accuracy:.1%}, agreement with the torch student {self.agreement:.1%}, "
             f"{self.bytes / 1e6:.2f} MB, {self.milliseconds:.1f} ms"
         )
 
@@ -113,6 +115,8 @@ class ExportedStudent:
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits."""
     operating_point: OperatingPoint | None = None
+    thresholds: tuple[float, ...] = ()
+    """With several labels per photo: of each class. Only then they are in export.json."""
     files: tuple[FileResult, ...] = ()
 
     def file(self, format: str, precision: str) -> FileResult | None:
@@ -139,7 +143,13 @@ class ExportResults:
 
     def write(self, run: Run) -> None:
         """Write export.json."""
-        write_json(run.export / FILE_NAME, {"format": VERSION, **asdict(self)})
+        values = asdict(self)
+        for student in values["students"].values():
+            if not student["thresholds"]:  # as it was before photos could have several labels
+                del student["thresholds"]
+                for file in student["files"]:
+                    del file["metric"]
+        write_json(run.export / FILE_NAME, {"format": VERSION, **values})
 
 
 def read_results(run: Run) -> ExportResults | None:
@@ -179,6 +189,7 @@ def _student(facts: dict[str, Any]) -> ExportedStudent:
         "classes": tuple(facts["classes"]),
         "accuracy": Interval(**facts["accuracy"]),
         "operating_point": OperatingPoint.of(facts["operating_point"]),
+        "thresholds": tuple(facts.get("thresholds", ())),
         "files": tuple(_file(f) for f in facts["files"]),
     }
     return ExportedStudent(**{**facts, **values})
@@ -194,15 +205,19 @@ def _file(values: dict[str, Any]) -> FileResult:
 _HEADER = ["format", "precision", "accuracy", "agreement", "largest difference", "MB", "ms/photo", "runtime", "status"]
 
 
+def _header(files: Sequence[FileResult]) -> list[str]:
+    return [files[0].metric if files and name == "accuracy" else name for name in _HEADER]
+
+
 def formats_table(files: Sequence[FileResult]) -> str:
     """The files as a Markdown table, for cards and docs."""
-    lines = [_HEADER, ["---", "---", *["--:"] * 5, "---", "---"], *(_cells(file) for file in files)]
+    lines = [_header(files), ["---", "---", *["--:"] * 5, "---", "---"], *(_cells(file) for file in files)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def formats_on_terminal(files: Sequence[FileResult]) -> Table:
     """The same table for the terminal."""
-    return text_table(_HEADER, [_cells(file) for file in files], right=range(2, 7))
+    return text_table(_header(files), [_cells(file) for file in files], right=range(2, 7))
 
 
 def _cells(file: FileResult) -> list[str]:

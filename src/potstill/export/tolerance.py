@@ -77,24 +77,25 @@ def compare(score: Score, reference: SplitPredictions, classes: Sequence[str]) -
     wrong = ""
     if json.loads(score.metadata.get("labels", "[]")) != list(classes):
         wrong = "the labels in the file are not the student's"
-    if not are_probabilities(score.probabilities):
+    if not are_probabilities(score.probabilities, several_labels=bool(reference.thresholds)):
         wrong = "its outputs are not probabilities: below 0, above 1, or a sum that is not 1"
-    right = score.probabilities.argmax(-1) == reference.labels
+    right = reference.right(score.probabilities)
     apart = np.abs(score.probabilities - reference.probabilities)
     return Comparison(
-        photos=len(right),
-        right=int(right.sum()),
-        lost=int(np.sum(reference.probabilities.argmax(-1) == reference.labels) - right.sum()),
-        different=int(np.sum(score.probabilities.argmax(-1) != reference.probabilities.argmax(-1))),
+        photos=len(reference.labels),
+        right=right,
+        lost=reference.right(reference.probabilities) - right,
+        different=reference.different(score.probabilities),
         max_difference=float(apart.max()),
         distance=float(apart.sum(-1).mean() / 2),
         wrong=wrong,
     )
 
 
-def are_probabilities(values: np.ndarray) -> bool:
-    """Whether every row of (n, C) is one, give or take the rounding of 8 bits per class."""
-    sums = values.sum(-1, dtype=np.float64)
+def are_probabilities(values: np.ndarray, *, several_labels: bool = False) -> bool:
+    """Whether every row of (n, C) is one, give or take the rounding of 8 bits per class; where photos may have several
+    labels, whether every value is."""
+    sums = np.ones(len(values)) if several_labels else values.sum(-1, dtype=np.float64)
     slack = max(0.02, values.shape[1] / 512)
     return bool(
         np.all(np.isfinite(values)) and values.min() >= 0 and values.max() <= 1.001 and np.all(abs(sums - 1) < slack)

@@ -184,6 +184,9 @@ def _require_settings(containers: Containers, images: ImagesConfig) -> None:
     for name in columns:
         if (value := getattr(images, name)) not in ("", "none"):
             raise ConfigError(f"images.{name} is {value!r}, but is for tables, and has no effect on {containers.root}.")
+    for name in ("labels_per_photo", "without_label"):
+        if getattr(images, name) not in ("auto", "one", "refuse"):
+            raise ConfigError(f"images.{name}: photos in shards and parquet files have one label each.")
     if images.labels or images.classes_from != "folders":
         name = "labels" if images.labels else "classes_from"
         raise ConfigError(f"images.{name} has no effect on shards and parquet files, which say the classes themselves.")

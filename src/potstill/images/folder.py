@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from potstill.config.schema import ClassesFrom
 from potstill.data.splits import SPLITS, Split
@@ -27,6 +28,9 @@ from potstill.images.unused import unused_files
 _FORBIDDEN = '/\\:*?"<>|'
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Control characters, bytes that are not UTF-8, and line ends that are not \\n: tables and lists cannot hold them."""
+NONE_OF_THEM = "(none of them)"
+"""Instead of the labels of a photo that shows none of the classes."""
+
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{n}{i}" for n in ("COM", "LPT") for i in range(1, 10))}
 
 
@@ -44,6 +48,9 @@ class PhotoFile:
     """Photos of one group, such as one person's, are never on both sides of a split. Empty: the photo is its own."""
     inside: Stored | None = None
     """Where it is inside of a large file; None for a file of its own."""
+    labels: tuple[int, ...] = ()
+    """With several labels per photo: indices of all its classes, of which `label` is the first. A photo of none of the
+    classes has no `labels`, and the number of classes as its `label`."""
 
     @property
     def source(self) -> Path | Stored:
@@ -68,6 +75,8 @@ class Folder:
     """What people should know about how the folder was read, one sentence each."""
     from_table: bool = False
     """Whether labels come from a table, so that names do not show them."""
+    several_labels: bool = False
+    """Whether a photo may have several labels."""
     earlier: EarlierPhotos | None = None
     """The run that the photos are added to; None where they make a run of their own."""
 
@@ -76,16 +85,38 @@ class Folder:
         return plain_name(file.path.relative_to(self.root.parent if self.earlier else self.root))
 
     def counts(self) -> Counter[tuple[Split | None, int]]:
-        """Photos by split and label."""
+        """Photos by split and label; one with several labels counts for each of them."""
         by_array = getattr(self.files, "counts", None)  # of millions of photos, which are not made to be counted
-        return by_array() if by_array else Counter((file.split, file.label) for file in self.files)
+        return by_array() if by_array else Counter((f.split, label) for f in self.files for label in labels_of(f))
 
     def by_split(self) -> Counter[Split | None]:
         """Photos by split."""
+        if self.several_labels:
+            return Counter(file.split for file in self.files)
         found: Counter[Split | None] = Counter()
         for (split, _), number in self.counts().items():
             found[split] += number
         return found
+
+
+class Labeled(Protocol):
+    """A photo with the indices of its classes, as in `PhotoFile`."""
+
+    @property
+    def label(self) -> int: ...
+    @property
+    def labels(self) -> tuple[int, ...]: ...
+
+
+def labels_of(photo: Labeled) -> tuple[int, ...]:
+    """All labels of a photo: -1 for one without, the number of classes for one that shows none of them."""
+    return photo.labels or (photo.label,)
+
+
+def label_text(photo: Labeled, classes: Sequence[str]) -> str:
+    """The labels of a photo in words, with | between them, which no name of a class has; "" for one without."""
+    names = [*classes, NONE_OF_THEM] if photo.label == len(classes) else [*classes, ""]
+    return "|".join(names[label] for label in labels_of(photo))
 
 
 def read_folder(root: Path, *, classes: Sequence[str] = (), classes_from: ClassesFrom = "folders") -> Folder:

@@ -1,17 +1,16 @@
-"""Photos and a table that says what they show: a path and a class in every row, perhaps a split and a group.
+"""Photos and a table that says what they show: a path and a class in every row, perhaps a split and a group. Where a
+photo may have several labels, `potstill.images.label_cells` reads them.
 
 Columns have many names, and paths many beginnings: both are understood where there is no doubt, and the `notes` of the
 folder say how. What is doubtful is refused, with the rows.
 """
 
-import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import LABELED, SPLITS, Split
@@ -20,6 +19,7 @@ from potstill.errors import ConfigError, DataError, did_you_mean
 from potstill.images.class_folders import shown
 from potstill.images.folder import Folder, PhotoFile, check_class_name, check_class_names, plain_name
 from potstill.images.ignored import Unused
+from potstill.images.label_cells import LabelCells, Labels, cell_text
 from potstill.images.split_names import split_of
 from potstill.images.tree import read_tree
 from potstill.wording import counted
@@ -53,13 +53,18 @@ class _Columns:
     """Which column says what; "" where none does."""
 
     path: str
-    label: str
+    labels: tuple[str, ...]
+    """The one with the labels; several where each class has one."""
     split: str
     group: str
 
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.path, *self.labels, self.split, self.group) if name]
+
     def words(self) -> str:
-        named = [self.path, self.label, self.split, self.group]
-        return ", ".join(name for name in named if name)
+        classes = f"{len(self.labels)} of 0 and 1" if len(self.labels) > 1 else self.labels[0]
+        return ", ".join(name for name in (self.path, classes, self.split, self.group) if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +72,22 @@ class _Labeled:
     """What a row says about a photo that is there."""
 
     path: Path
-    label: str
+    labels: Labels
+    """None where they are not known; one, unless a photo may have several, or none."""
     split: Split | None
     group: str
     where: str
     """The table and the row, for messages."""
+    rows: int = 1
+    """That its labels come from."""
+
+    @property
+    def is_labeled(self) -> bool:
+        return self.labels is not None
 
     @property
     def facts(self) -> tuple[str, Split | None, str]:
-        return self.label, self.split, self.group
+        return "|".join(sorted(self.labels or ())), self.split, self.group
 
 
 @dataclass(slots=True)
@@ -84,6 +96,8 @@ class _Reading:
 
     root: Path
     images: ImagesConfig
+    several: bool
+    """Whether a photo may have several labels."""
     to_train: bool = True
     """Whether the classes must be those of a classifier to be trained."""
     photos: dict[Path, _Labeled] = field(default_factory=dict)
@@ -106,27 +120,61 @@ def read_labeled(root: Path, sources: Sequence[TableSource], images: ImagesConfi
         DataError: a column is missing, rows are wrong or contradict each other, no photo is found, or the classes are
             not those of a classifier.
     """
-    reading = _Reading(root, images, to_train)
-    for source in sources:
-        _read_source(source, reading)
-    _refuse(reading.faults)
+    tables = [_Opened.of(source, images) for source in sources]
+    several = any(table.cells.several for table in tables)
+    tables = [replace(table, cells=replace(table.cells, several=several)) for table in tables]
+    reading = _Reading(root, images, several, to_train)
+    for table in tables:
+        _read_source(table, reading)
+    _refuse(reading)
     photos = _in_splits(list(reading.photos.values()), reading)
     photos, classes = _in_classes(_drawn_where_needed(photos, reading), reading)
-    index = {name: number for number, name in enumerate(classes)}
-    files = [PhotoFile(p.path, p.split if p.label else "unlabeled", index.get(p.label, -1), p.group) for p in photos]
+    files = [_file(photo, classes, several=several) for photo in photos]
     unlabeled, unused = _without_row(reading)
     files += [PhotoFile(path, "unlabeled", -1) for path in unlabeled]
     order = {split: number for number, split in enumerate((None, *SPLITS))}
     files.sort(key=lambda file: (order[file.split], file.label, file.path))
     flat = not any(file.split in LABELED for file in files)
     notes = (*reading.summaries, *reading.notes)
-    return Folder(root, tuple(classes), tuple(files), flat, unused=unused, notes=notes, from_table=True)
+    return Folder(
+        root,
+        tuple(classes),
+        tuple(files),
+        flat,
+        unused=unused,
+        notes=notes,
+        from_table=True,
+        several_labels=several,
+    )
 
 
-def _read_source(source: TableSource, reading: _Reading) -> None:
+def _file(photo: _Labeled, classes: Sequence[str], *, several: bool) -> PhotoFile:
+    """A photo with its labels by number."""
+    split = photo.split if photo.is_labeled else "unlabeled"
+    numbers = tuple(sorted(classes.index(name) for name in photo.labels or ()))
+    first = numbers[0] if numbers else len(classes) if photo.is_labeled else -1
+    return PhotoFile(photo.path, split, first, photo.group, labels=numbers if several else ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A table, and how its labels are read."""
+
+    source: TableSource
+    table: Table
+    columns: _Columns
+    cells: LabelCells
+
+    @classmethod
+    def of(cls, source: TableSource, images: ImagesConfig) -> "_Opened":
+        table = read_table(source.path)
+        columns = _columns(table, images)
+        return cls(source, table, columns, LabelCells.of(table, columns.labels, images))
+
+
+def _read_source(opened: _Opened, reading: _Reading) -> None:
     """Add the photos of one table."""
-    table = read_table(source.path)
-    columns = _columns(table, reading.images)
+    source, table, columns = opened.source, opened.table, opened.columns
     index = _Index(source.base)
     absent: list[str] = []
     repeated = 0
@@ -134,17 +182,21 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
     for row in table.rows:
         where = f"{source.path}, row {row.number}"
         try:
-            photo = _photo(row, columns, source, index, where)
+            photo = _photo(row, opened, index, where)
         except DataError as error:
             reading.faults.append(f"{where}: {error}")
             continue
         if photo is None:
-            absent.append(f"row {row.number}: {_text(row.values.get(columns.path))}")
+            absent.append(f"row {row.number}: {cell_text(row.values.get(columns.path))}")
             continue
         first = reading.photos.setdefault(photo.path, photo)
-        if first.facts != photo.facts:
-            reading.faults.append(f"{where}: {photo.path.name} {_contradiction(first, photo)}")
-        repeated += first is not photo
+        if first.facts == photo.facts or _is_part_of(photo, first):
+            repeated += first is not photo
+        elif opened.cells.several and _each_has_one(first, photo):
+            labels = (*(first.labels or ()), *(photo.labels or ()))
+            reading.photos[photo.path] = replace(first, labels=labels, rows=first.rows + 1)
+        else:
+            reading.faults.append(f"{where}: {photo.path.name} {_contradiction(first, photo, reading)}")
     if len(absent) == len(table.rows):
         hint = " Photos at addresses are downloaded by `potstill get`." if "://" in absent[0] else ""
         raise DataError(
@@ -153,6 +205,7 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
             f"name another column.{hint}"
         )
     reading.summaries.append(_summary(table, columns, len(reading.photos) - before))
+    reading.notes += opened.cells.notes(table)
     if absent:
         reading.notes.append(
             f"{counted(len(absent), 'row names', 'rows name')} no photo that is there, such as {absent[0]}."
@@ -162,7 +215,7 @@ def _read_source(source: TableSource, reading: _Reading) -> None:
 
 
 def _summary(table: Table, columns: _Columns, photos: int) -> str:
-    others = [name for name in table.columns if name and name not in columns.words().split(", ")]
+    others = [name for name in table.columns if name and name not in columns.names]
     unused = f"; not used: {shown(others)}" if others else ""
     odd = f", read as {table.encoding}, since it is not UTF-8" if table.encoding else ""
     return (
@@ -171,8 +224,18 @@ def _summary(table: Table, columns: _Columns, photos: int) -> str:
     )
 
 
-def _contradiction(first: _Labeled, second: _Labeled) -> str:
-    names = ("class", "split", "group")
+def _is_part_of(photo: _Labeled, first: _Labeled) -> bool:
+    """Whether a row repeats one of those that a photo's labels were put together from."""
+    return first.rows > 1 and first.facts[1:] == photo.facts[1:] and set(photo.labels or ()) < set(first.labels or ())
+
+
+def _each_has_one(first: _Labeled, second: _Labeled) -> bool:
+    """Whether two rows of a photo are parts of one list: each has one label, and the rest is the same."""
+    return first.facts[1:] == second.facts[1:] and len(second.labels or ()) == 1 == len(first.labels or ()) / first.rows
+
+
+def _contradiction(first: _Labeled, second: _Labeled, reading: _Reading) -> str:
+    names = ("labels" if reading.several else "class", "split", "group")
     what = [
         f"the {name} {a or 'none'!r} and the {name} {b or 'none'!r}"
         for name, a, b in zip(names, first.facts, second.facts, strict=True)
@@ -181,12 +244,18 @@ def _contradiction(first: _Labeled, second: _Labeled) -> str:
     return f"has {' and '.join(what)}; the first is in {first.where.rpartition(', ')[2]}"
 
 
-def _refuse(faults: Sequence[str]) -> None:
+def _refuse(reading: _Reading) -> None:
     """Raise DataError for faults of rows, if there are any."""
+    faults = reading.faults
     if faults:
         more = f"\n    and {len(faults) - _LISTED:,} more" if len(faults) > _LISTED else ""
         lines = "\n".join(f"    {fault}" for fault in faults[:_LISTED])
-        raise DataError(f"The table cannot be used as it is:\n{lines}{more}\n  Correct these rows, or remove them.")
+        hint = ""
+        if not reading.several and any(" the class " in fault for fault in faults):
+            hint = " If photos may have several labels: --images.labels-per-photo several."
+        raise DataError(
+            f"The table cannot be used as it is:\n{lines}{more}\n  Correct these rows, or remove them.{hint}"
+        )
 
 
 def _columns(table: Table, images: ImagesConfig) -> _Columns:
@@ -203,12 +272,23 @@ def _columns(table: Table, images: ImagesConfig) -> _Columns:
         split = _usual(table, _SPLITS, taken | {label})
     if not group and images.group_column != _NONE and not images.group_pattern:
         group = _usual(table, _GROUPS, taken | {label})
+    left = [name for name in table.columns if name and name not in (path, split, group)]
+    if is_class_table(table.path) and images.labels_per_photo != "one" and not images.label_column:
+        if len(left) < 2:
+            raise DataError(f"{table.path} has {counted(len(left), 'class')}; a classifier needs at least 2.")
+        return _Columns(path, tuple(left), split, group)
     if not label:
-        left = [name for name in table.columns if name and name not in (path, split, group)]
+        if images.labels_per_photo == "several" and len(left) > 1 and _is_one_hot(table):
+            return _Columns(path, tuple(left), split, group)
         if len(left) != 1:
             raise DataError(_no_column(table, "the classes", "label"))
         label = left[0]
-    return _Columns(path, label, split, group)
+    return _Columns(path, (label,), split, group)
+
+
+def is_class_table(path: Path) -> bool:
+    """Whether a table is Roboflow's for several labels per photo, with a column of 0 and 1 for each class."""
+    return path.name == "_classes.csv"
 
 
 def _chosen(table: Table, setting: str, name: str) -> str:
@@ -239,8 +319,8 @@ def _plain(column: str) -> str:
 def _no_column(table: Table, what: str, setting: str) -> str:
     if setting == "label" and _is_one_hot(table):
         return (
-            f"{table.path} has a column of 0 and 1 for each class, and may give a photo several; Potstill needs one "
-            "class for each photo.\n  Export as folders per class, or make a column with the class, named label."
+            f"{table.path} has a column of 0 and 1 for each class.\n  If photos may have several labels: "
+            "--images.labels-per-photo several. If each has one: make a column with it, named label."
         )
     return (
         f"{table.path} has no column that is known to hold {what}. Its columns: {shown(table.columns)}.\n"
@@ -251,33 +331,23 @@ def _no_column(table: Table, what: str, setting: str) -> str:
 def _is_one_hot(table: Table) -> bool:
     """Whether there are two or more columns of nothing but 0 and 1."""
     rows = table.rows[:100]
-    found = [c for c in table.columns if all(_text(row.values.get(c)) in ("0", "1", "0.0", "1.0") for row in rows)]
+    found = [c for c in table.columns if all(cell_text(row.values.get(c)) in ("0", "1", "0.0", "1.0") for row in rows)]
     return len(found) > 1
 
 
-def _text(value: Any) -> str:
-    """A cell as text; empty for missing values. Raises DataError for lists and mappings."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, list | dict | bytes):
-        raise DataError(f"a cell holds a {type(value).__name__} instead of one text: {str(value)[:40]}")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers with a gap becomes one of fractions in most tools
-    return str(value).strip()
-
-
-def _photo(row: Row, columns: _Columns, source: TableSource, index: "_Index", where: str) -> _Labeled | None:
+def _photo(row: Row, opened: _Opened, index: "_Index", where: str) -> _Labeled | None:
     """What a row says; None where there is no such photo. Raises DataError for a row that is wrong."""
-    name = _text(row.values.get(columns.path))
+    columns, source = opened.columns, opened.source
+    name = cell_text(row.values.get(columns.path))
     path = index.find(_parts(name, index))
-    label = _text(row.values.get(columns.label))
-    group = _text(row.values.get(columns.group)) if columns.group else ""
-    if label:
+    labels = opened.cells.labels(row)
+    group = cell_text(row.values.get(columns.group)) if columns.group else ""
+    for label in labels or ():
         check_class_name(label)
     if unprintable := [c for c in group if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]:
         raise DataError(f"the group {group!r} holds {unprintable[0]!r}")
     split = source.split
-    if columns.split and (text := _text(row.values.get(columns.split))):
+    if columns.split and (text := cell_text(row.values.get(columns.split))):
         split = split_of(text)
         if split is None:
             raise DataError(
@@ -286,7 +356,9 @@ def _photo(row: Row, columns: _Columns, source: TableSource, index: "_Index", wh
             )
     if path is None:
         return None
-    return _Labeled(path, "" if split == "unlabeled" else label, split, group, where)
+    if split == "unlabeled":
+        return _Labeled(path, None, split, group, where)
+    return _Labeled(path, opened.cells.known(labels), split, group, where)
 
 
 def _parts(name: str, index: "_Index") -> tuple[str, ...]:
@@ -365,13 +437,13 @@ def _in_splits(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
     a folder of photos without."""
     by_folder = [photo.split or _split_of_folder(photo.path, reading.root) for photo in photos]
     found = [
-        replace(photo, split=None if photo.label and split == "unlabeled" else split)
+        replace(photo, split=None if photo.is_labeled and split == "unlabeled" else split)
         for photo, split in zip(photos, by_folder, strict=True)
     ]
-    blank = [p for p in found if p.split in ("val", "test") and not p.label]
+    blank = [p for p in found if p.split in ("val", "test") and not p.is_labeled]
     if blank:
         reading.notes.append(f"{counted(len(blank), 'photo')} of val or test without a label: not used.")
-    return [p for p in found if p.label or p.split not in ("val", "test")]
+    return [p for p in found if p.is_labeled or p.split not in ("val", "test")]
 
 
 def _split_of_folder(path: Path, root: Path) -> Split | None:
@@ -381,7 +453,7 @@ def _split_of_folder(path: Path, root: Path) -> Split | None:
 
 def _drawn_where_needed(photos: list[_Labeled], reading: _Reading) -> list[_Labeled]:
     """Without a split for test, Potstill draws it from train; with one, a photo without a split is for training."""
-    labeled = Counter(photo.split for photo in photos if photo.label)
+    labeled = Counter(photo.split for photo in photos if photo.is_labeled)
     if labeled["test"]:
         if labeled[None]:
             reading.notes.append(f"{counted(labeled[None], 'photo')} without a split: used for training.")
@@ -393,7 +465,7 @@ def _drawn_where_needed(photos: list[_Labeled], reading: _Reading) -> list[_Labe
 
 def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labeled], list[str]]:
     """The photos of the wanted classes, and the classes, sorted."""
-    found = Counter(photo.label for photo in photos if photo.label)
+    found = Counter(label for photo in photos for label in photo.labels or ())
     wanted = reading.images.classes
     if missing := [name for name in wanted if name not in found]:
         near = did_you_mean(missing[0], found)
@@ -409,12 +481,30 @@ def _in_classes(photos: list[_Labeled], reading: _Reading) -> tuple[list[_Labele
             "these are hardly classes.\n  Name the column with the classes by --images.label-column."
         )
     check_class_names(classes)
-    trained = {photo.label for photo in photos if photo.split in (None, "train") or not reading.to_train}
+    learned = [photo for photo in photos if photo.split in (None, "train") or not reading.to_train]
+    trained = {label for photo in learned for label in photo.labels or ()}
     if untrained := [name for name in classes if name not in trained]:
         raise DataError(f"No photo of train has the class {untrained[0]!r}, so no model can learn it. Leave it out.")
     if left_out := sum(count for name, count in found.items() if name not in classes):
-        reading.notes.append(f"{counted(left_out, 'photo')} of classes that images.classes leaves out: not used.")
-    return [photo for photo in photos if not photo.label or photo.label in classes], classes
+        what = "label" if reading.several else "photo"
+        reading.notes.append(f"{counted(left_out, what)} of classes that images.classes leaves out: not used.")
+    if reading.several:
+        return [_within(photo, classes, reading.images) for photo in photos], classes
+    return [photo for photo in photos if photo.labels is None or photo.labels[0] in classes], classes
+
+
+def _within(photo: _Labeled, classes: Sequence[str], images: ImagesConfig) -> _Labeled:
+    """The photo with those of its labels that are used. Raises DataError where none is left and no setting says what
+    that means."""
+    if not photo.labels:
+        return photo
+    kept = tuple(label for label in photo.labels if label in classes)
+    if not kept and images.without_label == "refuse":
+        raise DataError(
+            f"{photo.where}: no label of {photo.path.name} is in images.classes.\n  --images.without-label none says "
+            "that such photos show none of the classes."
+        )
+    return replace(photo, labels=kept or (() if images.without_label == "none" else None))
 
 
 def _without_row(reading: _Reading) -> tuple[list[Path], tuple[Unused, ...]]:

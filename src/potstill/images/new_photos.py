@@ -64,6 +64,8 @@ def read_new_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs
         raise DataError(f"The photos of {data} are in large files, which only `distill` and `count` read. Unpack them.")
     if source.tables:
         folder = read_labeled(source.root, source.tables, images, to_train=False)
+        if folder.several_labels:
+            raise DataError("This takes photos with one label each, but in the table they may have several.")
         names = (*folder.classes, "")  # label -1 is the empty name
         photos = [NewPhoto(file.path, names[file.label], file.split, file.group) for file in folder.files]
         notes = folder.notes

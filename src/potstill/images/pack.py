@@ -61,6 +61,8 @@ class Packed:
     crc: int = 0
     """CRC-32 of the bytes in `pixels.bin`."""
     group: str = ""
+    labels: tuple[int, ...] = ()
+    """As in `PhotoFile`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ def _read_journal(path: Path) -> Iterator[Packed]:
         crc, _, text = line.partition(b" ")
         if crc != b"%08x" % zlib.crc32(text):
             return
-        yield Packed(**json.loads(text))
+        values = json.loads(text)
+        yield Packed(**{**values, "labels": tuple(values.get("labels", ()))})
 
 
 def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]:
@@ -205,6 +208,7 @@ def _decode_chunk(
 
 def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat, known: KnownPhotos | None) -> tuple[Packed, bytes]:
     entry = Packed(path, file.split, file.label, group=file.group)
+    entry = replace(entry, labels=file.labels)
     try:
         raw = read_bytes(file.source)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())

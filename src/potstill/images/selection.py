@@ -12,10 +12,10 @@ import numpy as np
 
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import LABELED, Split, in_share, unit_hash
-from potstill.errors import DataError
+from potstill.errors import ConfigError, DataError
 from potstill.images.copies import NEAR_BITS, Photo, find_copies
 from potstill.images.duplicates import THUMB, Fingerprint
-from potstill.images.folder import Folder
+from potstill.images.folder import Folder, label_text, labels_of
 from potstill.images.pack import Packed
 from potstill.images.reasons import action
 from potstill.images.source import open_photos
@@ -29,6 +29,10 @@ def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("ru
         ConfigError, DataError: as `open_photos` does, and for a class that has too few files for all splits.
     """
     folder = open_photos(data, config, runs=runs)
+    if folder.several_labels and config.per_class:
+        raise ConfigError(
+            "images.per_class counts photos that have one label each; these may have several. Leave it out."
+        )
     counts: Counter[tuple[str, int]] = Counter()
     for (split, label), number in folder.counts().items():
         counts[split or "train", label] += number
@@ -101,9 +105,11 @@ def _with_every_class(photos: list[Packed], drawn: Sequence[Split], config: Imag
 
     moved = list(photos)
     splits = ("train", *drawn)
-    for label in sorted({photo.label for photo in photos if photo.label >= 0}):
+    for label in sorted({label for photo in photos for label in labels_of(photo) if label >= 0}):
         for split in splits:
-            inside = {name: [i for i, p in enumerate(moved) if p.label == label and p.split == name] for name in splits}
+            inside = {
+                name: [i for i, p in enumerate(moved) if label in labels_of(p) and p.split == name] for name in splits
+            }
             most = max(splits, key=lambda name: len(inside[name]))
             if inside[split] or len(inside[most]) < 2:
                 continue
@@ -132,8 +138,10 @@ def _group_of(photos: list[Packed], index: int) -> list[int]:
 def _can_move(photos: list[Packed], index: int) -> bool:
     """Whether every class of a photo's group has other photos in its split."""
     group, split = set(_group_of(photos, index)), photos[index].split
-    left = {photo.label for i, photo in enumerate(photos) if photo.split == split and i not in group}
-    return {photos[i].label for i in group} <= left
+    left = {
+        label for i, photo in enumerate(photos) if photo.split == split and i not in group for label in labels_of(photo)
+    }
+    return {label for i in group for label in labels_of(photos[i])} <= left
 
 
 def _without_groups_of_test(photos: list[Packed]) -> tuple[list[Packed], list[Packed]]:
@@ -155,23 +163,25 @@ def without_copies(
     Args:
         settled: so many of the first photos are those of an earlier run, and stay.
     """
-    names = [*folder.classes, ""]  # label -1 is the empty name
     candidates = [
-        Photo(i, p.split or "train", names[p.label], p.sha256, p.width * p.height, _marks(p), i < settled)
+        Photo(
+            i, p.split or "train", label_text(p, folder.classes), p.sha256, p.width * p.height, _marks(p), i < settled
+        )
         for i, p in enumerate(photos)
     ]
     copies = find_copies(candidates, near_bits=min(NEAR_BITS, leak_bits), leak_bits=leak_bits)
     gone = {copy.index: copy for copy in copies if action(copy.code) != "note"}
     rejected = [
-        replace(photos[i], code=copy.code, reason=_reason(copy.code, photos[copy.of], names))
+        replace(photos[i], code=copy.code, reason=_reason(copy.code, photos[copy.of], folder))
         for i, copy in sorted(gone.items())
     ]
     return [photo for i, photo in enumerate(photos) if i not in gone], rejected
 
 
-def _reason(code: str, other: Packed, names: list[str]) -> str:
+def _reason(code: str, other: Packed, folder: Folder) -> str:
     if code == "two_classes":
-        return f"the same picture is in the class {names[other.label]}: {other.path}"
+        what = "has the labels" if folder.several_labels else "is in the class"
+        return f"the same picture {what} {label_text(other, folder.classes)}: {other.path}"
     if code == "identical":
         return f"the same bytes as {other.path}"
     where = f"the {other.split} photo " if code == "in_test" else ""
@@ -202,10 +212,10 @@ def limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], l
 
 def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packed]) -> None:
     """Raise DataError for a class with too few usable photos in train, val or test."""
-    counts = Counter((photo.split, photo.label) for photo in kept)
+    counts = Counter((photo.split, label) for photo in kept for label in labels_of(photo))
     for label, name in enumerate(folder.classes):
         if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
-            lost = [photo for photo in rejected if photo.label == label]
+            lost = [photo for photo in rejected if label in labels_of(photo)]
             example = (
                 f" {counted(len(lost), 'file was', 'files were')} rejected, such as {lost[0].path}: {lost[0].reason}."
                 if lost
@@ -216,7 +226,7 @@ def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packe
 
 def _together(kept: list[Packed], label: int) -> str:
     """How many groups the photos of a class belong to, where they do."""
-    groups = len({photo.group for photo in kept if photo.label == label and photo.group})
+    groups = len({photo.group for photo in kept if label in labels_of(photo) and photo.group})
     hint = "" if groups > 2 else "; it needs photos of more groups"
     return f" Its photos belong to {counted(groups, 'group')}, each of which stays together{hint}." if groups else ""
 

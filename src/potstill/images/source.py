@@ -14,7 +14,7 @@ from potstill.images.archives import SUFFIXES, is_archive, unpack
 from potstill.images.containers import INDEXES, Containers, find_containers, is_pattern, read_containers
 from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.ignored import is_other_file, is_system_folder
-from potstill.images.label_table import TableSource, read_labeled
+from potstill.images.label_table import TableSource, is_class_table, read_labeled
 from potstill.images.split_names import split_of
 from potstill.wording import counted
 
@@ -66,6 +66,7 @@ def read_source(source: Source, images: ImagesConfig) -> Folder:
     elif source.tables:
         folder = read_labeled(source.root, source.tables, images)
     else:
+        _require_table(images)
         folder = read_folder(source.root, classes=images.classes, classes_from=images.classes_from)
     folder = grouped(folder, images.group_pattern)
     _require_groups_in_one_split(folder)
@@ -120,6 +121,14 @@ def _require_no_columns(images: ImagesConfig) -> None:
             )
 
 
+def _require_table(images: ImagesConfig) -> None:
+    if images.labels_per_photo == "several" or images.without_label != "refuse":
+        raise ConfigError(
+            "Several labels per photo come from a table, but here the labels are the names of folders. Name the table: "
+            "--labels FILE."
+        )
+
+
 def _tables_in(root: Path) -> tuple[TableSource, ...]:
     """Tables with a usual name: one for all photos, one beside the photos of each split, or one named after each split.
 
@@ -138,11 +147,9 @@ def _tables_in(root: Path) -> tuple[TableSource, ...]:
 def _tables_of(folder: Path, root: Path) -> Iterator[TableSource]:
     for path in sorted(folder.iterdir()):
         stem = path.stem.casefold()
-        if path.name == "_classes.csv":
-            raise DataError(
-                f"{path} is the table of an export with several labels per photo; Potstill needs one class for each."
-                "\n  Export as folders per class (Roboflow: Folder Structure)."
-            )
+        if is_class_table(path):
+            yield TableSource(path, folder, None if folder == root else split_of(folder.name))
+            continue
         if not table_file.is_table(path) or path.suffix.lower() == ".txt":
             continue
         if stem in _NAMES:

@@ -137,8 +137,10 @@ def _listing(folder: Folder, stage: Stage, reporter: Reporter) -> dict[str, Any]
         digest.update(name + f"\0{size}\0{time}{place}\n".encode())
     found = {"count": len(folder.files), "listing_sha256": digest.hexdigest(), "classes": list(folder.classes)}
     if folder.from_table or any(file.group for file in folder.files):
-        facts = [[file.split, file.label, file.group] for file in folder.files]  # which no path shows
+        facts = [[file.split, file.label, file.group, *file.labels] for file in folder.files]  # which no path shows
         found["labels_sha256"] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    if folder.several_labels:
+        found["labels_per_photo"] = "several"
     if stage.is_done:
         before: dict[str, Any] = stage.facts()["inputs"]["photos"]
         same_names = {**before, "listing_sha256": found["listing_sha256"]} == found

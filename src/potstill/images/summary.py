@@ -7,7 +7,7 @@ from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
 from potstill.images.class_folders import shown
 from potstill.images.earlier import EarlierPhotos
-from potstill.images.folder import Folder
+from potstill.images.folder import NONE_OF_THEM, Folder
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
 from potstill.wording import counted
@@ -62,9 +62,9 @@ def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -
 
 
 def by_split(folder: Folder) -> dict[str, dict[str, int]]:
-    """Photos per split and class of a folder. The split "" is that of a flat folder, the class "" that of photos
-    without a label."""
-    names = [*folder.classes, ""]  # label -1 is the empty name
+    """Photos per split and class of a folder; one with several labels counts for each of them. The split "" is that of
+    a flat folder, the class "" that of photos without a label."""
+    names = [*folder.classes, NONE_OF_THEM, ""]  # label -1 is the empty name
     found: Counter[tuple[str, str]] = Counter()
     for (split, label), number in folder.counts().items():
         found[str(split or ""), names[label]] += number

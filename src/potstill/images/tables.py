@@ -12,14 +12,15 @@ import numpy as np
 from potstill.data.arrays import save_array
 from potstill.data.pixels import GROUPS, PHOTO
 from potstill.data.splits import SPLITS, Split
-from potstill.images.folder import Folder
+from potstill.images.folder import Folder, label_text
 from potstill.images.pack import Packed
 from potstill.run.files import write_text
+from potstill.run.layout import LABELS
 
 
 def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, target: Path) -> None:
-    """Write index.npy, images.csv, rejected.csv and classes.txt; with groups, groups.npy as well. Sorts `kept` by split
-    and hash."""
+    """Write index.npy, images.csv, rejected.csv and classes.txt; with groups, groups.npy as well, and with several
+    labels per photo labels.npy. Sorts `kept` by split and hash."""
     split_number = {split: number for number, split in enumerate(SPLITS)}
     kept.sort(key=lambda photo: (split_number[_known(photo)], photo.sha256))
     index = np.zeros(len(kept), PHOTO)
@@ -35,10 +36,11 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
             int(photo.sha256[:16], 16),
         )
     save_array(target / "index.npy", index)
-    names = [*folder.classes, ""]  # label -1 is the empty name
+    if folder.several_labels:
+        save_array(target / LABELS, _label_matrix(kept, len(folder.classes)))
     columns = ["row", "path", "split", "class", "sha256", "width", "height", "format", "mode"]
     rows: list[list[Any]] = [
-        [row, p.path, p.split, names[p.label], p.sha256, p.width, p.height, p.format, p.mode]
+        [row, p.path, p.split, label_text(p, folder.classes), p.sha256, p.width, p.height, p.format, p.mode]
         for row, p in enumerate(kept)
     ]
     if any(photo.group for photo in kept):
@@ -47,9 +49,21 @@ def write_tables(kept: list[Packed], rejected: list[Packed], folder: Folder, tar
         groups = np.array([_group_id(photo) for photo in kept], np.uint64)
         save_array(target / GROUPS, groups)
     write_text(target / "images.csv", _csv(columns, rows))
-    left_out: list[list[Any]] = [[p.path, p.split or "", names[p.label], p.code, p.reason, p.sha256] for p in rejected]
+    left_out: list[list[Any]] = [
+        [p.path, p.split or "", label_text(p, folder.classes), p.code, p.reason, p.sha256] for p in rejected
+    ]
     write_text(target / "rejected.csv", _csv(["path", "split", "class", "code", "reason", "sha256"], left_out))
     write_text(target / "classes.txt", "".join(f"{name}\n" for name in folder.classes))
+
+
+def _label_matrix(photos: list[Packed], classes: int) -> np.ndarray:
+    """(N, C) int8, see `PixelStore.labels`."""
+    matrix = np.zeros((len(photos), classes), np.int8)
+    for row, photo in enumerate(photos):
+        matrix[row, list(photo.labels)] = 1
+        if photo.label < 0:
+            matrix[row] = -1
+    return matrix
 
 
 def packed_hashes(target: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The members of a tar file, by its headers alone: what a member holds is passed over.
 
-Python's tarfile keeps every member in memory, and ends without a word where a shard was cut off behind a member. Formats: POSIX.1-1988 (ustar), GNU and POSIX.1-2001 (pax).
+Python's tarfile keeps every member in memory, and ends without a word where a shard was cut off behind a member.
+Formats: POSIX.1-1988 (ustar), GNU and POSIX.1-2001 (pax).
 """
 
 import io

@@ -1,11 +1,13 @@
 """Numbers about predictions: accuracy, NLL, calibration error, agreement, and the intervals and tests around them.
 
 Everything is numpy, works on logits (n, C) and labels (n,), and is the same for teacher, student and twin. `choice` has
-what is chosen by on val, `per_class` numbers about classes of unequal size, `curves` the ROC and PR curves, and
-`operating_point` thresholds. Imports `errors` and `config`.
+what is chosen by on val, `per_class` numbers about classes of unequal size, `curves` the ROC and PR curves,
+`operating_point` thresholds, `multilabel` numbers about photos with several labels, and `classification` tells the two
+kinds of photos apart. Imports `errors` and `config`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,18 +66,25 @@ def agreement(logits: Array, other: Array) -> float:
     return float(np.mean(logits.argmax(-1) == other.argmax(-1)))
 
 
-def fit_temperature(logits: Array, labels: Array, weights: Array | None = None) -> float:
+def fit_temperature(
+    logits: Array,
+    labels: Array,
+    weights: Array | None = None,
+    *,
+    nll: Callable[[Array, Array], Array] = nll_of_each,
+) -> float:
     """The T in [0.05, 20] that minimizes the NLL of logits / T: one number that repairs most over-confidence.
 
     The NLL is convex in 1 / T, so a ternary search finds the minimum.
 
     Args:
         weights: (n,) how much each photo counts; all alike when None.
+        nll: (n,) of logits and labels.
     Source: Guo et al. 2017, section 4.2.
     """
 
     def loss(temperature: float) -> float:
-        values = nll_of_each(logits / temperature, labels)
+        values = nll(logits / temperature, labels)
         return float(np.mean(values if weights is None else weights * values))
 
     low, high = math.log(0.05), math.log(20)

@@ -11,6 +11,7 @@ several finished students is deployed, with its standard error.
 | balanced | NLL, every class counting alike whatever its size |
 | macro-f1 | 1 − macro F1 of probabilities instead of predictions |
 | recall:CLASS | NLL of CLASS against all others, both sides counting alike |
+| mAP, with several labels per photo | binary NLL, the mean over the classes |
 
 Recall alone would be won by a model that calls every photo CLASS. That is why both sides count: the metric is the mean
 of the share of CLASS that is found and the share of the others that is left alone.
@@ -23,6 +24,7 @@ import numpy as np
 
 from potstill import metrics
 from potstill.config.metric import MetricKind, label_of, parse_metric
+from potstill.metrics import multilabel
 
 Array = np.ndarray
 
@@ -38,7 +40,9 @@ class Metric:
 
     @classmethod
     def of(cls, text: str, classes: Sequence[str]) -> "Metric":
-        """The setting `metric` for these classes. Raises ConfigError where it names another class."""
+        """The setting `metric`, or mAP, for these classes. Raises ConfigError where it names another class."""
+        if text == "mAP":
+            return cls("mAP")
         name = parse_metric(text)
         label = label_of(name.class_name, classes, "metric") if name.kind == "recall" else -1
         return cls(name.kind, label, name.class_name)
@@ -51,6 +55,7 @@ class Metric:
             "balanced": "balanced accuracy",
             "macro-f1": "macro F1",
             "recall": f"balanced accuracy of {self.class_name} against the rest",
+            "mAP": "mAP",
         }
         return titles[self.kind]
 
@@ -62,15 +67,19 @@ class Metric:
             "balanced": "balanced NLL",
             "macro-f1": "1 − soft F1",
             "recall": f"balanced NLL of {self.class_name}",
+            "mAP": "binary NLL",
         }
         return titles[self.kind]
 
     def value(self, logits: Array, labels: Array) -> float:
         """The metric of the predicted classes, in [0, 1]."""
+        if self.kind == "mAP":
+            return multilabel.mean_average_precision(logits, labels)
         return float(np.mean(self.value_of_each(logits, labels)))
 
     def value_of_each(self, logits: Array, labels: Array) -> Array:
-        """(n,) whose mean is the metric, and whose spread gives its standard error."""
+        """(n,) whose mean is the metric, and whose spread gives its standard error. Not of mAP, which is no mean."""
+        assert self.kind != "mAP"
         predicted = np.eye(logits.shape[-1])[logits.argmax(-1)]
         if self.kind == "accuracy":
             return np.asarray(logits.argmax(-1) == labels, float)
@@ -80,6 +89,8 @@ class Metric:
 
     def temperature(self, logits: Array, labels: Array) -> float:
         """The temperature that fits the logits to the labels, with the photos weighted as the metric weights them."""
+        if self.kind == "mAP":
+            return multilabel.temperature_of(logits, labels)
         weighted = self.kind in ("balanced", "recall")
         return metrics.fit_temperature(logits, labels, self._weights(labels) if weighted else None)
 
@@ -90,6 +101,8 @@ class Metric:
     def loss_of_each(self, logits: Array, labels: Array) -> Array:
         """(n,) whose mean is the loss after temperature scaling, lower is better; their spread gives its error."""
         scaled = logits / self.temperature(logits, labels)
+        if self.kind == "mAP":
+            return multilabel.nll_of_each(scaled, labels)
         if self.kind == "accuracy":
             return metrics.nll_of_each(scaled, labels)
         if self.kind == "balanced":
@@ -120,7 +133,7 @@ def class_balances(metric: str, setting: str) -> tuple[str, ...]:
     """The ways to make up for classes of unequal size that are tried, by the settings `metric` and `class_balance`."""
     if setting != "auto":
         return (setting,)
-    return ("none",) if metric == "accuracy" else ("logit-adjusted", "none")
+    return ("none",) if metric in ("accuracy", "mAP") else ("logit-adjusted", "none")
 
 
 def _f1_of_each(probabilities: Array, labels: Array) -> Array:

@@ -54,6 +54,9 @@ class ModelInfo:
     for models that cannot show them."""
     crop_pct: float = 1.0
     """Share of the center square's side that it is given (`potstill.data.resize.crop_side`)."""
+    several_labels: bool = False
+    """Whether a photo may have several labels: each class has a probability of its own then, by a sigmoid. Not in the
+    model.json of models for one label per photo."""
     weights: dict[str, Any] = field(default_factory=dict)
     """Where the starting weights came from: source, file, sha256, license."""
     trained: Trained = field(default_factory=Trained)
@@ -176,7 +179,13 @@ def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
 
 
 def describe(
-    name: str, classes: Sequence[str], *, size: int | None = None, head_width: int = 0, feature_stages: int = 0
+    name: str,
+    classes: Sequence[str],
+    *,
+    size: int | None = None,
+    head_width: int = 0,
+    feature_stages: int = 0,
+    several_labels: bool = False,
 ) -> ModelInfo:
     """What the model of this name would be, without building it or touching weights.
 
@@ -188,6 +197,7 @@ def describe(
         "classes": tuple(classes),
         "head_width": head_width,
         "feature_stages": feature_stages,
+        "several_labels": several_labels,
     }
     if name in CLASSICS:
         architecture, arguments, own_size = CLASSICS[name]
@@ -263,7 +273,10 @@ def save(model: Classifier, folder: Path, trained: Trained | None = None) -> Mod
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary)
     info = dataclasses.replace(model.info, format=FORMAT, trained=trained or model.info.trained)
-    write_json(folder / "model.json", {**dataclasses.asdict(info), "sha256": sha256_of(folder / "model.safetensors")})
+    described = dataclasses.asdict(info)
+    if not info.several_labels:  # as it was before there was a choice
+        del described["several_labels"], described["trained"]["thresholds"]
+    write_json(folder / "model.json", {**described, "sha256": sha256_of(folder / "model.safetensors")})
     return info
 
 

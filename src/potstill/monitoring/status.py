@@ -37,6 +37,8 @@ class TrainedStudent:
     """That are to be trained."""
     val_accuracy: float
     """Mean over the seeds that are trained."""
+    val_map: float | None
+    """mAP on val, the same mean; None where photos have one label each."""
     usable: bool
     """Whether student and twin are trained with all seeds, so that `predict` and `export` take them."""
 
@@ -84,9 +86,10 @@ class Status:
             lines.append(f"  {self.stage}: {self.doing}{how_far}")
         for student in self.students:
             usable = ", can be used" if student.usable and student.arm == "distilled" else ""
+            score = f"accuracy {student.val_accuracy:.1%}" if student.val_map is None else f"mAP {student.val_map:.1%}"
             lines.append(
                 f"  {student.name} {student.arm}: {student.seeds} of {counted(student.of_seeds, 'seed')} trained, val "
-                f"accuracy {student.val_accuracy:.1%}{usable}"
+                f"{score}{usable}"
             )
         if self.state in ("stopped", "unknown") and not self.stages["5_comparison"]:
             lines.append(f"  To resume: {self.command or Run(Path(self.run)).resume}")
@@ -184,9 +187,12 @@ def _students(run: Run) -> list[TrainedStudent]:
         for arm in ARMS:
             trained = [path.parent for path in sorted(folder.glob(f"seed-*/{arm}/done.json"))]
             if trained:
-                accuracy = float(np.mean([read_training(path).val_accuracy for path in trained]))
+                facts = [read_training(path) for path in trained]
+                accuracy = float(np.mean([each.val_accuracy for each in facts]))
+                maps = [each.val_map for each in facts if each.val_map is not None]
                 usable = is_trained(run, folder.name, seeds, (arm,))
-                found.append(TrainedStudent(folder.name, arm, len(trained), seeds, accuracy, usable))
+                score = float(np.mean(maps)) if maps else None
+                found.append(TrainedStudent(folder.name, arm, len(trained), seeds, accuracy, score, usable))
     return found
 
 

@@ -17,7 +17,7 @@ from potstill.monitoring.trackers import Tracker, find_tracker
 from potstill.run.files import REMOVE, read_json, write_json
 from potstill.run.folder import Run
 from potstill.run.layout import ARMS, comparison_path
-from potstill.run.results import read_comparison
+from potstill.run.results import read_comparison, several_labels_in
 
 POLL_SECONDS = 1.0
 
@@ -112,6 +112,8 @@ class Follower:
         path = comparison_path(self._run)
         if not (self._run.comparison / "done.json").is_file() or self._state["seen"].get("comparison"):
             return
+        if several_labels_in(path):
+            return  # its numbers are others, and are in comparison.json
         comparison = read_comparison(path)
         values = {"teacher_accuracy": comparison.teacher.accuracy.value}
         for student in comparison.students:

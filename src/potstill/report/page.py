@@ -72,13 +72,15 @@ def render(files: RunFiles, photos: Photos = "all") -> str:
     Args:
         photos: what it shows of the photos; without them it does not name their files either.
     """
+    return rendered("page.html.jinja", content(files, photos))
+
+
+def rendered(template: str, values: dict[str, Any]) -> str:
+    """A page of the report with its style."""
     style = (Path(__file__).parent / "style.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(content(files, photos), style=Markup(style), policy=POLICY.format(style=digest))
-    )
+    page = _environment().get_template(template)
+    return page.render(values, style=Markup(style), policy=POLICY.format(style=digest))
 
 
 def _environment() -> jinja2.Environment:

@@ -24,13 +24,15 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def val_table(run: Run) -> Table:
-    """Of students that were trained without their twins: accuracy on val, for every seed."""
-    seeds = num_seeds(run)
+    """Of students that were trained without their twins: accuracy on val, or mAP, for every seed."""
+    seeds, title = num_seeds(run), "accuracy"
     rows = []
     for name in usable_students(run):
-        accuracy = [read_training(model_folder(run, name, seed, ARMS[0])).val_accuracy for seed in range(seeds)]
+        facts = [read_training(model_folder(run, name, seed, ARMS[0])) for seed in range(seeds)]
+        accuracy = [each.val_accuracy if each.val_map is None else each.val_map for each in facts]
+        title = "mAP" if facts[0].several_labels else "accuracy"
         rows.append([name, f"{sum(accuracy) / seeds:.1%}", ", ".join(f"{value:.1%}" for value in accuracy)])
-    return text_table(["student", "accuracy on val", "of each seed"], rows, right=range(1, 3))
+    return text_table(["student", f"{title} on val", "of each seed"], rows, right=range(1, 3))
 
 
 def agreement_table(comparison: Comparison) -> Table:

@@ -4,11 +4,15 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from potstill.errors import DataError
 from potstill.run.files import read_toml_text
 from potstill.run.folder import Run
 
 ARMS = ("distilled", "alone")
 """How a student was trained: from the teacher's soft labels, or as the twin, from the given labels only."""
+
+LABELS = "labels.npy"
+"""In `1_images/` where photos may have several labels: see `potstill.data.pixels`."""
 
 
 def member_folders(teacher: Path, models: tuple[str, ...]) -> list[Path]:
@@ -107,6 +111,15 @@ def control_folder(run: Run, name: str, seed: int, control: str) -> Path:
 def controls_path(run: Run) -> Path:
     """Where the numbers of the controls are stored."""
     return run.path / "controls" / "controls.json"
+
+
+def require_one_label(run: Run, what: str) -> None:
+    """Raise DataError for a run whose photos may have several labels, with which `what` cannot be done."""
+    if (run.images / LABELS).is_file():
+        raise DataError(
+            f"The photos of {run.path} may have several labels, and {what} is for photos with one label each. What "
+            "there is for several: `potstill open`, `predict` and `export`."
+        )
 
 
 def comparison_path(run: Run) -> Path:

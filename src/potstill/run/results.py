@@ -404,6 +404,13 @@ class TrainingFacts:
     val_metric: float | None = None
     val_loss: float | None = None
     """The metric, and the loss in its place; None where the metric is accuracy."""
+    several_labels: bool = False
+    """Whether photos may have several labels: the metric is mAP then, and accuracy asks for all labels of a photo."""
+
+    @property
+    def val_map(self) -> float | None:
+        """mAP on val; None where photos have one label each."""
+        return self.val_metric if self.several_labels else None
 
     @property
     def rank(self) -> float:
@@ -420,12 +427,35 @@ def read_comparison(path: Path) -> Comparison:
     """Read comparison.json.
 
     Raises:
-        DataError: it was written by another version of Potstill, or it is damaged.
+        DataError: it was written by another version of Potstill, it is damaged, or of photos with several labels.
         PotstillError: there is none, since nothing was compared yet.
     """
     require_comparison(path)
+    require_one_label(path)
     advice = "Delete its folder and run `potstill distill` again; the trained models are kept."
     return read_formatted(Comparison, path, READABLE, advice)
+
+
+def require_one_label(path: Path) -> None:
+    """Raise DataError where comparison.json is of photos with several labels, which other numbers are measured of."""
+    if several_labels_in(path):
+        raise DataError(
+            f"{path.parent.parent} is a run on photos with several labels. This is for photos with one label each; "
+            "what there is for several: `potstill open`, `predict` and `export`."
+        )
+
+
+def several_labels_in(path: Path) -> bool:
+    """Whether a comparison.json is of photos with several labels. Raises PotstillError where it is damaged."""
+    values = read_json(path)
+    return isinstance(values, dict) and bool(values.get("several_labels"))
+
+
+def read_chosen(path: Path) -> Chosen:
+    """The student to deploy, of any comparison.json. Raises as `read_comparison` does."""
+    if several_labels_in(path):
+        return as_type(Chosen, read_json(path).get("chosen"), path)
+    return read_comparison(path).chosen
 
 
 def require_comparison(path: Path) -> None:

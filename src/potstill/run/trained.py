@@ -47,6 +47,8 @@ class Trained:
     """Top probability below which a prediction counts as unknown; fitted on val."""
     operating_point: OperatingPoint | None = None
     """Of a student, where one was asked for."""
+    thresholds: tuple[float, ...] = ()
+    """With several labels per photo: of each class the probability from which on a photo has it; placed on val."""
     gray_levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Black and white of gray photos with more than 8 bits, as decided for the photos that it was trained on."""
     precision: str = "float32"
@@ -63,6 +65,7 @@ class Trained:
         """From plain values; those of other versions are ignored."""
         known = {item.name for item in fields(cls)}
         found = {name: value for name, value in values.items() if name in known}
+        found["thresholds"] = tuple(values.get("thresholds", ()))
         return cls(**{**found, "operating_point": OperatingPoint.of(values.get("operating_point"))})
 
 

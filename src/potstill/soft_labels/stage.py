@@ -33,6 +33,7 @@ from potstill.data.label_errors import estimated_label_noise
 from potstill.data.pixels import PixelStore
 from potstill.data.unlike import read_unlike, used_rows
 from potstill.data.views import Renderer, draw_views
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, sha256_of, write_json
@@ -66,14 +67,15 @@ def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
     save_array(folder / "photos.npy", photos)
     save_array(folder / "views.npy", drawn)
     labeling = Labeling(store, photos, drawn, context, len(networks))
+    kind = Classification.of(store.several_labels)
     outputs: list[_Group | _Given] = [
         labeling.outputs_of_all(group, folder / f"teacher-{number}") for number, group in enumerate(groups)
     ]
     if given_path(run).is_file():
         outputs = [_Given(labeling, np.load(given_path(run), mmap_mode="r", allow_pickle=False))]
-    val_logits = metrics.mean_probability_logits([group.val_logits for group in outputs])
+    val_logits = kind.mean_logits([group.val_logits for group in outputs])
     save_array(folder / "val_logits.npy", val_logits)
-    _merge(outputs, folder, len(photos), plan.num_views)
+    _merge(outputs, folder, len(photos), plan.num_views, kind)
     meta = {
         "networks": [len(group) for group in groups] or [1],
         "label_noise": estimated_label_noise(run),
@@ -138,6 +140,7 @@ class _Group:
     """Networks of one model: one, or one per fold."""
 
     networks: tuple[_Outputs, ...]
+    kind: Classification
 
     @property
     def width(self) -> int:
@@ -152,7 +155,7 @@ class _Group:
     @property
     def val_logits(self) -> np.ndarray:
         """(n, C)."""
-        return metrics.mean_probability_logits([network.val_logits for network in self.networks])
+        return self.kind.mean_logits([network.val_logits for network in self.networks])
 
     def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, V, W) and logits (n, V, C), the mean of the networks that have not learned from a photo."""
@@ -162,11 +165,13 @@ class _Group:
         total: list[np.ndarray] = []
         for network, mine in zip(self.networks, may, strict=True):
             features, logits = network.block(photos[mine])
-            parts = [features, metrics.softmax(logits)]
+            parts = [features, self.kind.probabilities(logits)]
             total = total or [np.zeros((len(photos), *part.shape[1:]), np.float32) for part in parts]
             for summed, part in zip(total, parts, strict=True):
                 summed[mine] += part
         features, probabilities = (summed / may.sum(0)[:, None, None] for summed in total)
+        if self.kind.several_labels:
+            return features, np.log(probabilities + 1e-7) - np.log1p(1e-7 - probabilities)
         return features, np.log(probabilities + 1e-8)
 
 
@@ -183,11 +188,6 @@ class Labeling:
     networks: int
     """How many label them one after the other."""
 
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) -1 for photos without one."""
-        return self.store.labels(self.photos)
-
     def outputs_of_all(self, folders: list[Path], target: Path) -> _Group:
         """Run a group of networks over the photos that they may label.
 
@@ -199,7 +199,8 @@ class Labeling:
             tuple(
                 self._outputs_of(_Part(folder, number, len(folders)), target.with_name(f"{target.name}-{number}.npy"))
                 for number, folder in enumerate(folders)
-            )
+            ),
+            Classification.of(self.store.several_labels),
         )
 
     def _outputs_of(self, part: "_Part", target: Path) -> _Outputs:
@@ -238,7 +239,7 @@ class Labeling:
 
     def _folds(self, count: int) -> np.ndarray:
         """(N,) of every photo, one of so many; -1 for those without a label."""
-        return np.where(self.labels >= 0, fold_of(self.store, self.photos, count), -1)
+        return np.where(self.store.is_labeled(self.photos), fold_of(self.store, self.photos, count), -1)
 
     def renderer(self, network: "_Network", part: "_Part", done: int) -> Renderer:
         """Of the views that the network is to label: all but the first so many."""
@@ -357,7 +358,7 @@ class _Given:
         return np.empty((*views.shape, 0), np.float32), np.log(found + 1e-8).astype(np.float32)
 
 
-def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int) -> None:
+def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int, kind: Classification) -> None:
     """`logits.npy`, `features.npy` and `statistics.npz` of all groups together, block by block.
 
     Features of networks that were tuned apart differ in their meaning, so they are stored only where there are no
@@ -377,7 +378,7 @@ def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int)
         outputs = [group.block(positions) for group in groups]
         values = np.concatenate([f for (f, _), has in zip(outputs, shown, strict=True) if has], axis=-1)
         features.write(values)
-        logits.write(metrics.mean_probability_logits([z for _, z in outputs]))
+        logits.write(kind.mean_logits([z for _, z in outputs]))
         flat = values.reshape(len(positions) * count, width).astype(np.float64)
         total, square, n = total + flat.sum(0), square + np.square(flat).sum(0), n + len(flat)
     features.close()
@@ -397,15 +398,17 @@ def _confidence_stats(folder: Path, labeling: Labeling, val_logits: np.ndarray) 
     unmixed = views[picked]["partner"] < 0
     sample = logits[picked][unmixed].astype(np.float32)
     labels = np.repeat(store.labels(photos[picked])[:, None], views.shape[1], 1)[unmixed]
-    sample, labels = sample[labels >= 0], labels[labels >= 0]
+    known = np.repeat(store.is_labeled(photos[picked])[:, None], views.shape[1], 1)[unmixed]
+    sample, labels = sample[known], labels[known]
+    kind = Classification.of(store.several_labels)
     val_labels = store.labels(store.rows("val"))
     if not len(sample):  # with views.mix = 1 every view is a blend
         sample, labels = val_logits, val_labels
     return {
-        "train_top_probability": float(metrics.softmax(sample).max(-1).mean()),
-        "train_accuracy": metrics.accuracy(sample, labels),
-        "train_temperature": metrics.fit_temperature(sample, labels),
-        "val_top_probability": float(metrics.softmax(val_logits).max(-1).mean()),
-        "val_accuracy": metrics.accuracy(val_logits, val_labels),
-        "val_temperature": metrics.fit_temperature(val_logits, val_labels),
+        "train_top_probability": float(kind.certainty(kind.probabilities(sample)).mean()),
+        "train_accuracy": kind.accuracy(sample, labels),
+        "train_temperature": kind.fit_temperature(sample, labels),
+        "val_top_probability": float(kind.certainty(kind.probabilities(val_logits)).mean()),
+        "val_accuracy": kind.accuracy(val_logits, val_labels),
+        "val_temperature": kind.fit_temperature(val_logits, val_labels),
     }

@@ -25,7 +25,9 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
 from potstill.errors import ModelError
+from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, ModelInfo, build, describe, load, normalize, save
 from potstill.run.files import read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, Stage
@@ -62,7 +64,7 @@ class Batch:
     pixels: Tensor
     """(B, S, S, 3) uint8."""
     targets: Tensor
-    """(B, C), zero rows for unlabeled photos."""
+    """(B, C), see `PixelStore.targets`: zero rows, or NaN, for unlabeled photos."""
     teacher_logits: Tensor
     """(B, C)."""
     teacher_features: Tensor
@@ -164,7 +166,7 @@ class _Training:
         (store, soft), recipe = learned_from(job, run), job.recipe
         precision = Precision(torch.device(device), getattr(torch, recipe.dtype))
         torch.manual_seed(job.seed)
-        info = describe(job.model, run.classes(), size=job.size)
+        info = describe(job.model, run.classes(), size=job.size, several_labels=store.several_labels)
         model = _starting_model(job, info).to(precision.device)
         model.to(memory_format=torch.channels_last)
         trained = nn.ModuleDict({"model": model})
@@ -182,6 +184,10 @@ class _Training:
         model = self.trained["model"]
         assert isinstance(model, Classifier)
         return model
+
+    @property
+    def kind(self) -> Classification:
+        return Classification.of(self.store.several_labels)
 
     @property
     def steps(self) -> int:
@@ -210,8 +216,8 @@ class _Training:
                 step=step,
                 epoch=round(step / steps * recipe.epochs, 2),
                 **log.means(),
-                val_accuracy=metrics.accuracy(logits, self.val.labels),
-                val_nll=metrics.nll(logits, self.val.labels),
+                **{f"val_{self.kind.score_title}": self.kind.score(logits, self.val.labels)},
+                val_nll=self.kind.nll(logits, self.val.labels),
             )
 
         fit(
@@ -247,6 +253,8 @@ class _Training:
         def loss(data: tuple[Tensor, Tensor]) -> Tensor:
             pixels, labels = (part.to(self.precision.device) for part in data)
             logits = model(normalize(pixels, model.info)).float()
+            if self.kind.several_labels:
+                return losses.multilabel_task_loss(logits, labels.float())
             if self.shares is None:
                 return nn.functional.cross_entropy(logits, labels, reduction="none")
             targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
@@ -288,6 +296,8 @@ class _Training:
         folder, labels, metric = self.job.folder, self.val.labels, self.metric
         temperature = metric.temperature(val_logits, labels)
         scaled = val_logits / temperature
+        probabilities = self.kind.probabilities(scaled)
+        several = self.kind.several_labels
         save_arrays(folder / "val_predictions.npz", logits=val_logits, labels=labels)
         trained = Trained(
             role="student",
@@ -296,19 +306,22 @@ class _Training:
             recipe=asdict(self.job.recipe),
             temperature=temperature,
             gray_levels=self.run.gray_levels(),
-            threshold=float(np.quantile(metrics.softmax(scaled).max(-1), UNSURE_SHARE)),
+            threshold=0.0 if several else float(np.quantile(probabilities.max(-1), UNSURE_SHARE)),
+            thresholds=multilabel.place_thresholds(probabilities, labels) if several else (),
             operating_point=operating_point_of(
-                self.job.recipe.operating_point, metrics.softmax(scaled), labels, self.model.info.classes
+                self.job.recipe.operating_point, probabilities, labels, self.model.info.classes
             ),
         )
         save(self.model, folder, trained)
-        facts = {
-            "val_accuracy": metrics.accuracy(val_logits, labels),
-            "val_nll_scaled": metrics.nll(scaled, labels),
+        facts: dict[str, Any] = {
+            "val_accuracy": self.kind.accuracy(val_logits, labels),
+            "val_nll_scaled": self.kind.nll(scaled, labels),
             "steps": self.steps,
         }
         if metric.kind == "accuracy":
             return facts
+        if several:
+            facts["several_labels"] = True
         return {**facts, "val_metric": metric.value(val_logits, labels), "val_loss": metric.loss(val_logits, labels)}
 
     def _val_logits(self) -> np.ndarray:
@@ -339,7 +352,7 @@ class LabeledViews:
     view: np.ndarray
     """(M,) the view of each."""
     label: np.ndarray
-    """(M,)."""
+    """(M,), or (M, C) where a photo may have several."""
     photos: int
     """How many photos they are of; an epoch has one view of each."""
     seed: int
@@ -347,7 +360,7 @@ class LabeledViews:
     @classmethod
     def of(cls, job: Job, soft: SoftLabels, store: PixelStore) -> "LabeledViews":
         labels = store.labels(soft.photos)
-        learned = (shown_views(job, soft, labels)[:, 0] >= 0) & (labels >= 0)
+        learned = (shown_views(job, soft, labels)[:, 0] >= 0) & store.is_labeled(soft.photos)
         photo, view = np.nonzero(learned[:, None] & (soft.views["partner"] < 0))
         return cls(photo, view, labels[photo], len(np.unique(photo)), job.seed)
 
@@ -399,7 +412,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
     labels = store.labels(soft.photos)
     shown = shown_views(job, soft, labels)
     # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
-    mine = np.flatnonzero((shown[:, 0] >= 0) & ((recipe.arm == "distilled") | (labels >= 0)))
+    mine = np.flatnonzero((shown[:, 0] >= 0) & ((recipe.arm == "distilled") | store.is_labeled(soft.photos)))
     per_epoch = max(1, len(mine) // recipe.batch_size)
     pixels = pixels_of(job, run, store, soft)
     classes = soft.logits.shape[-1]
@@ -451,12 +464,17 @@ def loss_terms(
     terms: dict[str, Tensor] = {}
     if recipe.task_weight:
         if shares is None:
-            task = losses.task_loss(logits, targets, label_smoothing=recipe.label_smoothing)
+            task_loss = losses.task_loss_of(model.info.several_labels)
+            task = task_loss(logits, targets, label_smoothing=recipe.label_smoothing)
         else:
             task = balanced_task_loss(logits, targets, recipe, shares.labels.to(device))
         terms["labels"] = recipe.task_weight * task
     if recipe.distill_weight:
-        if shares is None:
+        if model.info.several_labels:
+            several = losses.find_method(recipe.method).several_labels
+            assert several is not None
+            distilled = several(logits, teacher_logits, recipe.temperature)
+        elif shares is None:
             distilled = _distill(recipe, logits, teacher_logits, targets)
         else:
             distilled = _balanced_distill(recipe, logits, teacher_logits, targets, shares.teacher.to(device))

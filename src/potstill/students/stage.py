@@ -170,7 +170,7 @@ class _Training:
             label_noise=meta["label_noise"],
             fine_tuned=min(meta["networks"]) > 1,
             has_features=self.soft.features.shape[-1] > 0,
-            has_unlabeled=bool((PixelStore(self.context.run.images).labels(self.soft.photos) < 0).any()),
+            has_unlabeled=not PixelStore(self.context.run.images).is_labeled(self.soft.photos).all(),
         )
         if facts.noisy and "task_weight" in self.student.auto:
             self.context.reporter.info(

@@ -28,7 +28,7 @@ from potstill.images.selection import assigned_split, drawn_splits, read_for_tra
 from potstill.models.classifier import load
 from potstill.run.files import read_toml_text
 from potstill.run.folder import Run
-from potstill.run.layout import journal_path, usable_students
+from potstill.run.layout import journal_path, require_one_label, usable_students
 from potstill.suggest.journal import read_steps
 from potstill.wording import counted
 
@@ -52,7 +52,9 @@ class RunPhotos:
 
     @classmethod
     def of(cls, run: Run) -> "RunPhotos":
-        """Read the list of photos, and list the folder. Raises DataError where there is none any more."""
+        """Read the list of photos, and list the folder. Raises DataError where there is none any more, or where photos
+        may have several labels."""
+        require_one_label(run, "`potstill suggest`")
         values = tomllib.loads(read_toml_text(run.path / "config.toml"))
         data = Path(values.pop("data"))
         config = from_mapping(values)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill import metrics
 from potstill.compute.backends import inference_model
 from potstill.compute.inference import plain_outputs
 from potstill.compute.measured import Measured
@@ -24,11 +23,13 @@ from potstill.data.arrays import open_arrays, save_arrays
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PixelStore
 from potstill.data.views import Renderer, draw_views, mixed_labels
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, build, describe, normalize, save
 from potstill.run.layout import fold_folder
 from potstill.run.trained import Trained
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.loop import Callbacks, Schedule, Task, fit
+from potstill.training.losses import multilabel_task_loss
 
 BATCH = 32
 EMA = 0.99
@@ -84,7 +85,11 @@ class FineTuning:
         row = np.concatenate(rows)
         order = np.argsort(row)
         out_of_fold = {"row": row[order], "logits": np.concatenate(logits)[order]} if len(row) else {}
-        return FineTuned(metrics.mean_probability_logits(val), out_of_fold)
+        return FineTuned(self._classification.mean_logits(val), out_of_fold)
+
+    @property
+    def _classification(self) -> Classification:
+        return Classification.of(self.store.several_labels)
 
     def remove(self) -> None:
         """Remove the models of all folds."""
@@ -116,7 +121,7 @@ class FineTuning:
         trained = Trained(
             role="teacher",
             method="finetune",
-            temperature=metrics.fit_temperature(val_logits, self.store.labels(val)),
+            temperature=self._classification.fit_temperature(val_logits, self.store.labels(val)),
             precision=self.measured.dtype,
             gray_levels=self.context.run.gray_levels(),
             runtime=self.measured.runtime,
@@ -129,7 +134,8 @@ class FineTuning:
         """A new model, trained on the photos `rows`, on the kind of views that students see: one `of` so many."""
         config, store = self.plan.config, self.store
         precision = self.measured.precision(self.context.machine.device)
-        info = describe(self.name, self.context.run.classes(), size=self.size)
+        several = store.several_labels
+        info = describe(self.name, self.context.run.classes(), size=self.size, several_labels=several)
         model = build(info, weights=config.weights).to(precision.device)
         model.to(memory_format=torch.channels_last)
         epochs = self.plan.finetune_epochs(len(rows))
@@ -146,7 +152,10 @@ class FineTuning:
 
         def loss(data: tuple[Tensor, Tensor]) -> Tensor:
             pixels, target = (part.to(precision.device) for part in data)
-            return nn.functional.cross_entropy(model(normalize(pixels, model.info)).float(), target, reduction="none")
+            logits = model(normalize(pixels, model.info)).float()
+            if several:
+                return multilabel_task_loss(logits, target)
+            return nn.functional.cross_entropy(logits, target, reduction="none")
 
         steps = epochs * per_epoch
         with self.context.reporter.bar(title, steps, unit="step", part="fine-tuning", of=of) as update:

@@ -14,6 +14,7 @@ from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.models.classifier import HEAD_STD, Classifier
 from potstill.training.loop import Callbacks, Schedule, Task, fit
+from potstill.training.losses import multilabel_task_loss
 
 PROBE_BATCH = 256
 MAX_VALUES = 40_000_000
@@ -30,6 +31,8 @@ class HeadData:
     """(N, V, C) soft targets."""
     allowed: np.ndarray
     """(N, V) bool: the views that take part."""
+    several_labels: bool = False
+    """Whether the targets are 0 and 1 for each class, instead of shares of the classes."""
 
     @cached_property
     def photos(self) -> np.ndarray:
@@ -48,6 +51,16 @@ class HeadData:
         sums = self.allowed.ravel().astype(flat.dtype) @ flat
         sums = np.maximum(sums, 0.5)
         return sums / sums.sum()
+
+    @property
+    def start(self) -> np.ndarray:
+        """(C,) logits that predict the shares of the classes; with several labels, the share of photos with each."""
+        if not self.several_labels:
+            logs = np.log(self.shares)
+            return np.asarray(logs - logs.mean())
+        found = self.targets[self.allowed]
+        share = np.clip(found.mean(0), 0.5 / len(found), 1 - 0.5 / len(found))
+        return np.asarray(np.log(share / (1 - share)), np.float32)
 
     def batch(self, step: int, mean: np.ndarray, std: np.ndarray) -> tuple[Tensor, Tensor]:
         """The standardized features (B, D) and targets (B, C) of a step."""
@@ -71,13 +84,18 @@ def fit_head(
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head, last = _new_head(data.features.shape[-1], data.shares, config)
+        head, last = _new_head(data.features.shape[-1], data.start, config)
+        several = data.several_labels
         steps = _steps(data, config, max_steps)
         task = Task(
             trained=nn.ModuleDict({"head": head}),
             batch=lambda step: data.batch(step, mean, std),
             loss=lambda batch: (
-                nn.functional.cross_entropy(head(batch[0]), batch[1], reduction="none")
+                (
+                    multilabel_task_loss(head(batch[0]), batch[1])
+                    if several
+                    else nn.functional.cross_entropy(head(batch[0]), batch[1], reduction="none")
+                )
                 + config.head_l2 * last.weight.square().sum()
             ),
         )
@@ -93,18 +111,17 @@ def fit_head(
     return _with_standardization(head, mean, std), facts
 
 
-def _new_head(inputs: int, shares: np.ndarray, config: TeacherConfig) -> tuple[nn.Sequential, nn.Linear]:
+def _new_head(inputs: int, start: np.ndarray, config: TeacherConfig) -> tuple[nn.Sequential, nn.Linear]:
     """A fresh head, and its last layer.
 
-    It starts by predicting the shares of the classes. From equal ones, a head for very unequal classes spends its steps
-    on learning them, with weights that the rare classes then lack.
+    It starts by predicting the shares of the classes (`HeadData.start`). From equal ones, a head for very unequal
+    classes spends its steps on learning them, with weights that the rare classes then lack.
     """
     width = config.head_width
-    last = nn.Linear(width or inputs, len(shares))
+    last = nn.Linear(width or inputs, len(start))
     nn.init.normal_(last.weight, std=HEAD_STD)
-    logs = np.log(shares)
     with torch.no_grad():
-        last.bias.copy_(torch.from_numpy(logs - logs.mean()))
+        last.bias.copy_(torch.from_numpy(start))
     layers = [nn.Linear(inputs, width), nn.ReLU()] if width else []
     return nn.Sequential(*layers, nn.Dropout(config.dropout), last), last
 

@@ -20,6 +20,7 @@ from potstill.data.folds import fold_of
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import replacing
@@ -69,7 +70,7 @@ class Probe:
     @cached_property
     def known(self) -> np.ndarray:
         """(N,) bool: the photos with labels."""
-        return self.labels >= 0
+        return self.store.is_labeled(self.photos)
 
     @property
     def classes(self) -> int:
@@ -77,7 +78,7 @@ class Probe:
 
     def learn(self, name: str, known: np.ndarray) -> nn.Module:
         """A head from the labels of the photos `known` (N,) bool."""
-        return self._fit(name, one_hot(self.labels, self.classes), known)
+        return self._fit(name, self.store.targets(self.photos, self.classes), known)
 
     def learn_from_all(self, name: str, known: np.ndarray, head: nn.Module) -> nn.Module:
         """A head from those labels, and from the beliefs about other photos that the graph and a first `head` give.
@@ -125,9 +126,11 @@ class Probe:
         with replacing(self.folder / "fold_heads.safetensors") as temporary:
             save_file(tensors, temporary)
         logits, labels = logits[self.known], self.labels[self.known]
-        save_out_of_fold(self.folder, row=rows, logits=logits, labels=labels)
+        kind = Classification.of(self.store.several_labels)
+        if not kind.several_labels:  # likely wrong labels are found for photos with one each
+            save_out_of_fold(self.folder, row=rows, logits=logits, labels=labels)
         reporter.info(
-            f"Teacher, out of fold: accuracy {metrics.accuracy(logits, labels):.1%} on "
+            f"Teacher, out of fold: {kind.score_title} {kind.score(logits, labels):.1%} on "
             f"{counted(len(rows), 'train photo')}"
         )
 
@@ -138,7 +141,8 @@ class Probe:
         not see a fold gets neither its pixels nor its labels by way of a blend.
         """
         targets = np.concatenate([belief[:, None], blended(belief, self.photos, self.views)], 1)
-        data = HeadData(self.features, targets, np.concatenate([allowed[:, None], self._allowed_views(allowed)], 1))
+        views = np.concatenate([allowed[:, None], self._allowed_views(allowed)], 1)
+        data = HeadData(self.features, targets, views, self.store.several_labels)
         head, facts = fit_head(data, self.config, self.folder / f"{name}.checkpoint", max_steps=max_steps)
         self.log.append({"phase": name, **facts})
         return head

@@ -38,7 +38,9 @@ from potstill.data.splits import Split
 from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
 from potstill.errors import TeacherError
+from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric, adjustment, class_balances
+from potstill.metrics.classification import MULTI_CLASS, MULTI_LABEL, Classification
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
@@ -155,7 +157,12 @@ class _Member:
         """Build the model from its starting weights."""
         config, store = plan.config, PixelStore(context.run.images)
         info = describe(
-            name, context.run.classes(), size=size, head_width=config.head_width, feature_stages=config.feature_stages
+            name,
+            context.run.classes(),
+            size=size,
+            head_width=config.head_width,
+            feature_stages=config.feature_stages,
+            several_labels=store.several_labels,
         )
         model = build(info, weights=config.weights, dropout=config.dropout).to(context.machine.device).eval()
         model.to(memory_format=torch.channels_last)
@@ -170,7 +177,16 @@ class _Member:
         """(N,) rows of the store: train, then those without labels where they take part. In the order of the soft
         labels, which then reuse the features that are stored here. Known once the unlike photos are left out."""
         used = used_rows(self.context.run, self.store)
-        return used if self.config.unlabeled == "propagate" else self.store.rows("train")
+        return used if self._propagates else self.store.rows("train")
+
+    @property
+    def _propagates(self) -> bool:
+        """Whether photos without labels take part. The graph passes on shares of one label, so not with several."""
+        return self.config.unlabeled == "propagate" and not self.store.several_labels
+
+    @property
+    def kind(self) -> Classification:
+        return Classification.of(self.store.several_labels)
 
     @property
     def val_labels(self) -> np.ndarray:
@@ -184,7 +200,8 @@ class _Member:
     @cached_property
     def label_shares(self) -> np.ndarray:
         """(C,) of the classes in the labels, above 0."""
-        counts = np.bincount(self.store.labels(self.store.rows("train")), minlength=len(self.model.info.classes))
+        targets = self.store.targets(self.store.rows("train"), len(self.model.info.classes))
+        counts = targets.sum(0, dtype=np.float64)
         return np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum()
 
     def _adjusted(self, logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -211,10 +228,10 @@ class _Member:
             measured = fall_back_to_float32(self.folder, measured)
             remove_sealed(self.folder / "features.npy")
             probed = self._probe(measured)
-        self._report(f"{_on_val(probed.val_logits, self.val_labels)} (linear probe)")
+        self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
         tuned = self._fine_tune(probed, measured)
         method, val_logits, shares = self._choose(probed, tuned)
-        accuracy = _require_learned(self.name, val_logits, self.val_labels, self.config)
+        accuracy = self._require_learned(val_logits)
         if "probe" in method:
             self._save_probe(probed, measured)
         if "finetune" in method and tuned:
@@ -225,14 +242,14 @@ class _Member:
             **facts,
             "method": method,
             "val_accuracy": accuracy,
-            "val_temperature": metrics.fit_temperature(val_logits, self.val_labels),
+            "val_temperature": self.kind.fit_temperature(val_logits, self.val_labels),
             "photos_per_second": measured.photos_per_second,
         }
 
     def _measure(self) -> Measured:
         """How this model is run here, by timing."""
         self.context.reporter.begin("measure teacher", f"Teacher: timing {self.name} to choose how to run it here")
-        splits: tuple[Split, ...] = ("train", "unlabeled") if self.config.unlabeled == "propagate" else ("train",)
+        splits: tuple[Split, ...] = ("train", "unlabeled") if self._propagates else ("train",)
         num_views = len(self.store.rows(*splits)) * self.plan.stored_views
         measured = measure_inference(self.model, self.folder, self.context.machine, num_views=num_views)
         title = title_of(measured.precision(self.context.machine.device))
@@ -328,7 +345,7 @@ class _Member:
         sample = self.store.rows("val")[:AGREEMENT_PHOTOS]
         exact_precision = Precision(precision.device)
         _, exact = plain_outputs(self.model, self.store, sample, exact_precision, threads=machine.cores)
-        share = agreement(exact, fast_logits[: len(sample)])
+        share = agreement(exact, fast_logits[: len(sample)], several_labels=self.store.several_labels)
         agrees = share >= MIN_AGREEMENT
         self._report(
             f"{precision.name} agrees with float32 on {share:.2%} of {counted(len(sample), 'val photo')}"
@@ -349,8 +366,8 @@ class _Member:
         )  # fmt: skip
 
         def worthwhile(val_logits: np.ndarray) -> bool:
-            self._report(f"{_on_val(val_logits, self.val_labels)} (fine-tuned, first network)")
-            both = metrics.mean_probability_logits([probe_logits, val_logits])
+            self._report(f"{self._on_val(val_logits)} (fine-tuned, first network)")
+            both = self.kind.mean_logits([probe_logits, val_logits])
             tuned, mean = self._loss(val_logits, self.label_shares), self._loss(both, self._mean_shares(probed))
             return min(tuned, mean) < to_beat
 
@@ -369,18 +386,21 @@ class _Member:
         learned from. The mean of both is a third candidate: probe and fine-tuned networks err on different photos."""
         if tuned is None:
             return "probe", probed.val_logits, probed.shares
-        both = metrics.mean_probability_logits([probed.val_logits, tuned.val_logits])
+        both = self.kind.mean_logits([probed.val_logits, tuned.val_logits])
         ways = {"finetune": (tuned.val_logits, self.label_shares)}
         if self.config.train == "auto":
             ways |= {"probe+finetune": (both, self._mean_shares(probed)), "probe": (probed.val_logits, probed.shares)}
         for way, (logits, _) in ways.items():
-            self._report(f"{_on_val(logits, self.val_labels)} ({TITLES[way]})")
+            self._report(f"{self._on_val(logits)} ({TITLES[way]})")
         best = min(ways, key=lambda way: self._loss(*ways[way]))
         return best, *ways[best]
 
+    def _on_val(self, logits: np.ndarray) -> str:
+        return _on_val(logits, self.val_labels, self.kind)
+
     def _save_out_of_fold(self, tuned: FineTuned) -> None:
         """What is predicted for the train photos out of fold, together with the probe where it takes part, too."""
-        if not tuned.out_of_fold:
+        if not tuned.out_of_fold or self.store.several_labels:
             return
         rows, logits, path = tuned.out_of_fold["row"], tuned.out_of_fold["logits"], self.folder / OUT_OF_FOLD
         if path.is_file():
@@ -395,7 +415,7 @@ class _Member:
         facts = Trained(
             role="teacher",
             method="probe",
-            temperature=metrics.fit_temperature(probed.val_logits, self.val_labels),
+            temperature=self.kind.fit_temperature(probed.val_logits, self.val_labels),
             precision=measured.dtype,
             gray_levels=self.context.run.gray_levels(),
             runtime=measured.runtime,
@@ -403,13 +423,19 @@ class _Member:
         )
         save(self.model, self.folder, facts)
 
+    def _require_learned(self, logits: np.ndarray) -> float:
+        """The val accuracy. Raises TeacherError where the teacher has not learned."""
+        if not self.store.several_labels:
+            return _require_learned(self.name, logits, self.val_labels, self.config)
+        return _require_labels_learned(self.name, logits, self.val_labels, self.config)
+
     def _report(self, text: str) -> None:
         self.context.reporter.info(f"Teacher {self.name}: {text}")
 
 
-def _on_val(logits: np.ndarray, labels: np.ndarray) -> str:
+def _on_val(logits: np.ndarray, labels: np.ndarray, kind: Classification = MULTI_CLASS) -> str:
     return (
-        f"val accuracy {metrics.accuracy(logits, labels):.1%}, NLL {metrics.nll_scaled(logits, labels):.3f} "
+        f"val {kind.score_title} {kind.score(logits, labels):.1%}, NLL {kind.nll_scaled(logits, labels):.3f} "
         f"on {counted(len(labels), 'photo')}"
     )
 
@@ -437,3 +463,28 @@ def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: 
             f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
         )
     return accuracy
+
+
+def _require_labels_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
+    """The same for photos with several labels, by mAP, which by guessing is the mean share of photos with a class, and
+    by the NLL of all decisions."""
+    shares = labels.mean(0)
+    ranked = shares[(shares > 0) & (shares < 1)]
+    if not len(ranked):
+        raise TeacherError(
+            "No class has val photos with and without it, so nothing can be chosen on val. Set more photos aside "
+            "(--images.val-share), or add some to val."
+        )
+    score, guess = multilabel.mean_average_precision(logits, labels), float(ranked.mean())
+    nll = MULTI_LABEL.nll_scaled(logits, labels)
+    blind = float(-(ranked * np.log(ranked) + (1 - ranked) * np.log1p(-ranked)).sum() / len(shares))
+    if config.min_gain and max((score - guess) / (1 - guess), 1 - nll / max(blind, 1e-9)) < config.min_gain:
+        raise TeacherError(
+            f"The teacher {name} has an mAP of {score:.1%} over {counted(len(ranked), 'class')} on "
+            f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f} per "
+            f"decision, where the shares of the classes alone have {blind:.3f}. It has learned nothing that could be "
+            "distilled.\n"
+            "  Are the labels in the table right? Do the weights belong to the model (--teacher.weights)?\n"
+            f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
+        )
+    return MULTI_LABEL.accuracy(logits, labels)

@@ -55,6 +55,41 @@ def distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
     return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
 
 
+def multilabel_task_loss(student_logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy with the given labels of photos that may have several, in nats.
+
+    Args:
+        student_logits: (B, C).
+        targets: (B, C) of 0 and 1, or blends of two for mixed views; NaN for unlabeled photos, which then count 0.
+        label_smoothing: targets are drawn towards a half by this share.
+    Returns:
+        (B,) ≥ 0: the sum over the classes.
+    """
+    _same_shape(student_logits, targets)
+    known = ~targets.isnan().any(-1)
+    smooth = (1 - label_smoothing) * targets.nan_to_num() + label_smoothing / 2
+    return known * F.binary_cross_entropy_with_logits(student_logits, smooth, reduction="none").sum(-1)
+
+
+def multilabel_distill_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of yes and no for each class, softened, in nats.
+
+    Args:
+        student_logits, teacher_logits: (B, C).
+        temperature: T > 0, one for all classes.
+    Returns:
+        (B,) ≥ 0: the sum over the classes.
+    Source: Hinton et al. 2015, for two outcomes per class; Yang et al. 2023, arXiv:2308.06453, section 3.2.
+    """
+    _same_shape(student_logits, teacher_logits)
+    student, teacher = student_logits / temperature, teacher_logits / temperature
+    probabilities = teacher.sigmoid()
+    cross, own = (
+        F.binary_cross_entropy_with_logits(logits, probabilities, reduction="none") for logits in (student, teacher)
+    )
+    return temperature**2 * (cross - own).sum(-1)
+
+
 def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """‖z_s − z_t‖² / (2 C) of the logits, each centered over the classes: `distill_loss` for T → ∞.
 
@@ -183,10 +218,16 @@ class Method:
     min_classes: int = 2
     reason: str = ""
     """Why it needs that many classes, as the rest of a sentence."""
+    several_labels: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    """The same for photos that may have several labels: of student logits, teacher logits and temperature; None where
+    there is no such loss."""
 
 
 METHODS: dict[str, Method] = {
-    "kl": Method(lambda student, teacher, labels, t: distill_loss(student, teacher, temperature=t)),
+    "kl": Method(
+        lambda student, teacher, labels, t: distill_loss(student, teacher, temperature=t),
+        several_labels=lambda student, teacher, t: multilabel_distill_loss(student, teacher, temperature=t),
+    ),
     "logit_mse": Method(lambda student, teacher, labels, t: logit_mse_loss(student, teacher)),
     "dist": Method(
         lambda student, teacher, labels, t: dist_loss(student, teacher, temperature=t),
@@ -210,9 +251,21 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def check_method(name: str, classes: int) -> None:
-    """Raise ConfigError where there is no such distillation loss, or it cannot work with this number of classes."""
+def task_loss_of(several_labels: bool) -> Callable[..., Tensor]:
+    """The loss for the given labels: `task_loss`, or that for photos that may have several."""
+    return multilabel_task_loss if several_labels else task_loss
+
+
+def check_method(name: str, classes: int, *, several_labels: bool = False) -> None:
+    """Raise ConfigError where there is no such distillation loss, or it cannot work with this number of classes, or
+    with photos that may have several labels."""
     method = find_method(name)
+    if several_labels and method.several_labels is None:
+        able = ", ".join(other for other, found in METHODS.items() if found.several_labels)
+        raise ConfigError(
+            f'student.method = "{name}" is for photos with one label each. Where photos may have several, there is: '
+            f"{able}."
+        )
     if classes < method.min_classes:
         raise ConfigError(
             f'student.method = "{name}" needs at least {counted(method.min_classes, "class")}, there are {classes}: '

@@ -21,7 +21,7 @@ from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import write_bytes, write_json, write_text
 from potstill.run.folder import Run
-from potstill.run.layout import comparison_path
+from potstill.run.layout import comparison_path, require_one_label
 from potstill.run.results import read_comparison
 
 PAGE = Path(__file__).parent / "page"
@@ -45,6 +45,7 @@ def export_web(
         ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is outside the
             tolerance.
     """
+    require_one_label(run, "the web page")
     name = student or chosen_student(run)
     reporter = reporter or Reporter(log=run.path / "log.txt")
     library = get_runtime(reporter)
