@@ -52,6 +52,7 @@ def results(name: str) -> list[str]:
 
 SETS = {
     "solar": "Solar cells, functional or defective: 50 labeled photos of each, 1,500 without labels (`potstill demo`)",
+    "flowers-20": "Five kinds of flowers: 20 labeled photos of each, 1,954 without labels",
     "animals-pool": "Cats, dogs and birds: every training photo labeled, and 5,517 others without labels",
 }
 """What the runs in docs/results are."""
@@ -186,7 +187,7 @@ def speed(name: str) -> list[str]:
 
 def accuracy(regime: str) -> list[str]:
     """Distilled against alone in one regime, by set and student."""
-    rows = [row for row in newest(read_rows("accuracy/differences.csv")) if row["regime"] == regime]
+    rows = newest([row for row in read_rows("accuracy/differences.csv") if row["regime"] == regime])
     if not rows:
         return ["Not measured yet."]
     lines = [

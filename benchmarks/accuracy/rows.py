@@ -12,10 +12,13 @@ import datetime
 import hashlib
 import io
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from potstill.config.load import to_toml
 from potstill.config.schema import Config, MachineConfig
@@ -59,9 +62,19 @@ DIFFERENCES = (
 and copies."""
 
 
+WITHOUT_EFFECT = (("external",), ("update",), ("images", "labels_per_photo"), ("images", "without_label"))
+"""Sections and settings that no run of these regimes uses; they came later than rows that they leave as they are."""
+
+
 def defaults_digest(config: Config) -> str:
-    """Eight letters that stand for all settings but those of the machine."""
-    return hashlib.sha256(to_toml(replace(config, machine=MachineConfig())).encode()).hexdigest()[:8]
+    """Eight letters that stand for all settings but those of the machine and those without effect here."""
+    settings = tomllib.loads(to_toml(replace(config, machine=MachineConfig())))
+    for *sections, name in WITHOUT_EFFECT:
+        section = settings
+        for outer in sections:
+            section = section[outer]
+        del section[name]
+    return hashlib.sha256(tomli_w.dumps(settings).encode()).hexdigest()[:8]
 
 
 def commit(root: Path) -> str:
