@@ -202,7 +202,7 @@ def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
 def test_a_folder_without_test_and_few_photos_is_explained(tmp_path: Path) -> None:
     folder = read_for_training(photos(tmp_path, "train/a/", "train/b/", each=5), ImagesConfig())
     text = "\n".join(folder_lines(folder, ImagesConfig()))
-    assert "25% for test and 15% for val of the others drawn from those to train on" in text
+    assert "; of those to train on, 25% are drawn for test, then 15% of the rest for val (" in text
     assert "'a' has 5, of which about 1 for test and 1 for val. 3 are needed" in text
     assert "--images.val-share 0.3" in text
     with pytest.raises(DataError, match=r"'a' has 2 usable photos for train and test and val together; at least 3"):

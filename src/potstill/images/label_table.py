@@ -406,7 +406,11 @@ class _Index:
         found = [path for path in self._by_name.get(folded[-1], ()) if self._ends_with(path, folded[:-1])]
         if len(found) > 1:
             names = ", ".join(plain_name(path.relative_to(self.root)) for path in found[:2])
-            raise DataError(f"{'/'.join(parts)!r} may be {len(found)} files, such as {names}")
+            folder = plain_name(found[0].parent.relative_to(self.root))
+            raise DataError(
+                f"{'/'.join(parts)!r} may be {len(found)} files, such as {names}; name the folder of the photos "
+                f"({folder}) and give the table by --labels"
+            )
         return found[0] if found else None
 
     def _below(self, parts: tuple[str, ...]) -> tuple[str, ...]:

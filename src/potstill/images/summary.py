@@ -28,15 +28,18 @@ def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     parts = [f"{counts[split]:,} {split}" for split in SPLITS if counts[split]]
     if counts[None]:
         parts.insert(0, f"{counts[None]:,}")
-    shares = {"test": f"{config.test_share:.0%} for test", "val": f"{config.val_share:.0%} for val"}
-    rest = " of the others" if len(drawn) == 2 else ""
+    shares = {"test": f"{config.test_share:.0%} are drawn for test", "val": f"{config.val_share:.0%} are drawn for val"}
+    if len(drawn) == 2:
+        shares["val"] = f"then {config.val_share:.0%} of the rest for val"
+    splits = ", ".join(parts)
     if drawn:
         flags = " and ".join(f"--images.{split}-share" for split in drawn)
-        parts.append(f"{' and '.join(shares[split] for split in drawn)}{rest} drawn from those to train on ({flags})")
+        which = "these" if counts[None] else "those to train on"
+        splits += f"; of {which}, {', '.join(shares[split] for split in drawn)} ({flags})"
     lines = [
         *layout_lines(folder.layout, folder.notes),
         f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
-        f"Photos by split: {', '.join(parts)}",
+        f"Photos by split: {splits}",
     ]
     if config.per_class:
         rest = {"unlabeled": "the others without their labels", "out": "the others are left out"}[config.rest]

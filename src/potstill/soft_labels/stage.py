@@ -273,7 +273,8 @@ class Labeling:
         photos, views = renderer.shape
         check_space(target.parent, float(np.prod(self.views.shape)) * 4 * network.width, "Soft labels")
         writer = RowWriter(target, (photos, views, network.width), np.float16)
-        label = f"Soft labels: the teacher labels {counted(views, 'view')} of each photo"
+        what = counted(views, "more view" if done else "view")  # features of the first ones may be stored
+        label = f"Soft labels: the teacher labels {what} of each photo"
         if not self.context.engine.is_local:
             batch = photos_per_batch(network.precision, views)
             values = {**part.to_json(), "done": done}
