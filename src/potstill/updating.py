@@ -91,6 +91,11 @@ def update_config(
         raise ConfigError("The run that photos are added to is named first: `potstill update RUN PHOTOS`.")
     require_one_label(opened, "`potstill update`")
     before = read_toml(opened.path / "config.toml")
+    if (external := before.teacher.external) and external.kind == "file":
+        raise ConfigError(
+            f"The teacher of {run} is {external.name}: soft labels of the photos that it has, and none of others.\n"
+            "  Make soft labels of all photos, and run `potstill label` and `potstill distill` on all."
+        )
     own: dict[str, Any] = {"update.run": str(opened.path.resolve())}
     own |= {"update.start": "weights"} if from_scratch else {}
     own |= {"update.test_share": test_share} if test_share else {}

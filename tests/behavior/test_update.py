@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.docs.pages import console_lines
-from tests.support import CLASSES, TINY, draw_photo, weight_hashes
+from tests.support import CLASSES, TINY, draw_photo, edit_settings, weight_hashes
 
 import potstill
 from potstill.cli import run as command
@@ -24,6 +24,7 @@ from potstill.run.layout import model_folder
 from potstill.run.results import Change, UpdateResult
 from potstill.students.job import _starting_model
 from potstill.students.recipe import Job
+from potstill.suggest.pool import RunPhotos
 from potstill.tools.forecast import open_run, plan_forecast
 
 NAME = "mobilenetv1_025-32px"
@@ -150,6 +151,9 @@ def test_what_cannot_be_updated_is_refused_before_anything_is_made(old: Path, ru
     refused("cannot be that of the run itself", into=old)
     refused("named first", settings={"update.run": "other"})
     refused("There is no run folder", run=tmp_path / "gone", kind=PotstillError)
+    edit_settings(run_copy.path, lambda text: re.sub(r'"efficientnet_lite0"', '"file:labels.csv"', text))
+    refused("soft labels of the photos that it has", run=run_copy.path)
+    edit_settings(run_copy.path, lambda text: text.replace("file:labels.csv", "efficientnet_lite0"))
     shutil.rmtree(run_copy.comparison)
     refused("Nothing was compared", run=run_copy.path, kind=PotstillError)
     with pytest.raises(ConfigError, match=r"update.test_share has no effect without update.run"):
@@ -160,6 +164,11 @@ def test_what_cannot_be_updated_is_refused_before_anything_is_made(old: Path, ru
 def test_what_needs_the_starting_weights_is_refused(updated: "potstill.Result") -> None:
     with pytest.raises(DataError, match="went on from a student of an earlier run"):
         plan_forecast(open_run(updated.path))
+
+
+def test_photos_of_two_folders_are_not_suggested(updated: "potstill.Result") -> None:
+    with pytest.raises(DataError, match=r"in one photo folder(.|\n)*on a folder with all photos"):
+        RunPhotos.of(open_run(updated.path))
 
 
 def change(low: float, high: float) -> Change:

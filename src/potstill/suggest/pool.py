@@ -58,6 +58,11 @@ class RunPhotos:
         values = tomllib.loads(read_toml_text(run.path / "config.toml"))
         data = Path(values.pop("data"))
         config = from_mapping(values)
+        if config.update.run:
+            raise DataError(
+                f"`potstill suggest` is for photos in one photo folder, and {run.path} has those of "
+                f"{config.update.run}, too.\n  Run `potstill distill` on a folder with all photos first."
+            )
         folder = read_for_training(data, config.images, runs=run.path.parent)
         with (run.images / "images.csv").open(encoding="utf-8", newline="") as file:
             lines = tuple(csv.DictReader(file))
