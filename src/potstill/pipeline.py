@@ -434,7 +434,9 @@ def _describe_run(run: Run, data: Path, config: Config, reporter: Reporter) -> N
     write_text(run.path / ".gitignore", "*\n")
     run.write_readme()
     reporter.write_log(f"Command: {command or 'potstill.distill(…) in Python'}")
-    reporter.info(f"{'New run' if new else 'Resuming'} {run.path}")
+    finished = [name.partition("_")[2].replace("_", " ") for name in STAGES if run.stage(name).is_done]
+    kept = f"; finished before: {', '.join(finished)}" if finished else ""
+    reporter.info(f"{'New run' if new else 'Resuming'} {run.path}{kept}")
 
 
 def _earlier_runs(run: Run, machine: Machine, reporter: Reporter) -> EarlierRuns | None:

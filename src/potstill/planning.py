@@ -104,11 +104,11 @@ class Plan:
             start = "from scratch" if student.weights == "none" else "pretrained"
             if student.start and earlier:
                 start = f"from that of {earlier.run}"
-            pilots = f"{counted(student.num_pilots, 'pilot')}, then " if student.num_pilots else ""
+            pilots = f"{counted(student.num_pilots, 'pilot')}, then trained " if student.num_pilots else ""
             arms = f"distilled and alone{_lengths(student)}" if self.students.twins else "distilled, without its twin"
             lines.append(
                 f"Student: {student.model} at {student.input_size} px, {start}, {counted(recipe.epochs, 'epoch')} in "
-                f"batches of {recipe.batch_size}, {pilots}{_times(self.students.seeds)} {arms}"
+                f"batches of {recipe.batch_size}, {pilots}with {counted(self.students.seeds, 'seed')}, {arms}"
             )
         return lines
 
@@ -124,10 +124,6 @@ def _teacher_training(plan: TeacherPlan) -> str:
         "auto": f"linear probe{probe}; fine-tuned where that is better",
     }
     return ways[config.train]
-
-
-def _times(seeds: int) -> str:
-    return "once" if seeds == 1 else f"{seeds} times"
 
 
 def _lengths(student: StudentPlan) -> str:

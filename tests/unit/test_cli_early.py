@@ -165,4 +165,4 @@ def test_flags_reach_the_run(photos: Path, capsys: pytest.CaptureFixture[str]) -
     assert command(["distill", str(photos), "--dry-run", *flags(small), *words]) == 0
     said = capsys.readouterr().out
     assert "Student: mobilenetv1_025 at 48 px, from scratch, 7 epochs" in said
-    assert "2 times distilled and alone" in said
+    assert "with 2 seeds, distilled and alone" in said

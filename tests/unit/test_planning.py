@@ -196,6 +196,6 @@ def test_the_lines_say_what_each_stage_does() -> None:
     assert teacher == "Teacher: resnet18 at 224 px, linear probe, 5 folds; fine-tuned where that is better"
     assert soft_labels == "Soft labels: 24 views of each photo"
     assert student == (
-        "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then 3 times "
-        "distilled and alone (alone for 200, 66 or 22 epochs, chosen on val)"
+        "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then trained with 3 "
+        "seeds, distilled and alone (alone for 200, 66 or 22 epochs, chosen on val)"
     )

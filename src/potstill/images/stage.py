@@ -178,5 +178,5 @@ def _rejections(rejected: list[Packed]) -> str:
     if not rejected:
         return ""
     codes = sorted({p.code for p in rejected})
-    counts = ", ".join(f"{sum(p.code == code for p in rejected)} {code}" for code in codes)
+    counts = ", ".join(f"{sum(p.code == code for p in rejected)} {code.replace('_', ' ')}" for code in codes)
     return f"; {len(rejected)} left out ({counts}), reasons in 1_images/rejected.csv"
