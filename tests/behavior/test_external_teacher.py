@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import CLASSES, context_of, label, run_on, teach
-from tests.unit.test_external_teacher import write_onnx
+from tests.unit.test_teacher_files import write_onnx
 
 from potstill import metrics
 from potstill.config.load import from_mapping

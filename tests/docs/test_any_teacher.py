@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.docs.pages import ROOT, console_lines
 from tests.support import CLASSES, TINY, flags
-from tests.unit.test_external_teacher import write_onnx
+from tests.unit.test_teacher_files import write_onnx
 
 from potstill.cli import run as run_command
 from potstill.run.files import sha256_of

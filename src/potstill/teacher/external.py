@@ -314,7 +314,7 @@ def _map_note(path: Path, places: Sequence[int], classes: Sequence[str]) -> str:
         else ""
     )
     return (
-        f"{len(places) - left_out:,} of its {len(places):,} classes belong to the {len(classes)} of the run "
+        f"{len(places) - left_out:,} of its {counted(len(places), 'class')} belong to classes of the run "
         f"({path.name}){rest}"
     )
 

@@ -149,7 +149,7 @@ def test_another_number_of_classes_needs_a_map(tmp_path: Path) -> None:
     theirs = metrics.softmax(np.arange(1, 6) * 1.0)
     mine = np.array([theirs[0] + theirs[4], theirs[2], theirs[1]])
     assert metrics.softmax(logits_of(teacher, pixels(255, 0))) == pytest.approx(mine / mine.sum(), rel=1e-4)
-    assert "4 of its 5 classes belong to the 3 of the run (map.json); the probabilities of the other 1" in str(
+    assert "4 of its 5 classes belong to classes of the run (map.json); the probabilities of the other 1" in str(
         teacher.lines()
     )
 
