@@ -8,9 +8,11 @@ def noun(number: float, one: str, many: str = "") -> str:
         one: the word for one. Units, such as MiB, stay as they are.
         many: the word for other numbers, where it is not made with s or es.
     """
-    if number == 1 or not one or one[-1].isupper():
+    if number == 1 or not one:
         return one
-    return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")
+    if many or one[-1].isupper():
+        return many or one
+    return f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -25,6 +25,7 @@ def test_one_has_no_s() -> None:
     assert counted(1970, "photo") == "1,970 photos"
     assert counted(0, "class") == "0 classes"
     assert counted(2, "row names", "rows name") == "2 rows name"
+    assert counted(3, "photo of A", "photos of A") == "3 photos of A", "A is no unit here"
     assert counted(3, "MiB") == "3 MiB", "a unit"
     assert counted(4, "epoch") == "4 epochs"
     assert counted(5, "").rstrip() == "5"
