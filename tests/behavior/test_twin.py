@@ -154,8 +154,11 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
         assert load(twin).info.trained.arm == "alone"
         assert (student / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
     (twin / "done.json").unlink()
+    for name in ("worker.json", "output.txt"):
+        (student / name).touch()  # the command was killed, and its task ended a moment later
     pilot = replace(jobs[0], folder=run.students / "tiny" / "pilots" / "distilled-0")
     runner.run([*jobs, pilot], "students", 1)
+    assert not any((student / name).exists() for name in ("worker.json", "output.txt"))
     assert len(trained) == 2, "nor again where the other has been finished before"
     assert (twin / "done.json").is_file()
     assert load(pilot.folder).info.trained.arm == "alone", "a pilot's folder does not say what it is; its recipe does"

@@ -134,11 +134,12 @@ def _run(
 @functools.cache
 def _unbroken(job: TinyJob, exported: bool) -> Unbroken:
     """Measured once in each campaign, and again when it is taken up: how fast it is depends on what else runs."""
-    run, output, started = job.home / f"undisturbed-{os.getpid()}", job.home / "output.txt", time.monotonic()
+    folder, output, started = job.home / f"undisturbed-{os.getpid()}", job.home / "output.txt", time.monotonic()
+    run = folder / "run"  # exported files name the run that they are of
     failed = _run(job, run, output, Way(1, exported))
     assert not failed, f"{failed}\n{output.read_text('utf-8')}"
     found = Unbroken(result_of(run), _exported(run), time.monotonic() - started)
-    shutil.rmtree(run)
+    shutil.rmtree(folder)
     return found
 
 

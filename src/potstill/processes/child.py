@@ -18,6 +18,9 @@ from potstill import errors
 from potstill.errors import PotstillError
 from potstill.processes.watch import end_with
 
+OUTPUT = "output.txt"
+"""Beside the job: what the child prints."""
+
 _ERROR = "POTSTILL "
 """Begins the line with the class and the message of a PotstillError, as JSON."""
 
@@ -42,7 +45,7 @@ class Child:
             python: the interpreter of another environment; this one's when None.
             threads: for OpenMP; None leaves the environment as it is.
         """
-        output = job.with_name("output.txt")
+        output = job.with_name(OUTPUT)
         command = [python or sys.executable, "-m", "potstill.processes.child", module, str(job), str(os.getpid())]
         limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         with output.open("wb") as file:

@@ -10,7 +10,7 @@ from potstill.compute.timing import torch_threads
 from potstill.context import Context
 from potstill.engines.engine import Task, run_all
 from potstill.errors import PotstillError
-from potstill.processes.child import ChildCrashError
+from potstill.processes.child import OUTPUT, ChildCrashError
 from potstill.run.files import write_json
 from potstill.run.folder import Stage
 from potstill.students.job import copy_job, train_job
@@ -36,8 +36,11 @@ class JobRunner:
         run, and the others get its files.
         """
         todo = [job for job in jobs if Stage(job.folder, _title(job), self.context.run.redo).begin(job.inputs())]
-        for job in todo:
-            write_json(job.folder / "job.json", job.to_json())
+        for job in jobs:
+            if job in todo:
+                write_json(job.folder / "job.json", job.to_json())
+            else:
+                _clear(job)
         firsts = dict[str, Job]()
         for job in jobs:
             firsts.setdefault(_training(job), job)
@@ -97,6 +100,12 @@ def _finish(path: Path, task: Task, job: Job) -> None:
     except ChildCrashError as error:
         raise PotstillError(f"Training {_title(job)} stopped unexpectedly:\n{error}") from None
     path.unlink()
+
+
+def _clear(job: Job) -> None:
+    """Remove what is left where a training ended after the command that had started it was killed."""
+    for name in (_WORK, OUTPUT):
+        (job.folder / name).unlink(missing_ok=True)
 
 
 def _training(job: Job) -> str:
