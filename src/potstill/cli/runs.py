@@ -595,6 +595,8 @@ def _numbers(text: str, kind: type[Number], says: str) -> list[Number]:
 def print_result(result: Any) -> None:
     """The tables and verdicts of a finished run, and what to type next."""
     from potstill.monitoring.tables import print_table
+    from potstill.report.findings import reasons_not_to_rely
+    from potstill.report.read import RunFiles
     from potstill.report.table import (
         agreement_table,
         class_table,
@@ -628,7 +630,8 @@ def print_result(result: Any) -> None:
     for table in (class_table(result.comparison), operating_table(result.comparison)):
         if table is not None:
             print_table(table)
-    for line in [*result.verdicts(), *operating_lines(result.comparison)]:
+    warnings = (f"Do not rely on these numbers: {reason}" for reason in reasons_not_to_rely(RunFiles(result.run)))
+    for line in [*result.verdicts(), *operating_lines(result.comparison), *warnings]:
         print(line)
     _print_next(result)
 

@@ -116,6 +116,11 @@ def find(files: RunFiles, likely_wrong_labels: int) -> list[Finding]:
     return sorted(found, key=lambda finding: (order.index(finding.level), finding.code))
 
 
+def reasons_not_to_rely(files: RunFiles) -> list[str]:
+    """The findings that forbid relying on a run, in words."""
+    return [f"{finding.message} ({finding.code})" for finding in find(files, 0) if finding.level == "stop"]
+
+
 def _students(files: RunFiles) -> Iterator[Finding]:
     students = files.students
     for s in students:

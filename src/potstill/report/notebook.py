@@ -9,7 +9,7 @@ from rich.table import Table
 
 from potstill.errors import ConfigError, did_you_mean
 from potstill.report import figures
-from potstill.report.findings import find
+from potstill.report.findings import reasons_not_to_rely
 from potstill.report.read import RunFiles
 from potstill.report.table import comparison_note, comparison_table
 from potstill.run.files import write_text
@@ -79,10 +79,12 @@ def result_html(files: RunFiles) -> str:
     comparison = files.comparison
     students = comparison.students
     letters = "; ".join(f"{figures.letter(number)}: {s.name}" for number, s in enumerate(students))
-    stops = [f"{finding.message} ({finding.code})" for finding in find(files, 0) if finding.level == "stop"]
     return "".join(
         [
-            *(f"<p><strong>Do not rely on these numbers.</strong> {escape(stop)}</p>" for stop in stops),
+            *(
+                f"<p><strong>Do not rely on these numbers.</strong> {escape(reason)}</p>"
+                for reason in reasons_not_to_rely(files)
+            ),
             *(f"<p><strong>{escape(student.verdict)}</strong></p>" for student in students),
             html_table(comparison_table(comparison)),
             f"<p><small>{escape(comparison_note(comparison))}.</small></p>",
