@@ -49,7 +49,9 @@ FROM_FILE: dict[Role, str] = {
 FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student": "--student.weights none"}
 """Options that do without the hub."""
 
-FIRST_TRY = "--teacher efficientnet_lite0 --student mobilenetv1_025 --student.weights none --quick"
+FIRST_TRY = (
+    "potstill distill PHOTOS --teacher efficientnet_lite0 --student mobilenetv1_025 --student.weights none --quick"
+)
 """Everything from installed packages, and small."""
 
 PACKAGES: dict[str, Package] = {
