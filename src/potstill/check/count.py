@@ -9,7 +9,7 @@ from potstill.check.quarantine import Quarantine
 from potstill.config.schema import ImagesConfig
 from potstill.data.splits import SPLITS
 from potstill.errors import DataError
-from potstill.images.folder import Folder, plain_name, survey
+from potstill.images.folder import Folder, survey
 from potstill.images.ignored import Unused
 from potstill.images.source import find_source, open_photos, read_source
 from potstill.images.summary import by_split, layout_lines, uneven_lines, unused_lines
@@ -119,7 +119,7 @@ def photo_paths(root: Path, images: ImagesConfig | None = None) -> list[str]:
         ConfigError, DataError: as `open_photos` does.
     """
     folder = open_photos(Path(root), images or ImagesConfig())
-    return sorted(plain_name(file.path.relative_to(folder.root)) for file in folder.files)
+    return sorted(folder.listed(file) for file in folder.files)
 
 
 def _counts_of(folder: Folder) -> Counts:

@@ -15,6 +15,7 @@ from potstill import metrics
 from potstill.comparison.plan import ComparisonPlan
 from potstill.comparison.stage import (
     Scores,
+    against_twin,
     choose,
     costs_of,
     inputs_of,
@@ -40,7 +41,6 @@ from potstill.run.label_results import (
 )
 from potstill.run.layout import ARMS, comparison_path, model_folder, student_names, teacher_networks
 from potstill.run.results import Environment, read_training
-from potstill.wording import counted
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _student(name: str, plan: ComparisonPlan, scores: Scores, run: Run, teacher:
         difference=difference,
         f1_difference=models["distilled"].minus(models["alone"], "f1"),
         to_teacher=to_teacher,
-        verdict=label_verdict(name, difference, f"{tested_on(scores)}, {counted(plan.seeds, 'seed')}", plan.seeds),
+        verdict=against_twin(name, difference, tested_on(scores), plan.seeds, measure="mAP "),
     )
 
 
@@ -204,19 +204,3 @@ def _arm(name: str, arm: str, model: _Model, teacher: _Model, run: Run) -> Label
         recipe=dict(load_info(folders[0]).trained.recipe),
         seconds_per_seed=tuple(read_training(folder).seconds for folder in folders),
     )
-
-
-def label_verdict(name: str, difference: Interval, basis: str, seeds: int) -> str:
-    """The result in words. A gain is claimed only where the whole interval of the mAP's difference lies above 0.
-
-    Args:
-        basis: what it was measured on.
-    """
-    points = f"mAP {difference.points}"
-    # The interval of one seed knows the luck of the photos, not that of the training.
-    once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
-    if difference.low > 0:
-        return f"Distillation made {name} better: {points} against its twin, on {basis}.{once}"
-    if difference.high < 0:
-        return f"Distillation made {name} worse: {points} against its twin, on {basis}.{once or ' Use the twin.'}"
-    return f"No gain measured for {name}: {points} against its twin, on {basis}."

@@ -440,19 +440,30 @@ def verdict(name: str, difference: Interval, reduction: float | None, visible: f
     Args:
         tested: the photos that it was measured on.
     """
-    points = difference.points
-    basis = f"{tested}, {counted(seeds, 'seed')}"
+    fewer = f", {reduction:.0%} fewer errors" if reduction else ""
+    text = against_twin(name, difference, tested, seeds, better=f"{difference.points}{fewer} than its twin")
+    if difference.low > 0 or difference.high < 0:
+        return text
+    return f"{text} A difference below about {100 * visible:.1f} points cannot be seen with this number of photos."
+
+
+def against_twin(
+    name: str, difference: Interval, tested: str, seeds: int, *, better: str = "", measure: str = ""
+) -> str:
+    """Whether distillation made a student better or worse, or no gain was measured, in one sentence.
+
+    Args:
+        better: how much better; the difference alone where it is empty.
+        measure: of what the difference is, with a space behind it; empty for accuracy.
+    """
+    found, basis = f"{measure}{difference.points} against its twin", f"{tested}, {counted(seeds, 'seed')}"
     # The interval of one seed knows the luck of the photos, not that of the training.
     once = " One training of each may differ by luck: --seeds 3 tells." if seeds == 1 else ""
     if difference.low > 0:
-        fewer = f", {reduction:.0%} fewer errors" if reduction else ""
-        return f"Distillation made {name} better: {points}{fewer} than its twin, on {basis}.{once}"
+        return f"Distillation made {name} better: {better or found}, on {basis}.{once}"
     if difference.high < 0:
-        return f"Distillation made {name} worse: {points} against its twin, on {basis}.{once or ' Use the twin.'}"
-    return (
-        f"No gain measured for {name}: {points} against its twin, on {basis}. "
-        f"A difference below about {100 * visible:.1f} points cannot be seen with this number of photos."
-    )
+        return f"Distillation made {name} worse: {found}, on {basis}.{once or ' Use the twin.'}"
+    return f"No gain measured for {name}: {found}, on {basis}."
 
 
 def beside_teacher(behind: Interval, lighter: float) -> str:
