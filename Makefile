@@ -37,9 +37,9 @@ torture: $(STAMP)
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) --page docs/reference/torture.md $(ARGS)
 
 # Tests and a tiny job with the lowest versions that pyproject.toml allows, in build/lowest/. Newer warnings do not count.
+LOWEST_TESTS ?= tests/unit tests/property tests/end_to_end/test_main_job.py
 lowest: build/lowest/.installed
-	PYTHONPATH=src build/lowest/bin/python -m pytest -W default -m "not browser and not slow" tests/unit tests/property \
-		tests/end_to_end/test_main_job.py $(ARGS)
+	PYTHONPATH=src build/lowest/bin/python -m pytest -W default -m "not browser and not slow" $(LOWEST_TESTS) $(ARGS)
 
 build/lowest/.installed: pyproject.toml
 	$(PYTHON) -m venv build/uv
