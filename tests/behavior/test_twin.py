@@ -145,7 +145,12 @@ def test_a_student_without_a_teacher_is_its_twin_and_trained_once(
         job_runner, "train_job", lambda job, *others: (trained.append(job.folder.name), train_job(job, *others))
     )
     runner = JobRunner(Context(run, Machine("cpu", 1, 1), Reporter(quiet=True)))
+    left = [jobs[0].folder / name for name in ("worker.json", "output.txt")]
+    jobs[0].folder.mkdir(parents=True)
+    for path in left:
+        path.touch()  # a task had begun this training, and was killed
     runner.run(jobs, "students", 1)
+    assert not any(path.exists() for path in left)
     assert trained == ["distilled", "distilled"], "once for each seed"
     for seed in (0, 1):
         student, twin = (run.students / "tiny" / f"seed-{seed}" / arm for arm in ("distilled", "alone"))

@@ -37,10 +37,9 @@ class JobRunner:
         """
         todo = [job for job in jobs if Stage(job.folder, _title(job), self.context.run.redo).begin(job.inputs())]
         for job in jobs:
-            if job in todo:
-                write_json(job.folder / "job.json", job.to_json())
-            else:
-                _clear(job)
+            _clear(job)
+        for job in todo:
+            write_json(job.folder / "job.json", job.to_json())
         firsts = dict[str, Job]()
         for job in jobs:
             firsts.setdefault(_training(job), job)
@@ -103,7 +102,8 @@ def _finish(path: Path, task: Task, job: Job) -> None:
 
 
 def _clear(job: Job) -> None:
-    """Remove what is left where a training ended after the command that had started it was killed."""
+    """Remove what a task leaves in its folder when the command that started it is killed. Whether the training had
+    ended or not: what is left of it may be done in this process."""
     for name in (_WORK, OUTPUT):
         (job.folder / name).unlink(missing_ok=True)
 
