@@ -30,11 +30,13 @@ test-fast: $(STAMP)
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser $(PARALLEL) $(ARGS)
 
-# Kills, damaged files and the like, until MINUTES are up; `make torture SEED=7` draws other cases.
+# Kills, damaged files and the like, until MINUTES are up; goes on from the results in benchmarks/torture/.
+# `make torture SEED=7` draws other cases, `ARGS="--only kills --again"` begins with those that went wrong.
 MINUTES ?= 20
 SEED ?= 0
 torture: $(STAMP)
-	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) --page docs/reference/torture.md $(ARGS)
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) \
+		--journal benchmarks/torture/seed-$(SEED).jsonl --page docs/reference/torture.md $(ARGS)
 
 # Tests and a tiny job with the lowest versions that pyproject.toml allows, in build/lowest/. Newer warnings do not count.
 LOWEST_TESTS ?= tests/unit tests/property tests/end_to_end/test_main_job.py

@@ -1,7 +1,8 @@
 """The torture campaign: `make torture`, or `python -m tests.torture --minutes 20 --seed 0 [--only damage …]`.
 
 Cases of all parts take turns until the time is up. Each is the same for the same seed and number. What was found is
-kept in the journal, so that a killed or repeated command goes on with the next case; the page is made from it.
+kept in the journal, so that a killed or repeated command goes on with the next case; the page is made from it. With
+`--again`, cases that went wrong come first: they are made once more, and the journal keeps both results.
 """
 
 import argparse
@@ -12,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -60,36 +61,76 @@ class Result:
 
 
 def torture(
-    parts: Sequence[str], seed: int, minutes: float, home: Path, most: Mapping[str, int] | None = None
+    parts: Sequence[str],
+    seed: int,
+    minutes: float,
+    home: Path,
+    *,
+    journal: Path,
+    most: Mapping[str, int] | None = None,
+    again: bool = False,
 ) -> list[Result]:
     """Run cases of the parts in turn, from where the journal ends.
 
     Args:
+        home: for what the cases of a part share, such as photos and undisturbed runs.
+        journal: the file of all results; it may lie in another folder, and go on on another machine.
         most: cases of each part, earlier ones included; as many as there is time for when None.
+        again: make cases that went wrong once more, before the others.
     Returns:
-        All results, earlier ones included.
+        All results, earlier ones included; a case that was repeated has several.
     """
     home.mkdir(parents=True, exist_ok=True)
-    journal = home / "journal.jsonl"
+    journal.parent.mkdir(parents=True, exist_ok=True)
     lines = journal.read_text("utf-8").splitlines() if journal.is_file() else []
     results = [Result(**json.loads(line)) for line in lines]
-    done = Counter(result.part for result in results)
-    running = {part: _from(CAMPAIGNS[part](seed, home / "job"), done[part]) for part in parts}
+    wrong = {key for key, made in by_case(results).items() if made[-1].verdict == WRONG} if again else set()
+    queue = _in_turn(parts, seed, home / "job", results, wrong, most)
     end, commit = time.monotonic() + 60 * minutes, _commit()
     with journal.open("a", encoding="utf-8") as file:
-        while time.monotonic() < end and running:
-            for part, cases in list(running.items()):
-                if most is not None and done[part] >= most[part]:
-                    del running[part]
-                    continue
-                result = replace(_result(part, done[part], next(cases)), commit=commit)
-                done[part] += 1
-                results.append(result)
-                file.write(json.dumps(asdict(result)) + "\n")
-                file.flush()
-                if result.verdict == WRONG:
-                    print(f"WRONG: {part} {result.number}, {result.name}, {result.detail}\n{result.said}", flush=True)
+        for part, number, case in queue:
+            if time.monotonic() >= end:
+                break
+            result = replace(_result(part, number, case), commit=commit)
+            results.append(result)
+            file.write(json.dumps(asdict(result)) + "\n")
+            file.flush()
+            if result.verdict == WRONG:
+                print(f"WRONG: {part} {result.number}, {result.name}, {result.detail}\n{result.said}", flush=True)
     return results
+
+
+def _in_turn(
+    parts: Sequence[str],
+    seed: int,
+    job: Path,
+    earlier: Sequence[Result],
+    wrong: Collection[tuple[str, int]],
+    most: Mapping[str, int] | None,
+) -> Iterator[tuple[str, int, Case]]:
+    """Cases to make: those that went wrong, then new ones of each part in turn. Part, number, case."""
+    done = Counter(part for part, _ in by_case(earlier))
+    cases = {part: CAMPAIGNS[part](seed, job) for part in parts}
+    for part in parts:
+        for number in range(done[part]):
+            case = next(cases[part])
+            if (part, number) in wrong:
+                yield part, number, case
+    while cases:
+        for part in list(cases):
+            if most is not None and done[part] >= most[part]:
+                del cases[part]
+                continue
+            yield part, done[part], next(cases[part])
+            done[part] += 1
+
+
+def by_case(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
+    """The results of each case in their order, by part and number."""
+    found: dict[tuple[str, int], list[Result]] = defaultdict(list)
+    for result in results:
+        found[result.part, result.number].append(result)
+    return found
 
 
 def _commit() -> str:
@@ -98,12 +139,6 @@ def _commit() -> str:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # not a checkout
         return ""
-
-
-def _from(cases: Iterator[Case], start: int) -> Iterator[Case]:
-    for _ in range(start):
-        next(cases)
-    return cases
 
 
 def _result(part: str, number: int, case: Case) -> Result:
@@ -126,15 +161,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(CAMPAIGNS), default=list(CAMPAIGNS), metavar="PART")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/torture")
+    parser.add_argument("--journal", type=Path, help="the results, to go on from (default: in --runs)")
+    parser.add_argument("--again", action="store_true", help="first repeat the cases that went wrong")
     parser.add_argument("--page", type=Path, help="where to write the results as a page of the docs")
     options = parser.parse_args()
     os.environ.setdefault("COLUMNS", "200")
-    results = torture(options.only, options.seed, options.minutes, options.runs / f"seed-{options.seed}")
-    for part, count in sorted(Counter((r.part, r.verdict) for r in results).items()):
+    home = options.runs / f"seed-{options.seed}"
+    journal = options.journal or home / "journal.jsonl"
+    results = torture(options.only, options.seed, options.minutes, home, journal=journal, again=options.again)
+    cases = list(by_case(results).values())
+    for part, count in sorted(Counter((made[-1].part, made[-1].verdict) for made in cases).items()):
         print(f"{part[0]:10} {part[1]:8} {count:,}")
     if options.page:
-        write_page(options.page, results, options.seed)
-    return int(any(result.verdict == WRONG for result in results))
+        write_page(options.page, cases, options.seed)
+    return int(any(made[-1].verdict == WRONG for made in cases))
 
 
 if __name__ == "__main__":

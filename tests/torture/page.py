@@ -15,7 +15,8 @@ from potstill.run.files import write_text
 HEAD = """# Torture
 
 What was done to Potstill on purpose, and what came of it. `make torture` makes this page; cases are drawn from a
-seed, so that anyone can repeat them. The command goes on where it was stopped: `make torture MINUTES=300` in pieces.
+seed, so that anyone can repeat them. The command goes on where it was stopped, `make torture MINUTES=300` in pieces:
+its results are in `benchmarks/torture/`. Remove that folder, or give another `SEED`, to begin anew.
 
 - **right**: the same result as an undisturbed run, bit for bit
 - **refused**: one error that names what is wrong, exit code 2, no traceback
@@ -37,13 +38,18 @@ ABOUT = {
 }
 
 
-def write_page(path: Path, results: Sequence[Any], seed: int) -> None:
-    """One table per part of the campaign, a row for each kind of case."""
+def write_page(path: Path, cases: Sequence[Sequence[Any]], seed: int) -> None:
+    """One table per part of the campaign, a row for each kind of case.
+
+    Args:
+        cases: the results of each; the last one counts.
+    """
     by_part: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for result in results:
-        by_part[result.part][result.name][result.verdict] += 1
+    for made in cases:
+        by_part[made[-1].part][made[-1].name][made[-1].verdict] += 1
     lines = [HEAD]
     for part, rows in sorted(by_part.items()):
+        of_part = [made for made in cases if made[-1].part == part]
         about = [ABOUT[part], ""] if part in ABOUT else []
         lines += [
             f"## {part.capitalize()}",
@@ -58,13 +64,29 @@ def write_page(path: Path, results: Sequence[Any], seed: int) -> None:
         ]
         total = sum(rows.values(), Counter())
         lines += [f"| **all** | {sum(total.values())} | {total[RIGHT]} | {total[REFUSED]} | {total[WRONG]} |", ""]
+        lines += [*_repeated(of_part), _when([result for made in of_part for result in made]), ""]
     machine = environment(decide(MachineConfig()))
-    commits = [result.commit for result in results if result.commit]
-    of = f" at commit {' to '.join(dict.fromkeys([commits[0], commits[-1]]))}" if commits else ""
-    hours = sum(result.seconds for result in results) / 3600
+    count = f"{len(cases):,} cases"
     lines += [
-        f"Seed {seed}, {len(results):,} cases{of}, {hours:.1f} hours of one core of {machine['processor']}, "
-        f"{platform.system()}, Python {platform.python_version()}. Command: `make torture SEED={seed}`.",
+        f"Seed {seed}, {count}, {machine['processor']}, {platform.system()}, Python {platform.python_version()}. "
+        f"Command: `make torture SEED={seed}`.",
         "",
     ]
     write_text(path, "\n".join(lines))
+
+
+def _repeated(cases: Sequence[Sequence[Any]]) -> list[str]:
+    """What went wrong at first, and was repeated after it had been mended."""
+    lines = [
+        f"- Case {made[-1].number} was wrong at commit {made[0].commit}, and {made[-1].verdict} at {made[-1].commit}: "
+        f"{made[-1].name}."
+        for made in cases
+        if made[0].verdict == WRONG != made[-1].verdict
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _when(results: Sequence[Any]) -> str:
+    commits = list(dict.fromkeys(result.commit for result in results if result.commit))
+    of = f"At commit {' to '.join(dict.fromkeys([commits[0], commits[-1]]))}, " if commits else ""
+    return f"{of}{sum(result.seconds for result in results) / 3600:.1f} hours."

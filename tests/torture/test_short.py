@@ -10,8 +10,9 @@ CASES = {"damage": 2, "disks": 1, "kills": 1, "pages": 1, "photos": 12, "servers
 
 @pytest.mark.slow
 def test_nothing_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
-    results = torture(list(CASES), seed=1, minutes=20, home=tmp_path, most=CASES)
+    journal = tmp_path / "journal.jsonl"
+    results = torture(list(CASES), seed=1, minutes=20, home=tmp_path, journal=journal, most=CASES)
     assert [result for result in results if result.verdict == "WRONG"] == []
     assert len(results) == sum(CASES.values())
-    again = torture(list(CASES), seed=1, minutes=20, home=tmp_path, most=CASES)
+    again = torture(list(CASES), seed=1, minutes=20, home=tmp_path, journal=journal, most=CASES)
     assert again == results, "the journal is taken up, and nothing is done twice"
