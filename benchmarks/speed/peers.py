@@ -140,7 +140,7 @@ def train(folder: Path, dtype: str) -> float:
     times: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained, precision)),
+            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained)),
             Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

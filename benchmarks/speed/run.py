@@ -103,7 +103,7 @@ def training_rows(run: Run, name: str, size: int, steps: int) -> list[Row]:
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1])
         job = Job(run.path, name, size, "none", 0, recipe)
         batch = student_job.batches(job, run, store, soft)
-        return trained, batch, lambda data: student_job.loss_of(data, recipe, trained, precision)
+        return trained, batch, lambda data: student_job.loss_of(data, recipe, trained)
 
     def loop(recipe: Recipe, *, resident: bool) -> Callable[[], float]:
         trained, batch, loss = side(recipe)
@@ -273,7 +273,7 @@ def train_and_tell(folder: Path) -> None:
     precision = Precision(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained, precision)),
+            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained)),
             Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

@@ -231,12 +231,13 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
     info = describe(student.model, plan.images.folder.classes, size=student.size)
     precision, speeds = fastest_precision(build(info), info.size, machine, training=True)
     seeds, stage, views = plan.students.seeds, "4_students", plan.train_photos * plan.soft_labels.num_views
-    full = TRAINING_FACTOR * plan.train_photos * student.shared.epochs / speeds[precision.name]
+    together = speeds[precision.name] * machine.processes
+    full = TRAINING_FACTOR * plan.train_photos * student.shared.epochs / together
     longest, *others = (recipe.epochs / student.shared.epochs for recipe in student.lengths(student.shared))
 
     def part(name: str, trainings: int, length: float) -> Part:
         at_once = min(machine.jobs, max(trainings, 1))
-        beside = TRAINING_SECONDS + (PROCESS_SECONDS if at_once > 1 else 0.0)
+        beside = TRAINING_SECONDS + (PROCESS_SECONDS if at_once > 1 or machine.processes > 1 else 0.0)
         return Part(name, stage, (length * full + trainings * beside) / at_once)
 
     yield Part("measure student", stage, START_SECONDS)

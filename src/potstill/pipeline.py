@@ -56,6 +56,7 @@ from potstill.soft_labels.stage import store_soft_labels
 from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
+from potstill.wording import counted
 
 QUICK: dict[str, Any] = {
     "seeds": 1,
@@ -241,7 +242,7 @@ def _execute(
         _describe_run(target, data, config, reporter)
         target = replace(target, earlier=_earlier_runs(target, machine, reporter))
         with open_engine(config.machine, machine.device, target.path) as engine, tracking(target, track, reporter):
-            machine = _with_room(machine, engine)
+            machine = _with_room(machine, engine, plan)
             _stages(plan, Context(target, machine, reporter, engine), last)
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return target
@@ -257,13 +258,38 @@ def _read(data: Path, config: Config, runs: Path) -> Folder:
     return read_to_add(data, config.images, EarlierPhotos.of(earlier, config.update.test_share), runs=runs)
 
 
-def _with_room(machine: Machine, engine: Engine) -> Machine:
-    """The use of a machine that has the room of an engine beside its own."""
-    if engine.room is None:
-        return machine
-    jobs = engine.room if machine.requested.jobs == "auto" else machine.jobs
+def _with_room(machine: Machine, engine: Engine, plan: Plan) -> Machine:
+    """The use of a machine that has the room of an engine beside its own.
+
+    Raises:
+        ConfigError: so many processes cannot train a model together.
+    """
+    batch_size = min(student.shared.batch_size for student in plan.students.students)
+    if engine.room(1) is not None:
+        machine = _with_room_of(engine, machine, batch_size)
+    if batch_size < machine.processes:
+        raise ConfigError(
+            f"machine.processes_per_training = {machine.processes}, but there are only {counted(batch_size, 'photo')} "
+            "in a training step. Lower it, or raise student.batch_size."
+        )
+    return machine
+
+
+def _with_room_of(engine: Engine, machine: Machine, batch_size: int) -> Machine:
+    """The machine with the tasks that an engine has room for at the same time."""
+    asked, units = machine.requested, engine.room(1) or 0
+    processes = machine.processes
+    if asked.processes_per_training == "auto" and asked.jobs != "auto" and machine.device == "cuda":
+        most = 1 if asked.compile == "on" else min(units // asked.jobs, batch_size)
+        fitting = (number for number in range(most, 1, -1) if (engine.room(number) or 0) >= asked.jobs)
+        processes = next(fitting, 1)
+    room = engine.room(processes)
+    if not room:
+        unit = "GPUs" if machine.device == "cuda" else "cores"
+        raise ConfigError(f"machine.processes_per_training = {processes}, but no node has so many {unit}.")
+    jobs = room if asked.jobs == "auto" else asked.jobs
     alone = machine.cores if machine.device == "cpu" else 1
-    return replace(machine, jobs=jobs, label_speedup=min(jobs, engine.room) / alone)
+    return replace(machine, jobs=jobs, processes=processes, label_speedup=min(jobs * processes, units) / alone)
 
 
 def _require_weights(plan: Plan, run: Run) -> None:
@@ -394,7 +420,7 @@ def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
     _require_weights(plan, Run(find_run(data, config)))
     with open_engine(config.machine, machine.device, None) as engine:
         yield from [*folder_lines(folder, config.images), *plan.lines(), *engine.describe(), TIMING]
-        yield from estimate(plan, _with_room(machine, engine)).lines()
+        yield from estimate(plan, _with_room(machine, engine, plan)).lines()
 
 
 def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:

@@ -41,8 +41,10 @@ def write_in_shards(
         label, part: of the progress bar.
     """
     photos, folder = writer.shape[0], writer.path.with_suffix(".shards")
-    size = shard_size(photos, context.machine.jobs, batch)
-    values = {**values, "run": str(context.run.path), "device": context.machine.device, "threads": 1}
+    size = shard_size(photos, context.machine.tasks, batch)
+    machine = context.machine
+    threads = 1 if machine.device == "cpu" else machine.spare_threads(machine.jobs)  # those that render views
+    values = {**values, "run": str(context.run.path), "device": machine.device, "threads": threads}
     jobs = {}
     for start in range(0, photos, size):
         shard = folder / f"{start:08d}-{size}"
@@ -60,8 +62,8 @@ def write_in_shards(
             context.engine,
             module,
             todo,
-            threads=1,
-            at_once=context.machine.jobs,
+            threads=threads,
+            at_once=machine.tasks,
             ended=lambda job, task: task.check(),
             watch=lambda: update(done()),
         )

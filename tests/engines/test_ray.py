@@ -144,3 +144,25 @@ def wait_for(found: Callable[[], list[Path]], number: int, seconds: float = 120)
     while len(found()) < number and time.monotonic() < end:
         time.sleep(0.1)
     return found()
+
+
+def test_gpus_are_shared_where_more_trainings_are_wanted() -> None:
+    nodes = (ray_engine._Node("a", "a", cores=32, gpus=4), ray_engine._Node("b", "b", cores=16, gpus=2))
+    engines = {jobs: ray_engine.RayEngine(nodes, on_gpus=True, jobs=jobs) for jobs in ("auto", 3, 6, 7, 12, 13)}
+    assert [engine._gpus(1) for engine in engines.values()] == [1, 1, 1, 1 / 2, 1 / 2, 1 / 3]
+    assert engines["auto"]._gpus(4) == 4
+    assert [engines["auto"].room(processes) for processes in (1, 2, 3, 5)] == [6, 3, 1, 0]
+    on_cores = ray_engine.RayEngine(nodes, on_gpus=False)
+    assert on_cores._gpus(1) == on_cores._gpus(2) == 0
+    assert on_cores.room(2) == 24
+
+
+def test_a_training_of_two_processes_on_a_node(cluster: Any, tiny_run: Any, photos: Path, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=2)
+    settings = {**TINY, "machine.engine": "ray", "machine.processes_per_training": 2, "seeds": 1, "machine.reuse": "on"}
+    run = tiny_run.path.with_name("on-ray")
+    result = potstill.distill(photos, settings=settings, run=run, reporter=Reporter(quiet=True))
+    machine = read_json(result.path / "environment.json")["machine"]
+    assert (machine["jobs"], machine["processes"]) == (1, 2), "the nodes of one core have no room for it"
+    assert not list(result.path.rglob("rank-*"))
+    cluster.remove_node(node)

@@ -98,7 +98,7 @@ def losses_of(recipe: Recipe, run: Run, folder: Path, monkeypatch: pytest.Monkey
         def exact(step: int) -> Any:
             made = task.batch(step)
             values = {name: getattr(made, name).double() for name in ("targets", "teacher_logits", "teacher_features")}
-            return replace(made, **values)
+            return made._replace(**values)
 
         def record(step: int, loss: float) -> None:
             losses.append(loss)

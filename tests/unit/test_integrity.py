@@ -16,6 +16,7 @@ from potstill.run.files import read_json, read_toml_text, with_checksum, write_j
 from potstill.run.folder import Run
 from potstill.run.integrity import damages, require_whole
 from potstill.training import loop
+from potstill.training.ranks import ALONE
 
 
 def flip(path: Path, position: int = -3) -> None:
@@ -168,11 +169,12 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     trained = nn.ModuleDict({"head": nn.Linear(64, 32)})
     average = loop._Average(trained, 0.9)
     optimizer = torch.optim.AdamW(trained.parameters())
-    loop._save(path, trained, average, optimizer, 7)
-    assert loop._restore(path, trained, average, optimizer) == 7
+    state = loop._State(path, trained, average, optimizer, ALONE)
+    state.save(7, 99)
+    assert state.restore() == (7, 99)
     flip(path, int(share * path.stat().st_size))
     with pytest.raises(DamageError, match="this training then starts anew"):
-        loop._restore(path, trained, average, optimizer)
+        state.restore()
 
 
 def test_doctor_reads_a_whole_run(run_copy: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,13 +32,15 @@ class _Here:
 
     started: list[str] = field(default_factory=list)
 
-    is_local = False
-    room = None
+    has_one_device = False
+
+    def room(self, processes: int) -> None:
+        return None
 
     def describe(self) -> list[str]:
         return []
 
-    def start(self, module: str, job: Path, *, threads: int) -> _Ended:
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> _Ended:
         self.started.append(job.parent.name)
         importlib.import_module(module).work(job)
         return _Ended()
@@ -87,7 +89,7 @@ def test_shards_that_are_there_are_not_made_again(
 ) -> None:
     start = engine.start
 
-    def die(module: str, job: Path, *, threads: int) -> _Ended:
+    def die(module: str, job: Path, *, threads: int, processes: int = 1) -> _Ended:
         if len(engine.started) == 3:
             raise KeyboardInterrupt
         return start(module, job, threads=threads)

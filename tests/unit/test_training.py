@@ -100,3 +100,46 @@ def test_matrices_decay_and_biases_and_norms_do_not(tmp_path: Path) -> None:
     train(trained, tmp_path / "checkpoint", factor=0.0)  # no gradient: whatever moves is decay
     for name, parameter in trained.named_parameters():
         assert torch.equal(parameter, before[name]) == (parameter.ndim == 1), name
+
+
+def test_losses_that_are_read_later_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU reading each loss at once would make the processor wait for it."""
+    found: dict[bool, list[tuple[int, float]]] = {False: [], True: []}
+    kept = {}
+    monkeypatch.setattr(training, "STEPS_AHEAD", 4)
+    for later, seen in found.items():
+        monkeypatch.setattr(training, "leaves_cores_free", lambda device, later=later: later)
+        trained = kept[later] = model()
+
+        def loss(data: tuple[Tensor, Tensor], trained: nn.ModuleDict = trained) -> Tensor:
+            return nn.functional.cross_entropy(trained["model"](data[0]), data[1], reduction="none")
+
+        callbacks = Callbacks(after_step=lambda step, value, seen=seen: seen.append((step, value)))
+        task = Task(trained=trained, batch=batch, loss=loss)
+        fit(task, SCHEDULE, CPU, checkpoint=tmp_path / f"{later}", callbacks=callbacks)
+    assert found[True] == found[False]
+    assert [step for step, _ in found[True]] == [1, 2, 3, 4, 5, 6]
+    assert all(torch.equal(tensor, kept[True].state_dict()[n]) for n, tensor in kept[False].state_dict().items())
+
+
+def test_weights_without_a_finite_loss_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "leaves_cores_free", lambda device: True)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "STEPS_AHEAD", 2)
+    trained = model()
+
+    def loss(data: tuple[Tensor, Tensor]) -> Tensor:
+        steps.append(1)
+        values = nn.functional.cross_entropy(trained["model"](data[0]), data[1], reduction="none")
+        return values * (float("inf") if len(steps) == 4 else 1.0)
+
+    steps: list[int] = []
+    with pytest.raises(PotstillError, match="became inf at step 4"):
+        fit(Task(trained=trained, batch=batch, loss=loss), SCHEDULE, CPU, checkpoint=tmp_path / "checkpoint")
+    _, step, _ = training._read_checkpoint(tmp_path / "checkpoint")
+    assert step == 2
+
+
+def test_no_two_steps_or_processes_have_the_same_random_numbers() -> None:
+    seeds = {training._seed_of(7, step, rank) for step in range(1000) for rank in range(64)}
+    assert len(seeds) == 64_000

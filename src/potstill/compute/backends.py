@@ -13,7 +13,7 @@ import torch
 from potstill.compute import onnx_backbone
 from potstill.compute.backend import Backend
 from potstill.compute.fold_batchnorm import fold
-from potstill.compute.inference import BATCH
+from potstill.compute.inference import BATCH, leaves_cores_free
 from potstill.compute.machine import Machine
 from potstill.compute.measured import Measured
 from potstill.compute.precision import Precision
@@ -32,6 +32,9 @@ MIN_SECONDS = 20.0
 
 BATCHES = (BATCH // 2, BATCH, 2 * BATCH)
 """Batch sizes that are tried."""
+
+LARGE_BATCHES = (BATCH, 2 * BATCH, 4 * BATCH, 8 * BATCH)
+"""Those that are tried on GPUs, which small batches do not fill."""
 
 
 def check_runtime(config: MachineConfig, device: str) -> None:
@@ -97,14 +100,19 @@ def _with_backend(backend: Backend, model: Classifier, folder: Path, machine: Ma
 
 
 def _with_batch(model: Classifier, folder: Path, machine: Machine, measured: Measured, *, long: bool) -> Measured:
-    """With the requested batch, or the fastest of `BATCHES`."""
+    """With the requested batch, or the fastest of those that are tried."""
     if machine.requested.label_batch != "auto" or not long:
         batch = BATCH if machine.requested.label_batch == "auto" else machine.requested.label_batch
         return replace(measured, batch=batch)
     precision = measured.precision(machine.device)
     chosen = inference_model(model, precision, folder, threads=machine.cores)
     plain = replace(precision, runtime="torch")  # the model itself knows what it runs in
-    speeds = {n: photos_per_second(chosen, model.info.size, plain, training=False, batch=n)[0] for n in BATCHES}
+    speeds = dict[int, float]()
+    for batch in LARGE_BATCHES if leaves_cores_free(precision.device) else BATCHES:
+        try:
+            speeds[batch], _ = photos_per_second(chosen, model.info.size, plain, training=False, batch=batch)
+        except torch.OutOfMemoryError:
+            break
     best = max(speeds, key=lambda number: speeds[number])
     if speeds[best] < MIN_SPEEDUP * speeds[BATCH]:
         best = BATCH

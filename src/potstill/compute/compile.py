@@ -34,7 +34,7 @@ def decide_compile(
     """
     if machine.requested.compile != "auto":
         return machine.requested.compile == "on", {}
-    if work.photos < LONG_SECONDS * speed:
+    if work.photos < LONG_SECONDS * speed or machine.processes > 1:
         return False, {}
     try:
         started = time.perf_counter()

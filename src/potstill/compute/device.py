@@ -27,9 +27,24 @@ def decide(config: MachineConfig) -> Machine:
             "  Use --machine.device cpu, or leave it at auto."
         ) from None
     cores = available_cores()
-    jobs = config.jobs if config.jobs != "auto" else cores if device == "cpu" else 1
+    processes = 1 if config.processes_per_training == "auto" else config.processes_per_training
+    _check_processes(config, device, processes)
+    jobs = config.jobs if config.jobs != "auto" else max(1, cores // processes) if device == "cpu" else 1
     check_runtime(config, device)
-    return Machine(device, cores, jobs, config)
+    return Machine(device, cores, jobs, config, processes=processes)
+
+
+def _check_processes(config: MachineConfig, device: str, processes: int) -> None:
+    """Raise ConfigError where so many processes cannot train a model together here."""
+    if processes == 1:
+        return
+    asked = f"machine.processes_per_training = {processes}"
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"{asked} needs several GPUs, or CPU cores; machine.device = {device!r} is a single device.")
+    if device == "cuda" and config.engine == "local" and processes > torch.cuda.device_count():
+        raise ConfigError(f"{asked}, but the number of GPUs here is {torch.cuda.device_count()}.")
+    if config.compile == "on":
+        raise ConfigError(f'{asked} cannot be combined with machine.compile = "on". Leave one of them out.')
 
 
 def environment(machine: Machine) -> dict[str, Any]:

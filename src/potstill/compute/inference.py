@@ -1,9 +1,12 @@
 """Running a model over views: features and logits, on whatever device, without keeping them in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
@@ -13,6 +16,7 @@ from potstill.data.views import Renderer, plain_views
 from potstill.models.classifier import Classifier, normalize
 
 Batch = tuple[np.ndarray, np.ndarray]
+Item = TypeVar("Item")
 
 BATCH = 32
 
@@ -20,17 +24,24 @@ BATCH = 32
 def outputs(model: Classifier, pixels: np.ndarray, precision: Precision) -> Batch:
     """Features (B, D) and logits (B, C), float32, of (B, S, S, 3) uint8 pixels. The head is computed in float32."""
     with torch.inference_mode():
-        with precision.autocast():
-            features = model.features(normalize(torch.from_numpy(pixels).to(precision.device), model.info))
-        features = features.float()
+        features = _features(model, torch.from_numpy(pixels), precision)
         logits = model.head(features)
     return features.cpu().numpy(), logits.cpu().numpy()
+
+
+def _features(model: Classifier, pixels: Tensor, precision: Precision) -> Tensor:
+    """(B, D) float32 on the device, which may still be computing them."""
+    with torch.inference_mode(), precision.autocast():
+        features = model.features(normalize(pixels.to(precision.device, non_blocking=True), model.info))
+    return features.float()
 
 
 def plain_outputs(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
     """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, at the model's crop."""
+    if not len(rows):
+        return np.empty((0, model.num_features), np.float32), np.empty((0, len(model.info.classes)), np.float32)
     views = plain_views(store, rows, model.info.crop_pct)[:, None]
     renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
@@ -61,12 +72,49 @@ def store_features(
     block = photos_per_batch(precision, count)
     writer.rewind(writer.done // block * block)  # in other batches the same photo may be rounded otherwise
     stop = first + writer.shape[0]
-    for start in range(first + writer.done, stop, block):
-        numbers = np.arange(start, min(start + block, stop))
-        pixels = renderer(np.repeat(numbers, count), np.tile(np.arange(count), len(numbers)))
-        features, _ = outputs(model, pixels, precision)
-        writer.write(transform(features.reshape(len(numbers), count, -1), numbers))
-        update(int(numbers[-1]) + 1 - first)
+
+    def read(start: int) -> tuple[np.ndarray, Tensor]:
+        photos = np.arange(start, min(start + block, stop))
+        pixels = renderer(np.repeat(photos, count), np.tile(np.arange(count), len(photos)))
+        return photos, pinned(torch.from_numpy(pixels), precision.device)
+
+    def write(photos: np.ndarray, features: Tensor) -> None:
+        values = features.cpu().numpy().reshape(len(photos), count, -1)
+        writer.write(transform(values, photos))
+        update(int(photos[-1]) + 1 - first)
+
+    # A GPU never waits: while it computes a batch, the next one is rendered and the one before is written.
+    blocks = range(first + writer.done, stop, block)
+    computed: tuple[np.ndarray, Tensor] | None = None
+    for photos, pixels in one_ahead(read, blocks) if leaves_cores_free(precision.device) else map(read, blocks):
+        features = _features(model, pixels, precision)
+        if computed is not None:
+            write(*computed)
+        computed = photos, features
+    if computed is not None:
+        write(*computed)
+
+
+def one_ahead(read: Callable[[int], Item], numbers: Iterable[int]) -> Iterator[Item]:
+    """What `read` returns for each number, in order. It reads the next one, in a thread, while the caller works."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[Item] | None = None
+        for number in numbers:
+            ready, ahead = ahead, reader.submit(read, number)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def leaves_cores_free(device: torch.device) -> bool:
+    """Whether the processor has nothing to do while a model is computed."""
+    return device.type != "cpu"
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """Where a GPU copies it from by itself, while the processor goes on."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def photos_per_batch(precision: Precision, views: int) -> int:

@@ -17,8 +17,15 @@ class Machine:
     requested: MachineConfig = field(default_factory=MachineConfig)
     """The settings. Their "auto" values are decided by timing, for each model (`potstill.compute.measured`)."""
     label_speedup: float = 1.0
-    """How many times as fast as in this process a cluster labels."""
+    """How many times as fast as in this process several GPUs or a cluster label."""
+    processes: int = 1
+    """That train one model together, each with a core or a GPU of its own."""
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of one process that run at the same time."""
+        return self.jobs * self.processes
 
     def spare_threads(self, trainings: int) -> int:
-        """Threads for each of so many trainings, so that no core has two: 1 where all cores have a training."""
-        return max(1, self.cores // min(self.jobs, max(trainings, 1)))
+        """Threads for each process of so many trainings, so that no core has two: 1 where all cores have one."""
+        return max(1, self.cores // (min(self.jobs, max(trainings, 1)) * self.processes))

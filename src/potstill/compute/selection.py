@@ -69,11 +69,9 @@ def fastest_threads(
     """
     if machine.requested.threads != "auto":
         return machine.requested.threads, {}
-    if machine.device != "cpu":  # rendering and loading may use all threads there
-        return torch.get_num_threads(), {}
     most = machine.spare_threads(work.trainings)
-    if most == 1:
-        return 1, {}
+    if most == 1 or machine.device != "cpu":  # where the cores do nothing but render views
+        return most, {}
     chosen, speeds = 1, dict[int, float]()
     for number in sorted({2**n for n in range(most.bit_length())} | {most}):
         with torch_threads(number):

@@ -437,10 +437,15 @@ class MachineConfig:
     """Whether to train students with `torch.compile`. "auto": try it if a training takes more than 15 minutes, and use
     it if it is at least 10 % faster, saves more time than compiling takes, and gives the same losses in a few steps."""
     label_batch: Annotated[int | Auto, Range(1)] = "auto"
-    """Batch size for labeling with the teacher. "auto": 32, or 16 or 64 if that is at least 10 % faster. It affects
-    only the speed."""
+    """Batch size for labeling with the teacher. "auto": 32, or another if that is at least 10 % faster: 16 or 64 on
+    a CPU, 64 to 256 on a GPU. It affects only the speed."""
     jobs: Annotated[int | Auto, Range(1)] = "auto"
-    """Number of trainings that run at the same time. "auto": one per core on a CPU, 1 on a GPU."""
+    """Number of trainings that run at the same time. "auto": one per core on a CPU, one per GPU. Small models do not
+    fill a GPU: with more than one training per GPU they share it, as far as its memory goes."""
+    processes_per_training: Annotated[int | Auto, Range(1)] = "auto"
+    """Number of processes that train one model together, each on a part of every batch, with a GPU or a core of its own
+    (DistributedDataParallel of PyTorch). They run on one machine. Changing it changes results only by rounding. "auto":
+    1, or the GPUs that `jobs` leaves to each training."""
     threads: Annotated[int | Auto, Range(1)] = "auto"
     """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
     changes results only by rounding."""

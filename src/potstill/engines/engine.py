@@ -29,25 +29,29 @@ class Engine(Protocol):
     """Where work runs."""
 
     @property
-    def is_local(self) -> bool:
-        """Whether it is this machine, on which short work may as well be done in this process."""
+    def has_one_device(self) -> bool:
+        """Whether it is this machine, with one device: short work may as well be done in this process."""
         ...
 
-    @property
-    def room(self) -> int | None:
-        """How many tasks, of one core or one GPU each, run at the same time; None where the machine's settings tell."""
+    def room(self, processes: int) -> int | None:
+        """How many tasks, of so many processes with one core or one GPU each, run at the same time; None where the
+        machine's settings tell. 0: not even one.
+
+        A task runs on one node.
+        """
         ...
 
     def describe(self) -> list[str]:
         """The engine as lines to print; none for this machine."""
         ...
 
-    def start(self, module: str, job: Path, *, threads: int) -> Task:
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Task:
         """Let `work(job)` of a module begin, as soon as there is room.
 
         Args:
             job: a JSON file, alone in its folder as far as jobs are concerned.
-            threads: CPU cores that it uses.
+            threads: CPU cores that each of its processes uses.
+            processes: that it starts, each with a GPU of its own where work runs on GPUs.
         """
         ...
 
@@ -58,6 +62,7 @@ def run_all(
     jobs: Sequence[Path],
     *,
     threads: int,
+    processes: int = 1,
     at_once: int,
     ended: Callable[[Path, Task], None],
     watch: Callable[[], None],
@@ -73,7 +78,7 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                running[job] = engine.start(module, job, threads=threads)
+                running[job] = engine.start(module, job, threads=threads, processes=processes)
             time.sleep(_POLL_SECONDS)
             for job in [job for job, task in running.items() if task.has_ended]:
                 ended(job, running.pop(job))

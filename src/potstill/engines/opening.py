@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from potstill.config.schema import MachineConfig
 from potstill.engines.engine import Engine
-from potstill.engines.local import LocalEngine
+from potstill.engines.local import LocalEngine, visible_gpus
 from potstill.errors import ConfigError
 
 
@@ -22,7 +24,7 @@ def open_engine(config: MachineConfig, device: str, folder: Path | None) -> Iter
         ConfigError: its packages are missing, there is no cluster, or a node of it cannot do the work.
     """
     if config.engine == "local":
-        yield LocalEngine()
+        yield LocalEngine(visible_gpus(torch.cuda.device_count()) if device == "cuda" else ())
         return
     if find_spec("ray") is None:
         raise ConfigError('machine.engine = "ray" needs: pip install "potstill[ray]", on every node')

@@ -25,7 +25,7 @@ from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from potstill import errors
-from potstill.config.schema import MachineConfig
+from potstill.config.schema import Auto, MachineConfig
 from potstill.errors import ConfigError, PotstillError
 from potstill.processes.child import ChildCrashError
 
@@ -52,8 +52,8 @@ def connected(config: MachineConfig, device: str, folder: Path | None) -> Iterat
         _connect(config.ray_address or os.environ.get("RAY_ADDRESS") or "auto")
     try:
         nodes = _nodes() if folder is None else _usable_nodes(folder)
-        engine = RayEngine(tuple(nodes), on_gpus=device.startswith("cuda"))
-        if not engine.room:
+        engine = RayEngine(tuple(nodes), on_gpus=device.startswith("cuda"), jobs=config.jobs)
+        if not engine.room(1):
             raise ConfigError(f"The Ray cluster has no {'GPU' if engine.on_gpus else 'CPU core'} to work on.")
         yield engine
     finally:
@@ -107,24 +107,36 @@ class RayEngine:
 
     nodes: tuple[_Node, ...]
     on_gpus: bool
-    """Whether each task has a GPU of its own."""
+    """Whether each process of a task has a GPU."""
+    jobs: int | Auto = "auto"
+    """Tasks that are wanted at the same time. More than there are GPUs share them."""
 
-    is_local = False
+    has_one_device = False
 
-    @property
-    def room(self) -> int:
-        return sum(node.gpus if self.on_gpus else node.cores for node in self.nodes)
+    def room(self, processes: int) -> int:
+        return sum((node.gpus if self.on_gpus else node.cores) // processes for node in self.nodes)
 
     def describe(self) -> list[str]:
         cores, gpus = (sum(getattr(node, kind) for node in self.nodes) for kind in ("cores", "gpus"))
         return [f"Ray cluster: nodes {len(self.nodes)}, cores {cores}, GPUs {gpus}"]
 
-    def start(self, module: str, job: Path, *, threads: int) -> "RayTask":
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> "RayTask":
         most = max(node.cores for node in self.nodes)
-        options = {"num_cpus": min(threads, most), "num_gpus": int(self.on_gpus), "max_retries": RETRIES}
+        options = {
+            "num_cpus": min(threads * processes, most),
+            "num_gpus": self._gpus(processes),
+            "max_retries": RETRIES,
+        }
         return RayTask(
             ray.remote(**options)(_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
         )
+
+    def _gpus(self, processes: int) -> float:
+        """GPUs of a task: one for each process, or a share of one where more tasks are wanted than there are GPUs."""
+        if not self.on_gpus or processes > 1:
+            return processes if self.on_gpus else 0
+        wanted = self.room(1) if self.jobs == "auto" else self.jobs
+        return 1 / max(1, -(-wanted // self.room(1)))
 
 
 def _nodes() -> list[_Node]:

@@ -1,6 +1,7 @@
 """Models by name: build them with timm, split them into backbone and head, save them and load them again."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -172,10 +173,20 @@ def _moments(maps: Tensor) -> Tensor:
 def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
     """(B, S, S, 3) uint8 → (B, 3, S, S) float32 in channels-last memory, with the model's mean and std."""
     # Row by row: with the three channels as the last axis, torch takes three to fifteen times as long.
-    width = pixels.shape[2]
-    scale = torch.tensor([1 / (255 * s) for s in info.std], device=pixels.device).repeat(width)
-    shift = torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)], device=pixels.device).repeat(width)
+    scale, shift = _scale_and_shift(info.mean, info.std, pixels.shape[2], pixels.device, torch.get_default_dtype())
     return pixels.flatten(2).float().mul(scale).add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=8)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(3 · width,) what a row of pixels in 0…255 is multiplied with, and what is added. Kept, because a GPU that is
+    given numbers in every step has to be waited for in every step."""
+    with torch.inference_mode(False):
+        scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device).repeat(width)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device).repeat(width)
+    return scale, shift
 
 
 def describe(

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,21 +38,29 @@ class Child:
     output: Path
 
     @classmethod
-    def start(cls, module: str, job: Path, *, python: str | None = None, threads: int | None = None) -> "Child":
+    def start(
+        cls,
+        module: str,
+        job: Path,
+        *,
+        python: str | None = None,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "Child":
         """Let `module` work on a job.
 
         Args:
             job: a JSON file, alone in its folder as far as jobs are concerned.
             python: the interpreter of another environment; this one's when None.
             threads: for OpenMP; None leaves the environment as it is.
+            environment: variables that it has beside those of this process.
         """
         output = job.with_name(OUTPUT)
         command = [python or sys.executable, "-m", "potstill.processes.child", module, str(job), str(os.getpid())]
         limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        variables = {**os.environ, **limits, **(environment or {})}
         with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, env={**os.environ, **limits}, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
+            process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         return cls(process, output)
 
     @property

@@ -275,7 +275,7 @@ class Labeling:
         writer = RowWriter(target, (photos, views, network.width), np.float16)
         what = counted(views, "more view" if done else "view")  # features of the first ones may be stored
         label = f"Soft labels: the teacher labels {what} of each photo"
-        if not self.context.engine.is_local:
+        if not self.context.engine.has_one_device:
             batch = photos_per_batch(network.precision, views)
             values = {**part.to_json(), "done": done}
             module = "potstill.soft_labels.worker"

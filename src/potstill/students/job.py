@@ -11,20 +11,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from potstill import metrics
-from potstill.compute.inference import BATCH, outputs, plain_outputs
+from potstill.compute.inference import BATCH, leaves_cores_free, outputs, plain_outputs
 from potstill.compute.precision import Precision
 from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer, mixed_labels, plain_views
-from potstill.errors import ModelError
+from potstill.errors import ModelError, PotstillError
 from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric
 from potstill.metrics.classification import Classification
@@ -38,6 +38,7 @@ from potstill.students.recipe import Job, Recipe
 from potstill.students.subset import draw_photos, views_within
 from potstill.training import losses
 from potstill.training.loop import Callbacks, Schedule, Task, fit
+from potstill.training.ranks import ALONE, Part, Ranks
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pixels (B, 3, S, S) → features (B, D) and logits (B, C)."""
@@ -57,8 +58,7 @@ UNSURE_SHARE = 0.05
 """The threshold of "not one of these classes" is the top probability that this share of val photos falls below."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one step of student or twin is trained on."""
 
     pixels: Tensor
@@ -93,6 +93,10 @@ class Shares:
         first = soft.logits(learned, np.zeros(len(learned), int)).astype(np.float32)
         return cls(*(_shares(sums) for sums in (counts, metrics.softmax(first).sum(0))))
 
+    def to(self, device: torch.device) -> "Shares":
+        """The same on a device."""
+        return Shares(self.labels.to(device), self.teacher.to(device))
+
 
 def _shares(sums: np.ndarray) -> Tensor:
     """(C,) of sum 1; a class without any counts as half a photo."""
@@ -100,13 +104,29 @@ def _shares(sums: np.ndarray) -> Tensor:
     return torch.from_numpy((sums / sums.sum()).astype(np.float32))
 
 
-def train_job(job: Job, run: Run, device: str, update: Callable[[int], None]) -> None:
-    """Train the job's model and write `model.safetensors`, `model.json`, `metrics.jsonl`, `val_predictions.npz`."""
+def train_job(job: Job, run: Run, device: str, update: Callable[[int], None], ranks: Ranks = ALONE) -> None:
+    """Train the job's model and write `model.safetensors`, `model.json`, `metrics.jsonl`, `val_predictions.npz`.
+
+    Args:
+        device: as torch names it.
+        update: gets the number of finished steps.
+        ranks: the processes that train it together; each calls this.
+    Raises:
+        PotstillError: the loss is not finite, the memory of the GPU is too small, or another process is gone.
+    """
     started = time.monotonic()
-    training = _Training.start(job, run, device)
-    training.fit(update)
-    training.learn_labels()
-    val_logits = training.select_crop(training.val.crops)
+    try:
+        training = _Training.start(job, run, device, ranks)
+        training.fit(update)
+        training.learn_labels()
+        val_logits = training.select_crop(training.val.crops)
+    except torch.OutOfMemoryError as error:
+        raise PotstillError(
+            f"The memory of the GPU is too small: {str(error).splitlines()[0]}\n"
+            "  Train fewer models at the same time (--machine.jobs), or lower --student.batch-size."
+        ) from None
+    if not ranks.is_first:
+        return
     facts = training.save(val_logits)
     for leftover in ("checkpoint.safetensors", LAST_CHECKPOINT, "step.txt"):
         (job.folder / leftover).unlink(missing_ok=True)
@@ -125,22 +145,27 @@ def learned_from(job: Job, run: Run) -> tuple[PixelStore, SoftLabels]:
 
 @dataclass(frozen=True, slots=True)
 class _Val:
-    """The val photos, rendered once for all measurements."""
+    """The val photos: those that this process measures, rendered once for all measurements."""
 
-    rows: np.ndarray
     labels: np.ndarray
-    """(n,)."""
+    """(n,) of all."""
+    mine: np.ndarray
+    """(m,) positions among all; whole batches, so that they are those of one process."""
+    rows: np.ndarray
+    """(m,) in the store."""
     pixels: np.ndarray
-    """(n, S, S, 3) uint8, at the first of `crops`."""
+    """(m, S, S, 3) uint8, at the first of `crops`."""
     crops: tuple[float, ...]
     """Candidates of `crop_pct`."""
 
     @classmethod
-    def of(cls, store: PixelStore, crops: tuple[float, ...], size: int) -> "_Val":
+    def of(cls, store: PixelStore, crops: tuple[float, ...], size: int, ranks: Ranks) -> "_Val":
         rows = store.rows("val")
-        renderer = Renderer(store, rows, plain_views(store, rows, crops[0])[:, None], size)
-        pixels = renderer(np.arange(len(rows)), np.zeros(len(rows), int))
-        return cls(rows, store.labels(rows), pixels, crops)
+        batches = ranks.part_of(-(-len(rows) // BATCH))
+        mine = np.arange(len(rows))[batches.start * BATCH : batches.stop * BATCH]
+        renderer = Renderer(store, rows[mine], plain_views(store, rows[mine], crops[0])[:, None], size)
+        pixels = renderer(np.arange(len(mine)), np.zeros(len(mine), int))
+        return cls(store.labels(rows), mine, rows[mine], pixels, crops)
 
 
 @dataclass(frozen=True)
@@ -159,9 +184,10 @@ class _Training:
     """What is chosen by on val."""
     shares: Shares | None
     """Where the loss makes up for classes of unequal size."""
+    ranks: Ranks
 
     @classmethod
-    def start(cls, job: Job, run: Run, device: str) -> "_Training":
+    def start(cls, job: Job, run: Run, device: str, ranks: Ranks) -> "_Training":
         """The model with its starting weights, which depend on the seed only, and the projector of the feature loss."""
         (store, soft), recipe = learned_from(job, run), job.recipe
         precision = Precision(torch.device(device), getattr(torch, recipe.dtype))
@@ -175,15 +201,22 @@ class _Training:
                 torch.manual_seed(job.seed)  # after the model, so that the twin starts from the same weights
                 trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1]).to(precision.device)
         crops = CROPS if recipe.crop_pct == "auto" else (recipe.crop_pct,)
-        shares = None if recipe.class_balance == "none" else Shares.of(job, soft, store.labels(soft.photos))
-        val, metric = _Val.of(store, crops, info.size), Metric.of(recipe.metric, info.classes)
-        return cls(job, run, store, soft, trained, val, precision, metric, shares)
+        shares = None
+        if recipe.class_balance != "none":
+            shares = Shares.of(job, soft, store.labels(soft.photos)).to(precision.device)
+        val, metric = _Val.of(store, crops, info.size, ranks), Metric.of(recipe.metric, info.classes)
+        return cls(job, run, store, soft, trained, val, precision, metric, shares, ranks)
 
     @property
     def model(self) -> Classifier:
         model = self.trained["model"]
         assert isinstance(model, Classifier)
         return model
+
+    @property
+    def threads(self) -> int:
+        """That render views."""
+        return torch.get_num_threads() if leaves_cores_free(self.precision.device) else 1
 
     @property
     def kind(self) -> Classification:
@@ -197,31 +230,38 @@ class _Training:
         """Train, measuring val at regular steps."""
         recipe, steps = self.job.recipe, self.steps
         log = _Log(self.job.folder)
+        part = Part(self.ranks, photos_per_step(self.job, self.store, self.soft))
+        batch = batches(self.job, self.run, self.store, self.soft, threads=self.threads, rows=part.rows)
 
         # Of training only: val is measured by the plain model.
-        forward: Forward = torch.compile(self.model.both) if recipe.compile else self.model.both
+        compiled = recipe.compile and self.ranks.count == 1
+        forward: Forward = torch.compile(self.model.both) if compiled else self.model.both
 
         def loss(data: Batch) -> Tensor:
-            terms = loss_terms(data, recipe, self.trained, self.precision, forward, self.shares)
+            terms = loss_terms(data, recipe, self.trained, forward, self.shares, part)
             log.count(terms)
             return _total(terms)
 
         def after_step(step: int, loss: float) -> None:
             log.losses.append(loss)
-            update(step)
+            if self.ranks.is_first:
+                update(step)
 
         def evaluate(step: int) -> None:
             logits = self._val_logits()
+            means = log.means(part)
+            if not self.ranks.is_first:
+                return
             log.add(
                 step=step,
                 epoch=round(step / steps * recipe.epochs, 2),
-                **log.means(),
+                **means,
                 **{f"val_{self.kind.score_title}": self.kind.score(logits, self.val.labels)},
                 val_nll=self.kind.nll(logits, self.val.labels),
             )
 
         fit(
-            Task(trained=self.trained, batch=batches(self.job, self.run, self.store, self.soft), loss=loss),
+            Task(trained=self.trained, batch=batch, loss=loss, part=part),
             Schedule(steps=steps, lr=recipe.lr, weight_decay=recipe.weight_decay, ema=recipe.ema),
             self.precision,
             checkpoint=self.job.folder / "checkpoint.safetensors",
@@ -231,7 +271,8 @@ class _Training:
                 evaluate_at=frozenset(round(steps * (k + 1) / EVALUATIONS) for k in range(EVALUATIONS)),
             ),
         )
-        log.close()
+        if self.ranks.is_first:
+            log.close()
 
     def learn_labels(self) -> None:
         """A last stage on the labeled photos only; undone where the loss on val is not lower for it."""
@@ -243,22 +284,23 @@ class _Training:
             return
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         loss_before = self.metric.loss(self._val_logits(), self.val.labels)
-        pixels = pixels_of(self.job, self.run, self.store, self.soft)
+        pixels = pixels_of(self.job, self.run, self.store, self.soft, self.threads)
         per_epoch = max(1, len(views) // recipe.batch_size)
+        part = Part(self.ranks, min(recipe.batch_size, len(views)))
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
-            photo, view, labels = views.of_step(step, recipe.batch_size)
+            photo, view, labels = (values[part.rows] for values in views.of_step(step, recipe.batch_size))
             return torch.from_numpy(pixels(photo, view)), torch.from_numpy(labels)
 
         def loss(data: tuple[Tensor, Tensor]) -> Tensor:
-            pixels, labels = (part.to(self.precision.device) for part in data)
+            pixels, labels = data
             logits = model(normalize(pixels, model.info)).float()
             if self.kind.several_labels:
                 return losses.multilabel_task_loss(logits, labels.float())
             if self.shares is None:
                 return nn.functional.cross_entropy(logits, labels, reduction="none")
             targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-            return balanced_task_loss(logits, targets, recipe, self.shares.labels.to(logits.device))
+            return balanced_task_loss(logits, targets, recipe, self.shares.labels)
 
         fit(
             Task(
@@ -266,6 +308,7 @@ class _Training:
                 batch=batch,
                 loss=loss,
                 frozen=[module for module in model.modules() if isinstance(module, nn.BatchNorm2d)],
+                part=part,
             ),
             Schedule(
                 steps=recipe.last_epochs * per_epoch, lr=LAST_LR_FACTOR * recipe.lr, weight_decay=recipe.weight_decay
@@ -286,7 +329,8 @@ class _Training:
         found = {crops[0]: self._val_logits()}
         for crop in crops[1:]:
             model.info = replace(model.info, crop_pct=crop)
-            found[crop] = plain_outputs(model, self.store, self.val.rows, self.precision)[1]
+            logits = plain_outputs(model, self.store, self.val.rows, self.precision, threads=self.threads)[1]
+            found[crop] = self._of_all_val(logits)
         best = min(found, key=lambda crop: self.metric.loss(found[crop], labels))
         model.info = replace(model.info, crop_pct=best)
         return found[best]
@@ -327,7 +371,14 @@ class _Training:
     def _val_logits(self) -> np.ndarray:
         """(n, C) at the first crop."""
         blocks = [self.val.pixels[i : i + BATCH] for i in range(0, len(self.val.pixels), BATCH)]
-        return np.concatenate([outputs(self.model, block, self.precision)[1] for block in blocks])
+        found = [outputs(self.model, block, self.precision)[1] for block in blocks]
+        return self._of_all_val(np.concatenate([np.empty((0, len(self.model.info.classes)), np.float32), *found]))
+
+    def _of_all_val(self, logits: np.ndarray) -> np.ndarray:
+        """(n, C) of all val photos, from those (m, C) of each process."""
+        every = torch.zeros(len(self.val.labels), logits.shape[1])
+        every[self.val.mine] = torch.from_numpy(logits).to(every.dtype)
+        return self.ranks.sum(every).numpy()
 
 
 def _starting_model(job: Job, info: ModelInfo) -> Classifier:
@@ -390,11 +441,13 @@ Pixels = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Photos (B,) by position and the view of each (B,) → (B, S, S, 3) uint8."""
 
 
-def pixels_of(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Pixels:
-    """The stored views at the student's size: rendered before, or now."""
+def pixels_of(job: Job, run: Run, store: PixelStore, soft: SoftLabels, threads: int = 1) -> Pixels:
+    """The stored views at the student's size: rendered before, or now, by so many threads."""
     size = describe(job.model, run.classes(), size=job.size).size
     rendered = views_path(run, size)
-    return RowReader(rendered, leading=2) if rendered.is_file() else Renderer(store, soft.photos, soft.views, size)
+    if rendered.is_file():
+        return RowReader(rendered, leading=2)
+    return Renderer(store, soft.photos, soft.views, size, threads=threads)
 
 
 def shown_views(job: Job, soft: SoftLabels, labels: np.ndarray) -> np.ndarray:
@@ -405,16 +458,34 @@ def shown_views(job: Job, soft: SoftLabels, labels: np.ndarray) -> np.ndarray:
     return views_within(soft.views, soft.photos, chosen)
 
 
-def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable[[int], Batch]:
-    """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it."""
+def _learned_photos(job: Job, store: PixelStore, shown: np.ndarray, photos: np.ndarray) -> np.ndarray:
+    """(n,) positions of the photos that it learns from, among the `photos` of the soft labels."""
+    # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
+    return np.flatnonzero((shown[:, 0] >= 0) & ((job.recipe.arm == "distilled") | store.is_labeled(photos)))
+
+
+def photos_per_step(job: Job, store: PixelStore, soft: SoftLabels) -> int:
+    """Photos in every batch of a training."""
+    shown = shown_views(job, soft, store.labels(soft.photos))
+    return min(job.recipe.batch_size, len(_learned_photos(job, store, shown, soft.photos)))
+
+
+def batches(
+    job: Job, run: Run, store: PixelStore, soft: SoftLabels, *, threads: int = 1, rows: slice = slice(None)
+) -> Callable[[int], Batch]:
+    """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it.
+
+    Args:
+        threads: that render views.
+        rows: of each batch, to make these only.
+    """
     recipe = job.recipe
     count = soft.views.shape[1]
     labels = store.labels(soft.photos)
     shown = shown_views(job, soft, labels)
-    # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
-    mine = np.flatnonzero((shown[:, 0] >= 0) & ((recipe.arm == "distilled") | store.is_labeled(soft.photos)))
+    mine = _learned_photos(job, store, shown, soft.photos)
     per_epoch = max(1, len(mine) // recipe.batch_size)
-    pixels = pixels_of(job, run, store, soft)
+    pixels = pixels_of(job, run, store, soft, threads)
     classes = soft.logits.shape[-1]
     mean, std = soft.feature_mean, soft.feature_std
 
@@ -424,7 +495,7 @@ def batches(job: Job, run: Run, store: PixelStore, soft: SoftLabels) -> Callable
 
     def batch(step: int) -> Batch:
         epoch, position = divmod(step, per_epoch)
-        photo = order(epoch)[position * recipe.batch_size :][: recipe.batch_size]
+        photo = order(epoch)[position * recipe.batch_size :][: recipe.batch_size][rows]
         view = shown[photo, epoch % count]
         features = np.empty((len(photo), 0), np.float32)
         if recipe.feature_weight:
@@ -444,56 +515,73 @@ def loss_terms(
     batch: Batch,
     recipe: Recipe,
     trained: nn.ModuleDict,
-    precision: Precision,
     forward: Forward,
     shares: Shares | None = None,
+    part: Part | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the loss by name, (B,) each: labels, distillation, features; those with weight 0 are not
     computed.
 
     Args:
+        batch: on the device.
         trained: `model`, and `projector` where there is a feature loss.
         forward: the model's `both`, perhaps compiled.
         shares: of the classes, unless `recipe.class_balance` is "none".
+        part: of which the batch is, where other processes have the rest.
     """
-    device, model = precision.device, trained["model"]
+    model = trained["model"]
     assert isinstance(model, Classifier)
-    features, logits = forward(normalize(batch.pixels.to(device), model.info))
+    features, logits = forward(normalize(batch.pixels, model.info))
     logits = logits.float()
-    targets, teacher_logits = batch.targets.to(device), batch.teacher_logits.to(device)
     terms: dict[str, Tensor] = {}
     if recipe.task_weight:
         if shares is None:
             task_loss = losses.task_loss_of(model.info.several_labels)
-            task = task_loss(logits, targets, label_smoothing=recipe.label_smoothing)
+            task = task_loss(logits, batch.targets, label_smoothing=recipe.label_smoothing)
         else:
-            task = balanced_task_loss(logits, targets, recipe, shares.labels.to(device))
+            task = balanced_task_loss(logits, batch.targets, recipe, shares.labels)
         terms["labels"] = recipe.task_weight * task
     if recipe.distill_weight:
-        if model.info.several_labels:
-            several = losses.find_method(recipe.method).several_labels
-            assert several is not None
-            distilled = several(logits, teacher_logits, recipe.temperature)
-        elif shares is None:
-            distilled = _distill(recipe, logits, teacher_logits, targets)
+        distill = functools.partial(_distillation, recipe, model.info.several_labels, shares)
+        if part is not None and losses.find_method(recipe.method).needs_whole_batch:
+            logits, teacher_logits, targets = map(part.whole, (logits, batch.teacher_logits, batch.targets))
+            distilled = distill(logits, teacher_logits, targets)[part.rows]
         else:
-            distilled = _balanced_distill(recipe, logits, teacher_logits, targets, shares.teacher.to(device))
+            distilled = distill(logits, batch.teacher_logits, batch.targets)
         terms["distillation"] = recipe.distill_weight * distilled
     if recipe.feature_weight:
         projected = trained["projector"](features).float()
-        terms["features"] = recipe.feature_weight * losses.feature_loss(projected, batch.teacher_features.to(device))
+        terms["features"] = recipe.feature_weight * losses.feature_loss(projected, batch.teacher_features)
     return terms
 
 
-def loss_of(batch: Batch, recipe: Recipe, trained: nn.ModuleDict, precision: Precision) -> Tensor:
+def loss_of(batch: Batch, recipe: Recipe, trained: nn.ModuleDict) -> Tensor:
     """(B,) the weighted sum of the loss terms."""
     model = trained["model"]
     assert isinstance(model, Classifier)
-    return _total(loss_terms(batch, recipe, trained, precision, model.both))
+    return _total(loss_terms(batch, recipe, trained, model.both))
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms.values())
+
+
+def _distillation(
+    recipe: Recipe,
+    several_labels: bool,
+    shares: Shares | None,
+    logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """(B,) the distillation loss that the recipe names, for the kind of labels that there are."""
+    if several_labels:
+        several = losses.find_method(recipe.method).several_labels
+        assert several is not None
+        return several(logits, teacher_logits, recipe.temperature)
+    if shares is None:
+        return _distill(recipe, logits, teacher_logits, targets)
+    return _balanced_distill(recipe, logits, teacher_logits, targets, shares.teacher)
 
 
 def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
@@ -533,10 +621,11 @@ class _Log:
         for name, values in terms.items():
             self._terms.setdefault(name, []).append(values.detach().mean())
 
-    def means(self) -> dict[str, float | None]:
+    def means(self, part: Part) -> dict[str, float | None]:
         """The mean loss since the last line, and that of each term; counting starts again."""
         found: dict[str, float | None] = {"loss": float(np.mean(self.losses)) if self.losses else None}
-        found |= {f"loss/{name}": float(torch.stack(values).mean()) for name, values in self._terms.items()}
+        for name, values in self._terms.items():
+            found[f"loss/{name}"] = float(part.ranks.sum(torch.stack(values).mean() * part.share))
         self.losses.clear()
         self._terms.clear()
         return found

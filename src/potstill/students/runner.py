@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,9 @@ class JobRunner:
                 copy_job(firsts[_training(job)], job)
 
     def _train(self, todo: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
-        alone = self.context.machine.jobs == 1 or len(todo) == 1
-        if self.context.engine.is_local and alone:
+        machine = self.context.machine
+        alone = (machine.jobs == 1 or len(todo) == 1) and machine.processes == 1
+        if self.context.engine.has_one_device and alone:
             self._one_by_one(todo, threads, update)
         else:
             self._side_by_side(todo, threads, update)
@@ -74,38 +76,44 @@ class JobRunner:
     def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
         """One task per job."""
         work = {self._written(job, threads): job for job in jobs}
+        processes = self.context.machine.processes
         run_all(
             self.context.engine,
-            "potstill.students.worker",
+            "potstill.students.worker" if processes == 1 else "potstill.students.together",
             list(work),
             threads=threads,
+            processes=processes,
             at_once=self.context.machine.jobs,
-            ended=lambda path, task: _finish(path, task, work[path]),
+            ended=lambda path, task: _finish(task, work[path]),
             watch=lambda: update(sum(_steps_done(job, self._photos()) for job in jobs)),
         )
 
     def _written(self, job: Job, threads: int) -> Path:
         """The file that tells the task what to do."""
-        run, device = self.context.run, self.context.machine.device
-        values = {"run": str(run.path), "folder": str(job.folder), "threads": threads, "device": device}
+        run, machine = self.context.run, self.context.machine
+        values = {"run": str(run.path), "folder": str(job.folder), "threads": threads, "device": machine.device}
+        if machine.processes > 1:
+            values["processes"] = machine.processes
         write_json(job.folder / _WORK, values)
         return job.folder / _WORK
 
 
-def _finish(path: Path, task: Task, job: Job) -> None:
-    """Check that a training ended well. Raises PotstillError."""
+def _finish(task: Task, job: Job) -> None:
+    """Check that a training ended well, and clear up. Raises PotstillError."""
     try:
         task.check()
     except ChildCrashError as error:
         raise PotstillError(f"Training {_title(job)} stopped unexpectedly:\n{error}") from None
-    path.unlink()
+    _clear(job)
 
 
 def _clear(job: Job) -> None:
-    """Remove what a task leaves in its folder when the command that started it is killed. Whether the training had
-    ended or not: what is left of it may be done in this process."""
+    """Remove what tells a task what to do, and what it printed. A task leaves it when the command that started it is
+    killed; whether the training had ended or not, since what is left of it may be done in this process."""
     for name in (_WORK, OUTPUT):
         (job.folder / name).unlink(missing_ok=True)
+    for folder in job.folder.glob("rank-*"):
+        shutil.rmtree(folder)
 
 
 def _training(job: Job) -> str:

@@ -1,6 +1,7 @@
-"""One training as a task of an engine, started by `runner`."""
+"""One training, or one process of it, as a task of an engine, started by `runner`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,19 +10,33 @@ from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.students.job import train_job
 from potstill.students.recipe import Job
+from potstill.training.ranks import joined
 
 
 def work(job: Path) -> None:
-    """Train as a JSON file says: `run` and `folder` (which holds the training's job.json), `threads`, `device`."""
+    """Train as a JSON file says: `run` and `folder` (which holds the training's job.json), `threads`, `device`; and
+    where several processes train together `rank`, `processes` and `store`, a file by which they find each other."""
     values = read_json(job)
     torch.set_num_threads(values["threads"])
-    training = Job.read(Path(values["folder"]))
+    run, training, device = Run(Path(values["run"])), Job.read(Path(values["folder"])), values["device"]
+    update = _progress(training.folder / "step.txt")
+    if "store" not in values:
+        train_job(training, run, device, update)
+        return
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    with joined(Path(values["store"]), values["rank"], values["processes"], torch.device(device)) as ranks:
+        train_job(training, run, device, update, ranks)
+
+
+def _progress(path: Path) -> Callable[[int], None]:
+    """Writes the number of finished steps to a file, once a second."""
     written = 0.0
 
     def update(step: int) -> None:
         nonlocal written
         if time.monotonic() - written > 1:
             written = time.monotonic()
-            (training.folder / "step.txt").write_text(str(step))
+            path.write_text(str(step))
 
-    train_job(training, Run(Path(values["run"])), values["device"], update)
+    return update

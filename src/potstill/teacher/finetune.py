@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.compute.backends import inference_model
-from potstill.compute.inference import plain_outputs
+from potstill.compute.inference import leaves_cores_free, plain_outputs
 from potstill.compute.measured import Measured
 from potstill.context import Context
 from potstill.data.arrays import open_arrays, save_arrays
@@ -140,7 +140,8 @@ class FineTuning:
         model.to(memory_format=torch.channels_last)
         epochs = self.plan.finetune_epochs(len(rows))
         drawn = draw_views(store, rows, epochs, self.plan.views)
-        renderer = Renderer(store, rows, drawn, model.info.size)
+        threads = self.context.machine.cores if leaves_cores_free(precision.device) else 1
+        renderer = Renderer(store, rows, drawn, model.info.size, threads=threads)
         targets = mixed_labels(store, rows, drawn, len(model.info.classes))
         per_epoch = max(1, len(rows) // BATCH)
 
@@ -151,7 +152,7 @@ class FineTuning:
             return torch.from_numpy(renderer(photo, view)), torch.from_numpy(targets[photo, view])
 
         def loss(data: tuple[Tensor, Tensor]) -> Tensor:
-            pixels, target = (part.to(precision.device) for part in data)
+            pixels, target = data
             logits = model(normalize(pixels, model.info)).float()
             if several:
                 return multilabel_task_loss(logits, target)

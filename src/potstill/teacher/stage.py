@@ -290,7 +290,7 @@ class _Member:
             check_space(self.folder, 2.0 * views.size * width, "The teacher's features")
             writer = RowWriter(path, (*views.shape, width), np.float16)
             label = f"Teacher: what {self.name} sees in every photo"
-            if self.context.engine.is_local:
+            if self.context.engine.has_one_device:
                 threads = self.context.machine.cores
                 renderer = Renderer(self.store, self.photos, views, self.model.info.size, threads=threads)
                 with self.context.reporter.bar(label, len(self.photos), unit="photo", part="features") as update:

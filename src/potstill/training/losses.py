@@ -194,7 +194,7 @@ def _kl(student_log: Tensor, teacher_log: Tensor) -> Tensor:
 def _target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
     """(B, 2) log-probabilities of the label and of all other classes together."""
     total = logits.logsumexp(-1)
-    own = logits[target]
+    own = torch.where(target, logits, 0.0).sum(-1)  # `logits[target]` would make a GPU wait for its size
     rest = logits.masked_fill(target, -torch.inf).logsumexp(-1)
     return torch.stack([own - total, rest - total], dim=-1)
 
@@ -218,6 +218,9 @@ class Method:
     min_classes: int = 2
     reason: str = ""
     """Why it needs that many classes, as the rest of a sentence."""
+    needs_whole_batch: bool = False
+    """Whether the loss of a photo depends on the other photos of the batch: processes that train together then put
+    their parts together first."""
     several_labels: Callable[[Tensor, Tensor, float], Tensor] | None = None
     """The same for photos that may have several labels: of student logits, teacher logits and temperature; None where
     there is no such loss."""
@@ -232,6 +235,7 @@ METHODS: dict[str, Method] = {
     "dist": Method(
         lambda student, teacher, labels, t: dist_loss(student, teacher, temperature=t),
         min_classes=3,
+        needs_whole_batch=True,
         reason="the correlation of 2 probabilities is always 1 or −1, without a gradient",
     ),
     "dkd": Method(
