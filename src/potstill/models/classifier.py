@@ -178,6 +178,11 @@ def normalize(pixels: Tensor, info: ModelInfo) -> Tensor:
     return pixels.flatten(2).float().mul(scale).add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
 
 
+def probabilities(logits: Tensor, *, several_labels: bool) -> Tensor:
+    """(…, C) of logits (…, C): each class for itself where a photo may have several labels, else of one among all."""
+    return logits.sigmoid() if several_labels else logits.softmax(-1)
+
+
 def describe(
     name: str,
     classes: Sequence[str],
