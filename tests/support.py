@@ -217,11 +217,11 @@ def context_of(run: Run, **machine: Any) -> Context:
     return Context(run, Machine("cpu", 1, 1, config), Reporter(quiet=True))
 
 
-def teach(teacher: TeacherConfig, views: ViewsConfig, context: Context) -> None:
+def teach(teacher: TeacherConfig, views: ViewsConfig, context: Context, *, metric: str = "accuracy") -> None:
     """Stage 2."""
     size = None if teacher.size == "auto" else teacher.size
     sizes = tuple(describe(name, (), size=size).size for name in teacher.model)
-    train_teacher(TeacherPlan(teacher, views, sizes), context)
+    train_teacher(TeacherPlan(teacher, views, sizes, metric), context)
 
 
 def label(teacher: TeacherConfig, views: ViewsConfig, num_views: int, context: Context) -> None:

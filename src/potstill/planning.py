@@ -163,7 +163,7 @@ def make_plan(
         label_of(target.class_name, folder.classes, "operating_point")
     photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
     if external is None and config.teacher.external:
-        external = open_external(config, folder.classes, _paths(folder))
+        external = open_external(config, folder.classes, _paths(folder), several_labels=several)
     sizes = (external.size,) if external else _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
         students=tuple(_student(spec, config, photos, folder, twins) for spec in parse_students(config)),
@@ -300,11 +300,6 @@ def parse_students(config: Config) -> tuple[StudentSpec, ...]:
 
 def _require_for_several_labels(config: Config) -> None:
     """Raise ConfigError for settings that have no meaning where photos may have several labels."""
-    if config.teacher.external:
-        raise ConfigError(
-            "A teacher from a file is for photos with one label each; here they may have several. Name a model "
-            "(--teacher)."
-        )
     for name, value, allowed in (
         ("operating_point", config.operating_point, ("",)),
         ("class_balance", config.class_balance, ("auto", "none")),

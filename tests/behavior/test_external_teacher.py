@@ -19,6 +19,7 @@ from potstill.deploy.deployable import Deployable
 from potstill.deploy.predictor import load_predictor
 from potstill.errors import ConfigError, DataError, PotstillError, StaleError
 from potstill.export.formats.onnx import write_graph
+from potstill.metrics import multilabel
 from potstill.models.classifier import load
 from potstill.run.folder import Run
 from potstill.soft_labels.plan import SoftLabelsPlan
@@ -204,3 +205,42 @@ def test_a_wrong_array_is_refused(store: PixelStore, tmp_path: Path, array: np.n
     config = configured(f"file:{tmp_path / 'outputs.npy'}", **{"external.order": str(tmp_path / "paths.txt")})
     with pytest.raises(DataError, match=message):
         labeled_by(config, run)
+
+
+def test_where_only_test_photos_have_no_row_it_is_said_what_they_are_for(store: PixelStore, tmp_path: Path) -> None:
+    run = run_on(store, tmp_path / "run")
+    rows, test = rows_of(run), set(store.rows("test").tolist())
+    rows = {photo: values for photo, values in rows.items() if photo_rows(run.images)[photo] not in test}
+    path = write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=r"These are test photos\. No model learns from them"):
+        labeled_by(configured(f"file:{path}"), run)
+
+
+def test_soft_labels_of_several_labels_are_those_of_the_file(
+    pairs: Path, packer: Callable[..., PixelStore], tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    store = packer(pairs, run.path, labels_per_photo="several", without_label="none")
+    generator = np.random.default_rng(0)
+    rows = {photo: generator.random(3).tolist() for photo in photo_rows(run.images)}
+    path = write_csv(tmp_path / "labels.csv", rows)
+    config = configured(f"file:{path}")
+    external = open_external(config, CLASSES, list(rows), several_labels=True)
+    assert external is not None
+    assert "every value lies in 0…1" in "\n".join(external.lines())
+    context = context_of(run)
+    train_teacher(TeacherPlan(config.teacher, VIEWS, (0,), external=external), context)
+    store_soft_labels(SoftLabelsPlan(config.teacher.names, VIEWS, 3), context)
+    given = np.empty((len(store), 3))
+    for photo, row in photo_rows(run.images).items():
+        given[row] = rows[photo]
+    soft = SoftLabels.open(run)
+    photos, views = np.divmod(np.arange(soft.views.size), soft.views.shape[1])
+    found = multilabel.sigmoid(soft.logits(photos, views).astype(np.float64)).reshape(*soft.views.shape, -1)
+    weight, partner = soft.views["weight"][..., None], given[np.maximum(soft.views["partner"], 0)]
+    assert found == pytest.approx(weight * given[soft.photos][:, None] + (1 - weight) * partner, abs=2e-3)
+    val = np.load(run.soft_labels / "val_logits.npy", allow_pickle=False)
+    assert multilabel.sigmoid(val) == pytest.approx(given[store.rows("val")], abs=1e-5)
+    write_csv(path, {**rows, next(iter(rows)): [0.5, 1.5, 0.5]})
+    with pytest.raises(DataError, match=r"row 2 holds the probability 1\.5, which is above 1, while"):
+        open_external(config, CLASSES, list(rows), several_labels=True)

@@ -1,10 +1,6 @@
 """The static page: the browser gives the probabilities that `potstill predict` gives."""
 
-import contextlib
-import functools
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.browser.conftest import GIVE_PHOTO, Watched
+from tests.browser.conftest import GIVE_PHOTO, Watched, static_host
 from tests.photo_files import exif_block, jpeg_with, profile_of
 from tests.support import draw_photo
 
@@ -22,25 +18,6 @@ from potstill.export.load import load_exported
 from potstill.export.web import export_web
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def static_host(folder: Path) -> Iterator[str]:
-    """Serve a folder on loopback as any static host would."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")

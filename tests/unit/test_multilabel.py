@@ -43,6 +43,22 @@ def test_a_known_value_of_scikit_learn() -> None:
     assert multilabel.mean_average_precision(logits, labels) == pytest.approx(0.8333333)
 
 
+def test_average_precision_can_be_measured_at_another_share() -> None:
+    """Photos that are there k times, and photos of weight k, are the same."""
+    draw = np.random.default_rng(2)
+    labels = (draw.random((40, 2)) < 0.3).astype(int)
+    logits = draw.normal(size=(40, 2)) + labels
+    repeated = np.repeat(np.arange(40), np.where(labels[:, 0] > 0, 4, 1))
+    share = labels[repeated, 0].mean()
+    found = multilabel.average_precisions(logits, labels, np.array([share, labels[:, 1].mean()]))
+    plain = multilabel.average_precisions(logits, labels)
+    assert found[0] == pytest.approx(multilabel.average_precisions(logits[repeated], labels[repeated])[0], abs=1e-6)
+    assert found[1] == pytest.approx(plain[1], abs=1e-6)
+    assert found[0] > plain[0] + 0.05, "a class is easier to find where it is frequent"
+    drawn = multilabel.resampled_average_precisions(logits[None], labels, resamples=200, shares=np.array([share, 0.3]))
+    assert drawn[:, 0].min() < found[0] < drawn[:, 0].max()
+
+
 def test_classes_that_cannot_be_ranked_are_left_out() -> None:
     logits = np.array([[1.0, 5, 0], [0, 4, 1], [-1, 3, 2]])
     labels = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0]])

@@ -46,14 +46,15 @@ def test_three_models_answer_as_predict_does_with_time_and_size(
 
 
 def test_an_unsure_answer_says_so(models: list[Served]) -> None:
-    assert serving._column(models[0], Outputs(np.array([0.4, 0.3, 0.3]), False, 1.0))["known"] is False
-    assert serving._column(models[0], Outputs(np.array([1.0, 0, 0]), True, 1.0))["known"] is True
+    assert serving._column(models[0], Outputs(np.array([0.34, 0.33, 0.33]), 1.0))["known"] is False
+    assert serving._column(models[0], Outputs(np.array([1.0, 0, 0]), 1.0))["known"] is True
 
 
 def test_the_threshold_is_the_one_that_was_set_on_val(models: list[Served], photo: Path) -> None:
     for model in models:
         answer = model.predict(np.asarray(Image.open(photo)))
-        assert answer.known == (answer.probabilities.max() >= model.predictors[0].threshold)
+        known = answer.probabilities.max() >= model.predictors[0].threshold
+        assert serving._column(model, answer)["known"] == known
 
 
 @pytest.mark.parametrize(

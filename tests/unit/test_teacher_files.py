@@ -299,6 +299,24 @@ def test_logits_of_the_same_classes_stay_as_they_are() -> None:
     assert outputs.logits(np.array([[5.0, -3.0, 40.0]])).tolist() == [[-3.0, 40.0, 5.0]]
 
 
+def test_with_several_labels_each_class_keeps_its_own_probability() -> None:
+    logits = np.array([[2.0, -3.0, 0.5, 9.0]])
+    sigmoid = 1 / (1 + np.exp(-logits[0]))
+    same = Outputs(kind="logits", classes=4, places=(1, 0, 2, 3), several_labels=True)
+    assert same.logits(logits).tolist() == [[-3.0, 2.0, 0.5, 9.0]]
+    many = Outputs(kind="logits", classes=2, places=(0, 1, 0, LEFT_OUT), several_labels=True)
+    assert 1 / (1 + np.exp(-many.logits(logits)[0])) == pytest.approx([max(sigmoid[0], sigmoid[2]), sigmoid[1]])
+    values = np.array([[0.9, 0.8, 0.0], [0.1, 0.0, 1.0]])
+    given = Outputs(kind="probabilities", classes=3, places=(0, 1, 2), several_labels=True)
+    assert 1 / (1 + np.exp(-given.logits(values))) == pytest.approx(values, abs=1e-6)
+    assert kind_of(values, several_labels=True) == "probabilities"
+    assert kind_of(values) == "logits"
+    assert fault_of(np.array([[0.5, 1.2]]), "probabilities", several_labels=True) == (
+        0,
+        "holds the probability 1.2, which is above 1",
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "kind", "fault"),
     [

@@ -123,6 +123,9 @@ def evaluate(
     path_column: str = "",
     label_column: str = "",
     classes_from: Literal["folders", "top", "deepest", "names"] = "folders",
+    without_label: Annotated[
+        Literal["refuse", "none", "unlabeled"], Parameter(name=("--without-label", "--images.without-label"))
+    ] = "refuse",
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Score a finished model on new photos, and compare with its own test photos.
@@ -151,6 +154,9 @@ def evaluate(
         The column of the table with the classes.
     classes_from
         What the classes are, as --images.classes-from of `distill`.
+    without_label
+        Of a model that gives a photo several labels: what a photo is whose row names none, as --images.without-label of
+        `distill`.
     as_json
         Print everything as JSON.
     """
@@ -159,6 +165,8 @@ def evaluate(
 
     columns = {"images.path_column": path_column, "images.label_column": label_column}
     settings = {name: value for name, value in columns.items() if value} | {"images.classes_from": classes_from}
+    if without_label != "refuse":
+        settings["images.without_label"] = without_label
     found = score(run, photos, student=student, arm=arm, seed=seed, labels=labels, settings=settings)
     if as_json:
         print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))

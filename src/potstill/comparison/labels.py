@@ -14,6 +14,7 @@ import numpy as np
 from potstill import metrics
 from potstill.comparison.plan import ComparisonPlan
 from potstill.comparison.stage import (
+    NO_COSTS,
     Scores,
     against_twin,
     choose,
@@ -133,10 +134,11 @@ def compare_labels(plan: ComparisonPlan, context: Context) -> None:
     scores = score_all(plan, context, names, known, np.zeros(len(run.classes()), np.float32))
     teacher_model = _teacher(run, plan, scores)
     folders = [folder for group in teacher_networks(run.teacher, plan.teacher) for folder in group]
-    costs = [costs_of(load(folder), folder) for folder in folders]
+    costs = [costs_of(load(folder), folder) for folder in folders] or [NO_COSTS]
     teacher = LabelTeacher(
         models=tuple(plan.teacher),
         sizes=tuple(load_info(folder).size for folder in folders),
+        thresholds=tuple(teacher_model.thresholds[0].tolist()),
         **teacher_model.measured(),
         **{key: sum(cost[key] for cost in costs) for key in costs[0]},
     )

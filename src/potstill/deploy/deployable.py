@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.data.resize import ROUND_UP_FROM, crop_side
-from potstill.models.classifier import Classifier
+from potstill.models.classifier import Classifier, probabilities
 from potstill.models.onnx_classifier import OnnxClassifier
 
 
@@ -59,8 +59,7 @@ class Deployable(nn.Module):
         logits = self.net(normalized).float()
         if self.shift is not None:
             logits = logits + self.shift
-        scaled = logits / self.temperature
-        return scaled.sigmoid() if self.several_labels else scaled.softmax(-1)
+        return probabilities(logits / self.temperature, several_labels=self.several_labels)
 
     def half_net(self) -> "Deployable":
         """A copy whose network computes in float16. Preprocessing and softmax stay float32."""

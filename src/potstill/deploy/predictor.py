@@ -19,6 +19,7 @@ from potstill.images.decode import decode, decode_file, normalize
 from potstill.images.depth import GrayLevels
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
+from potstill.run.label_results import read_label_comparison
 from potstill.run.layout import ARMS, comparison_path, given_path, usable_students
 from potstill.run.results import read_chosen, read_comparison, read_training, several_labels_in
 from potstill.run.trained import OperatingPoint
@@ -116,15 +117,6 @@ class Decides(Protocol):
     def operating_point(self) -> OperatingPoint | None: ...
 
 
-def require_one_label(model: Decides, what: str) -> None:
-    """Raise ModelError for a model for several labels per photo, which `what` cannot be done with."""
-    if model.thresholds:
-        raise ModelError(
-            f"This model gives a photo several labels, and {what} is for models that give it one. Use `potstill "
-            "predict` or `potstill export`."
-        )
-
-
 def predicted_class(probabilities: Mapping[str, float], point: OperatingPoint | None) -> str:
     """The class by the operating point, if there is one, or else the most probable one."""
     others = dict(probabilities)
@@ -137,19 +129,27 @@ class Predictor:
     """A trained classifier, ready for photos."""
 
     def __init__(
-        self, model: "Classifier", folder: Path, *, shift: Sequence[float] = (), point: OperatingPoint | None = None
+        self,
+        model: "Classifier",
+        folder: Path,
+        *,
+        shift: Sequence[float] = (),
+        point: OperatingPoint | None = None,
+        thresholds: Sequence[float] = (),
     ) -> None:
         """Take a model with what it knows of itself.
 
         Args:
             shift: (C,) added to its logits, of a teacher that predicts as if all classes were equally frequent.
             point: of a teacher, which does not know of its operating point itself.
+            thresholds: (C,) of a teacher that gives a photo several labels, for the same reason.
         """
         from potstill.deploy.deployable import Deployable
 
         self.model, self.folder, self.info = model, folder, model.info
         self.operating_point = point or model.info.trained.operating_point
         """Where a photo counts as one of a class; None where it is the most probable one."""
+        self._thresholds = tuple(thresholds) or model.info.trained.thresholds
         self._deployable = Deployable(model, temperature=model.info.trained.temperature, shift=shift).eval()
 
     @property
@@ -164,16 +164,17 @@ class Predictor:
 
     @property
     def threshold(self) -> float:
-        """Probability below which a prediction counts as unknown."""
+        """Below it a prediction counts as unknown: of the largest probability, or with several labels per photo of the
+        mean certainty of the decisions. 0 where it is not known."""
         return self.info.trained.threshold
 
     @property
     def thresholds(self) -> tuple[float, ...]:
         """With several labels per photo: of each class the probability from which on a photo has it. A teacher's are
-        0.5."""
+        0.5 before there is a comparison."""
         if not self.info.several_labels:
             return ()
-        return self.info.trained.thresholds or (0.5,) * len(self.classes)
+        return self._thresholds or (0.5,) * len(self.classes)
 
     def predict(self, photo: Photo) -> Any:
         """Classify one photo: a path, the bytes of a file, a binary file, a Pillow image, or an upright (H, W, 3) uint8
@@ -261,8 +262,10 @@ def teacher_predictor(run: Run, folder: Path) -> Predictor:
     from potstill.models.classifier import load
 
     path = comparison_path(run)
-    if not path.is_file() or several_labels_in(path):
+    if not path.is_file():
         return Predictor(load(folder), folder)
+    if several_labels_in(path):
+        return Predictor(load(folder), folder, thresholds=read_label_comparison(path).teacher.thresholds)
     comparison = read_comparison(path)
     teacher, target, point = comparison.teacher, comparison.operating_point, None
     if teacher.operating and target:

@@ -17,20 +17,30 @@ from typing import Any, Self
 import numpy as np
 from aiohttp import web
 
-from potstill.deploy.predictor import Predictor, chosen_student, load_predictor, predicted_class, teacher_predictor
+from potstill.deploy.predictor import (
+    LabelsPrediction,
+    Predictor,
+    chosen_student,
+    load_predictor,
+    prediction_of,
+    teacher_predictor,
+)
 from potstill.deploy.visitors import Visitors, is_wildcard, names_of
 from potstill.errors import PotstillError
 from potstill.images.decode import decode
 from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.run.layout import ARMS, is_trained, num_seeds, require_one_label, weights_path
+from potstill.run.layout import ARMS, is_trained, num_seeds, weights_path
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
 
 SHOWN = 5
 """Classes, the most probable ones, that the page shows of each model."""
+
+SHOWN_LABELS = 40
+"""The same where a photo may have several labels; those that it has are all shown."""
 
 NAMED = 12
 """Classes that the page names in its first sentence."""
@@ -52,7 +62,6 @@ class Outputs:
 
     probabilities: np.ndarray
     """(C,)"""
-    known: bool
     milliseconds: float
     """From decoded photo to probabilities, resizing included."""
 
@@ -74,8 +83,7 @@ class Served:
         predictions = [predictor.predict(photo) for predictor in self.predictors]
         milliseconds = 1000 * (time.perf_counter() - started)
         values = np.mean([list(p.probabilities.values()) for p in predictions], axis=0)
-        threshold = self.predictors[0].threshold
-        return Outputs(values, bool(values.max() >= threshold), milliseconds)
+        return Outputs(values, milliseconds)
 
 
 def load_models(run: Run, student: str | None = None) -> list[Served]:
@@ -103,20 +111,27 @@ def classify(models: list[Served], photo: bytes) -> dict[str, Any]:
 
 
 def _column(model: Served, outputs: Outputs) -> dict[str, Any]:
-    classes, point = model.predictors[0].classes, model.predictors[0].operating_point
-    probabilities = {name: float(p) for name, p in zip(classes, outputs.probabilities, strict=True)}
-    label = predicted_class(probabilities, point)
-    return {
+    decides = model.predictors[0]
+    prediction = prediction_of(decides, outputs.probabilities)
+    facts = {
         "arm": model.arm,
-        "label": label,
-        "probability": probabilities[label],
-        "known": outputs.known,
-        "operating_point": None if point is None else asdict(point),
-        "probabilities": probabilities,
-        "shown": SHOWN,
+        "probabilities": prediction.probabilities,
         "milliseconds": outputs.milliseconds,
         "megabytes": model.megabytes,
         "model": " + ".join(predictor.info.name for predictor in model.predictors),
+    }
+    if isinstance(prediction, LabelsPrediction):
+        thresholds = dict(zip(decides.classes, decides.thresholds, strict=True))
+        shown = max(SHOWN_LABELS, len(prediction.labels))
+        return {**facts, "labels": prediction.labels, "thresholds": thresholds, "shown": shown}
+    point = decides.operating_point
+    return {
+        **facts,
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "known": prediction.known,
+        "operating_point": None if point is None else asdict(point),
+        "shown": SHOWN,
     }
 
 
@@ -150,7 +165,6 @@ def serve(
     """
     run = Run.open(run_folder)
     require_whole(run.path)
-    require_one_label(run, "`potstill serve`")
     with contextlib.ExitStack() as undo:
         listening = undo.enter_context(listen(host, port))  # before the models are loaded, which takes a while
         models = load_models(run, student)

@@ -29,9 +29,19 @@ class Outputs:
     """Labels and probabilities on some photos."""
 
     labels: np.ndarray
-    """(n,) class indices, UNLABELED or UNKNOWN."""
+    """(n,) class indices, UNLABELED or UNKNOWN; (n, C) of 0 and 1 where a photo may have several labels, with rows of
+    UNLABELED."""
     probabilities: np.ndarray
     """(n, C)."""
+
+    @property
+    def unlabeled(self) -> np.ndarray:
+        """(n,) bool."""
+        return np.asarray(self.labels.reshape(len(self.labels), -1)[:, 0] == UNLABELED)
+
+    def __getitem__(self, which: np.ndarray) -> "Outputs":
+        """Those of some of the photos."""
+        return Outputs(self.labels[which], self.probabilities[which])
 
     @property
     def correct(self) -> np.ndarray:
@@ -40,8 +50,7 @@ class Outputs:
 
     def of_known_classes(self) -> "Outputs":
         """The photos with a label that the model has."""
-        known = self.labels >= 0
-        return Outputs(self.labels[known], self.probabilities[known])
+        return self[self.labels >= 0]
 
     def counts(self, which: np.ndarray | None = None) -> np.ndarray:
         """(C,) photos of each class, of those `which` (n,) bool."""

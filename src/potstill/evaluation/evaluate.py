@@ -13,7 +13,6 @@ from potstill.check.inspect import Inspected, inspect_all
 from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.deploy.batches import Model, probabilities_of_each
-from potstill.deploy.predictor import require_one_label as require_model_of_one_label
 from potstill.errors import ConfigError, DataError, did_you_mean
 from potstill.evaluation.baseline import (
     UNKNOWN,
@@ -24,17 +23,16 @@ from potstill.evaluation.baseline import (
     seen_before,
     test_outputs,
 )
-from potstill.evaluation.result import ClassScore, Drift, Evaluation, Score
+from potstill.evaluation.class_scores import measure_classes
+from potstill.evaluation.label_scores import measure_labels
+from potstill.evaluation.result import Drift, Evaluation, Measured
 from potstill.export.load import ExportedPredictor, open_predictor
 from potstill.images.class_folders import shown
 from potstill.images.folder import plain_name
-from potstill.images.new_photos import NewPhotos, read_new_photos
+from potstill.images.new_photos import NewPhoto, NewPhotos, read_new_photos
 from potstill.metrics import Interval
+from potstill.metrics.classification import Classification
 from potstill.monitoring.progress import Reporter
-from potstill.run.layout import require_one_label
-
-_TINY = 1e-12
-"""A probability of 0 has no logarithm."""
 
 NO_RUN = "The run of this model is not known: photos that it learned from are not noticed."
 
@@ -67,36 +65,37 @@ def evaluate(
         ConfigError: a setting that is not one of `images`.
         ModelError, ExportError: there is no such model.
     """
-    path, reporter = Path(model), reporter or Reporter()
-    if (run := run_of(path)) is not None:
-        require_one_label(run, "`potstill evaluate`")
-    new = read_new_photos(Path(photos), _images(labels, settings or {}))
+    path, reporter, images = Path(model), reporter or Reporter(), _images(labels, settings or {})
+    run = run_of(path)
     predictor = open_predictor(path, student=student, arm=arm, seed=seed)
-    require_model_of_one_label(predictor, "`potstill evaluate`")
-    classes = predictor.classes
+    classes, several = predictor.classes, bool(predictor.thresholds)
+    new = read_new_photos(Path(photos), images, several_labels=several)
     _require_known_class(new, classes)
     inspected = _inspected(new, reporter)
     seen = seen_before(run, inspected)
     sample = _predicted(predictor, new, seen.learned_from, reporter)
     test = test_outputs(run, predictor)
     confidence = confidence_of(run)
-    outputs = sample.outputs.of_known_classes()
-    top = sample.outputs.probabilities.max(-1)
-    predicted = Counter(classes[i] for i in sample.outputs.probabilities.argmax(-1).tolist())
+    measured = _measured(sample.outputs, test, predictor, confidence)
+    certainty = Classification.of(several).certainty
     return Evaluation(
         model=str(predictor.path if isinstance(predictor, ExportedPredictor) else predictor.folder),
         data=str(photos),
         confidence=confidence,
-        score=_score(outputs, confidence),
-        test=_score(test, confidence) if test else None,
-        difference=_difference(outputs, test, confidence) if test else None,
-        per_class=_per_class(outputs, test, classes, confidence),
-        unlabeled=int(np.sum(sample.outputs.labels == UNLABELED)),
-        unsure=float(np.mean(top < predictor.threshold)) if predictor.threshold > 0 else None,
-        predicted={name: predicted[name] for name in classes},
-        drift=_drift(sample.outputs, test, predictor.threshold, confidence) if test else None,
-        lacking=tuple(name for i, name in enumerate(classes) if i not in outputs.labels),
-        unknown=dict(Counter(label for _, label in new.files if label and label not in classes)),
+        score=measured.score,
+        test=measured.test,
+        difference=measured.difference,
+        per_class=measured.per_class,
+        unlabeled=int(sample.outputs.unlabeled.sum()),
+        unsure=(
+            float(np.mean(certainty(sample.outputs.probabilities) < predictor.threshold))
+            if predictor.threshold > 0
+            else None
+        ),
+        predicted=dict(zip(classes, _times_predicted(sample.outputs.probabilities, predictor), strict=True)),
+        drift=_drift(sample.outputs, test, predictor, confidence) if test else None,
+        lacking=measured.lacking,
+        unknown=dict(Counter(name for photo in new.photos for name in photo.names if name not in classes)),
         learned_from=tuple(plain_name(new.files[i][0]) for i in sorted(seen.learned_from)),
         in_test=len(seen.in_test),
         failed=sample.failed,
@@ -137,7 +136,7 @@ def _spellings(new: NewPhotos, classes: Sequence[str]) -> Iterator[str]:
 
 def _inspected(new: NewPhotos, reporter: Reporter) -> list[Inspected]:
     found: list[Inspected] = []
-    with reporter.bar("Looking at the photos", len(new.files), unit="photos") as update:
+    with reporter.bar("Looking at the photos", len(new.files), unit="photo") as update:
         for photo in inspect_all([path for path, _ in new.files], min_side=1):
             found.append(photo)
             update(len(found))
@@ -151,16 +150,15 @@ def _predicted(model: Model, new: NewPhotos, left_out: Collection[int], reporter
         DataError: no photo can be used.
     """
     used = [i for i in range(len(new.files)) if i not in left_out]
-    index = {name: number for number, name in enumerate(model.classes)} | {"": UNLABELED}
     labels, probabilities, failed = [], [], {}
-    with reporter.bar("Classifying photos", len(used), unit="photos") as update:
+    with reporter.bar("Classifying photos", len(used), unit="photo") as update:
         photos = ((i, new.files[i][0]) for i in used)
         for done, (i, found) in enumerate(probabilities_of_each(model, photos, count=len(used)), 1):
-            path, name = new.files[i]
+            photo = new.photos[i]
             if isinstance(found, DataError):
-                failed[plain_name(path)] = str(found)
+                failed[plain_name(photo.path)] = str(found)
             else:
-                labels.append(index.get(name, UNKNOWN))
+                labels.append(_label(photo, model))
                 probabilities.append(found)
             update(done)
     if not probabilities:
@@ -169,61 +167,36 @@ def _predicted(model: Model, new: NewPhotos, left_out: Collection[int], reporter
     return _Sample(Outputs(np.array(labels), np.stack(probabilities)), failed)
 
 
-def _score(outputs: Outputs, confidence: float) -> Score | None:
-    photos = len(outputs.labels)
-    if not photos:
-        return None
-    logits = np.log(np.maximum(outputs.probabilities, _TINY))
-    correct = int(np.sum(outputs.correct))
-    return Score(
-        photos=photos,
-        accuracy=Interval(correct / photos, *metrics.wilson_interval(correct, photos, confidence)),
-        balanced_accuracy=metrics.balanced_accuracy(logits, outputs.labels),
-        nll=metrics.nll(logits, outputs.labels),
-        ece=metrics.ece(logits, outputs.labels),
-    )
+def _label(photo: NewPhoto, model: Model) -> int | list[int]:
+    """A photo's class by number, UNLABELED or UNKNOWN; where it may have several labels, 0 or 1 for each class."""
+    if not model.thresholds:
+        index = {name: number for number, name in enumerate(model.classes)} | {"": UNLABELED}
+        return index.get(photo.label, UNKNOWN)
+    if photo.split == "unlabeled":
+        return [UNLABELED] * len(model.classes)
+    return [int(name in photo.labels) for name in model.classes]
 
 
-def _difference(new: Outputs, test: Outputs, confidence: float) -> Interval | None:
-    """Accuracy on new photos minus that on test, both in the new photos' mix of classes."""
-    total, test_total = new.counts(), test.counts()
-    both = (total > 0) & (test_total > 0)
-    if not both.any():
-        return None
-    right, test_right = new.counts(new.correct), test.counts(test.correct)
-    return metrics.difference_of_shares(right[both], total[both], test_right[both], test_total[both], confidence)
+def _measured(outputs: Outputs, test: Outputs | None, model: Model, confidence: float) -> Measured:
+    if model.thresholds:
+        return measure_labels(outputs, test, model.classes, model.thresholds, confidence)
+    return measure_classes(outputs, test, model.classes, confidence)
 
 
-def _per_class(
-    outputs: Outputs, test: Outputs | None, classes: Sequence[str], confidence: float
-) -> tuple[ClassScore, ...]:
-    """Of the classes that have new photos."""
-    predicted, found = outputs.probabilities.argmax(-1), []
-    for label, name in enumerate(classes):
-        mine = outputs.labels == label
-        photos = int(mine.sum())
-        if not photos:
-            continue
-        correct = int(np.sum(predicted[mine] == label))
-        wrong = np.bincount(predicted[mine & (predicted != label)], minlength=len(classes))
-        own = test.correct[test.labels == label] if test is not None else np.empty(0)
-        found.append(
-            ClassScore(
-                name=name,
-                photos=photos,
-                accuracy=Interval(correct / photos, *metrics.wilson_interval(correct, photos, confidence)),
-                test_photos=None if test is None else len(own),
-                test_accuracy=float(own.mean()) if len(own) else None,
-                mostly_taken_for=classes[int(wrong.argmax())] if wrong.any() else "",
-            )
-        )
-    return tuple(found)
+def _times_predicted(probabilities: np.ndarray, model: Model) -> list[int]:
+    """(C,) how many photos are predicted to be of each class, or to have its label."""
+    if model.thresholds:
+        counts = (probabilities >= np.array(model.thresholds)).sum(0)
+    else:
+        counts = np.bincount(probabilities.argmax(-1), minlength=len(model.classes))
+    return [int(count) for count in counts]
 
 
-def _drift(outputs: Outputs, test_outputs: Outputs, threshold: float, confidence: float) -> Drift:
+def _drift(outputs: Outputs, test_outputs: Outputs, model: Model, confidence: float) -> Drift:
     """Compare the probabilities, whatever the photos show."""
     new, test = outputs.probabilities, test_outputs.probabilities
-    unsure, test_unsure = (np.array([np.sum(values.max(-1) < threshold)]) for values in (new, test))
+    certainty = Classification.of(bool(model.thresholds)).certainty
+    unsure, test_unsure = (np.array([np.sum(certainty(values) < model.threshold)]) for values in (new, test))
     tests = [metrics.kolmogorov_smirnov(new[:, label], test[:, label]) for label in range(new.shape[1])]
     distance, p = max(tests)
     return Drift(

@@ -42,11 +42,58 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelClassScore:
+    """One class of photos that may have several."""
+
+    name: str
+    photos: int
+    """That have it."""
+    average_precision: Interval | None
+    """None where all photos have the class."""
+    f1: Interval | None
+    """At the model's threshold."""
+    test_photos: int | None
+    """None where the model's own test photos are not known."""
+    test_average_precision: float | None
+    """On them, weighted so that the class is as frequent as among the new photos."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelScore:
+    """A model on photos that may have several labels, over the classes that a new photo has."""
+
+    photos: int
+    mean_average_precision: Interval
+    """Mean over the classes of the average precision, see `potstill.metrics.multilabel`."""
+    macro_f1: Interval
+    """Mean F1 of the classes, at the model's thresholds."""
+    exact_match: Interval
+    """Share of photos of which all labels are right, at these thresholds."""
+    nll: float
+    """Per decision, as ece."""
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What the labels of new photos tell."""
+
+    score: Score | LabelScore | None
+    """None without photos that have a label."""
+    test: Score | LabelScore | None
+    difference: Interval | None
+    per_class: tuple[ClassScore, ...] | tuple[LabelClassScore, ...]
+    lacking: tuple[str, ...]
+    """Classes without new photos."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Drift:
     """How the outputs differ from those on the model's own test photos."""
 
     unsure: Interval
-    """Share of the new photos with a confidence below the model's threshold."""
+    """Share of the new photos with a confidence below the model's threshold; with several labels per photo, with a mean
+    certainty of the decisions below it (`potstill.metrics.multilabel.certainty`)."""
     test_unsure: float
     more_unsure: Interval
     """Difference of the two."""
@@ -74,27 +121,30 @@ class Evaluation:
     """The new photos."""
     confidence: float
     """Of every interval."""
-    score: Score | None
-    """Accuracy and calibration; None without photos that have a label."""
-    test: Score | None
+    score: Score | LabelScore | None
+    """Accuracy and calibration, or mAP and F1 where photos may have several labels; None without photos that have a
+    label."""
+    test: Score | LabelScore | None
     """The same model on its own test photos; None where they are not known."""
     difference: Interval | None
-    """Accuracy on the new photos minus that on the test photos, in the new photos' mix of classes."""
-    per_class: tuple[ClassScore, ...]
+    """Accuracy on the new photos minus that on the test photos, in the new photos' mix of classes; of a model for
+    several labels mAP, with each class as frequent as in the new photos."""
+    per_class: tuple[ClassScore, ...] | tuple[LabelClassScore, ...]
     """Of every class that has new photos with labels."""
     unlabeled: int
     """Photos without a label."""
     unsure: float | None
     """Share of all photos, labeled or not, with a confidence below the model's threshold; None for a teacher, which has
-    no threshold."""
+    no threshold, and for models with several labels per photo that an earlier version trained."""
     predicted: dict[str, int]
-    """How many photos, labeled or not, are predicted to be of each class."""
+    """How many photos, labeled or not, are predicted to be of each class, or to have its label."""
     drift: Drift | None
     """How its outputs differ from those on test; None where the model's own test photos are not known."""
     lacking: tuple[str, ...]
     """Classes of the model of which there are no labeled photos."""
     unknown: dict[str, int]
-    """Classes that the model does not have, and their photos, which are not scored."""
+    """Classes that the model does not have, and their photos. These are not scored; where they may have other labels,
+    too, by those."""
     learned_from: tuple[str, ...]
     """Photos that show the same picture as one that the model learned from; they are left out."""
     in_test: int
@@ -109,22 +159,13 @@ class Evaluation:
         return asdict(self)
 
     def table(self) -> Table | None:
-        """Accuracy by class, for the terminal; None without labels."""
+        """Every class, for the terminal; None without labels."""
         if not self.per_class:
             return None
-        header = ["class", "photos", "accuracy", f"{percent(self.confidence)} interval", "own test", "mostly taken for"]
-        rows = [
-            [
-                one.name,
-                f"{one.photos:,}",
-                f"{one.accuracy.value:.1%}",
-                f"{100 * one.accuracy.low:.1f} to {100 * one.accuracy.high:.1f}",
-                "" if one.test_accuracy is None else f"{one.test_accuracy:.1%}",
-                one.mostly_taken_for,
-            ]
-            for one in self.per_class
-        ]
-        return text_table(header, rows, right=range(1, 5))
+        several = isinstance(self.per_class[0], LabelClassScore)
+        measure, last = ("average precision", "F1") if several else ("accuracy", "mostly taken for")
+        header = ["class", "photos", measure, f"{percent(self.confidence)} interval", "own test", last]
+        return text_table(header, [_cells(one) for one in self.per_class], right=range(1, 6 if several else 5))
 
     def lines(self) -> list[str]:
         """The result in sentences."""
@@ -135,14 +176,22 @@ class Evaluation:
             yield f"{counted(self.unlabeled, 'photo')} without labels: the accuracy is not known."
             return
         score, test = self.score, self.test
-        span = f"{100 * score.accuracy.low:.1f} to {100 * score.accuracy.high:.1f}"
-        yield f"Accuracy {score.accuracy.value:.1%} ({span}) on {counted(score.photos, 'new photo')} with labels."
+        value, measure = _main(score), "mAP" if isinstance(score, LabelScore) else "Accuracy"
+        span = f"{100 * value.low:.1f} to {100 * value.high:.1f}"
+        yield f"{measure} {value.value:.1%} ({span}) on {counted(score.photos, 'new photo')} with labels."
+        if isinstance(score, LabelScore):
+            yield f"At the thresholds: macro F1 {score.macro_f1.value:.1%}, exact match {score.exact_match.value:.1%}."
         if test is None or self.difference is None:
             yield "Its own test photos are not known, so there is nothing to compare with: name the run folder."
         else:
+            how = (
+                "with each class as frequent as in the new photos"
+                if measure == "mAP"
+                else "in the new photos' mix of classes"
+            )
             yield (
-                f"On its own {counted(test.photos, 'test photo')} it has {test.accuracy.value:.1%}. "
-                f"Difference in the new photos' mix of classes: {self.difference.points}, {_verdict(self.difference)}."
+                f"On its own {counted(test.photos, 'test photo')} it has {_main(test).value:.1%}. "
+                f"Difference {how}: {self.difference.points}, {_verdict(self.difference)}."
             )
         before = "" if test is None else f" (own test: NLL {test.nll:.3f}, ECE {test.ece:.3f})"
         yield f"Calibration: NLL {score.nll:.3f}, ECE {score.ece:.3f}{before}."
@@ -172,12 +221,35 @@ class Evaluation:
         if self.in_test:
             yield f"The same picture as one of its own test photos: {counted(self.in_test, 'photo')}."
         for name, photos in self.unknown.items():
-            yield f"Not scored because the model does not have the class {name!r}: {counted(photos, 'photo')}."
+            what = "the label" if isinstance(self.score, LabelScore) else "the class"
+            yield f"Not scored because the model does not have {what} {name!r}: {counted(photos, 'photo')}."
         if self.lacking and self.score is not None:
             yield f"There are no photos of {', '.join(self.lacking)}, so nothing is known of them."
         if self.failed:
             path, why = next(iter(self.failed.items()))
             yield f"Could not be read: {counted(len(self.failed), 'photo')}, such as {path}: {why}"
+
+
+def _main(score: Score | LabelScore) -> Interval:
+    """What counts most of it."""
+    return score.mean_average_precision if isinstance(score, LabelScore) else score.accuracy
+
+
+def _cells(one: ClassScore | LabelClassScore) -> list[str]:
+    """A class as a row of the table."""
+    if isinstance(one, LabelClassScore):
+        value, before = one.average_precision, one.test_average_precision
+        last = "" if one.f1 is None else f"{one.f1.value:.1%}"
+    else:
+        value, before, last = one.accuracy, one.test_accuracy, one.mostly_taken_for
+    return [
+        one.name,
+        f"{one.photos:,}",
+        "" if value is None else f"{value.value:.1%}",
+        "" if value is None else f"{100 * value.low:.1f} to {100 * value.high:.1f}",
+        "" if before is None else f"{before:.1%}",
+        last,
+    ]
 
 
 def _verdict(difference: Interval) -> str:

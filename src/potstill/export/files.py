@@ -88,11 +88,8 @@ class StudentFiles:
             status="failed",
             input="any size" if format.any_size else f"{size} x {size}",
             isolated=target.python is not None,
-            metric="mAP" if self.reference.test.thresholds else "accuracy",
+            metric=self.reference.test.score_title,
         )
-        if target.precision == "int8" and self.reference.test.thresholds:
-            reason = "int8 files are made of models for one label per photo; this one gives several"
-            return replace(result, status="unsupported", reason=reason)
         if target.precision not in format.precisions:
             reason = f"{format.title} files have no {target.precision} here"
             return replace(result, status="unsupported", reason=reason)
@@ -131,7 +128,7 @@ class StudentFiles:
             found = self._compare(self._score(file.path, "val", target), "val")
         except ExportError as error:
             return replace(file, reason=str(error))
-        broken = self.tolerance.broken_by(found.lost, found.different, found.photos, "val")
+        broken = self._broken(self.tolerance, found, "val")
         return replace(file, reason=found.wrong or broken, val=found)
 
     def _convert(self, target: Target, candidate: Candidate | None = None) -> ConvertedFile:
@@ -176,6 +173,11 @@ class StudentFiles:
         predictions = self.reference.val if split == "val" else self.reference.test
         return compare(found, predictions, self.reference.model.info.classes)
 
+    def _broken(self, tolerance: Tolerance, found: Comparison, split: Split) -> str:
+        """Why a file is outside the tolerance; empty when it is inside."""
+        counts = found.lost, found.different, found.photos
+        return tolerance.broken_by(*counts, split, measure=self.reference.test.score_title)
+
     def _judge(self, result: FileResult, file: ConvertedFile, target: Target) -> FileResult:
         """The result on the test photos. For int8 they are read here for the first time."""
         format = target.format
@@ -189,13 +191,12 @@ class StudentFiles:
         except ExportError as error:
             return replace(result, reason=str(error))
         found = self._compare(measured, "test")
-        counts = found.lost, found.different, found.photos
         allowed = self.tolerance.for_rounded() if result.precision == "int8" else self.tolerance
         accuracy = self.reference.test.accuracy(measured.probabilities, self.reference.confidence)
         return replace(
             result,
-            status="failed" if found.wrong or allowed.broken_by(*counts) else "ok",
-            reason=found.wrong or self.tolerance.broken_by(*counts),
+            status="failed" if found.wrong or self._broken(allowed, found, "test") else "ok",
+            reason=found.wrong or self._broken(self.tolerance, found, "test"),
             accuracy=accuracy.value,
             low=accuracy.low,
             high=accuracy.high,

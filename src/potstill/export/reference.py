@@ -20,6 +20,7 @@ from potstill.data.splits import Split
 from potstill.deploy.deployable import Deployable
 from potstill.export.score import TIMED_PHOTOS, WARM_UP
 from potstill.metrics import multilabel
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, load
 from potstill.run.files import read_toml_text, sha256_of
 from potstill.run.folder import Run
@@ -37,6 +38,11 @@ class SplitPredictions:
     """(n,) the group of each photo; None where no two are of one group."""
     thresholds: tuple[float, ...] = ()
     """With several labels per photo: of each class."""
+
+    @property
+    def score_title(self) -> str:
+        """What `accuracy` is."""
+        return Classification.of(bool(self.thresholds)).score_title
 
     def accuracy(self, probabilities: np.ndarray, confidence: float) -> metrics.Interval:
         """Of predictions (n, C) for these photos; with several labels per photo their mAP."""

@@ -30,18 +30,21 @@ class Tolerance:
         """The tolerance for the best int8 candidate."""
         return replace(self, min_agreement=min(self.min_agreement, self.min_rounded_agreement))
 
-    def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:
+    def broken_by(
+        self, lost: int, different: int, photos: int, split: str = "test", *, measure: str = "accuracy"
+    ) -> str:
         """Why a file is outside the tolerance; empty when it is inside.
 
         Args:
             lost: how many fewer photos it classifies correctly than the torch student.
             different: photos with another class than the torch student's.
             photos: how many there are in the split.
+            measure: what is lost: accuracy, or with several labels per photo mAP.
         """
+        some = counted(photos, f"{split} photo")
         if lost > max(1, self.max_loss * photos):
-            return f"loses {100 * lost / photos:.1f} points of accuracy ({lost} of {counted(photos, f'{split} photo')})"
+            return f"loses {100 * lost / photos:.1f} points of {measure} ({lost} of {some})"
         if different > max(1, (1 - self.min_agreement) * photos):
-            some = counted(photos, f"{split} photo")
             return f"agrees with the torch student on {1 - different / photos:.1%} of {some} only"
         return ""
 

@@ -28,6 +28,11 @@ def softmax(logits: Array) -> Array:
     return np.exp(log_softmax(logits))
 
 
+def logits_of(probabilities: Array) -> Array:
+    """(…, C) logits whose softmax are these probabilities, give or take one of 0."""
+    return np.asarray(np.log(probabilities + 1e-8))
+
+
 def accuracy(logits: Array, labels: Array) -> float:
     """Share of photos whose largest logit is the label's."""
     return float(np.mean(logits.argmax(-1) == labels))

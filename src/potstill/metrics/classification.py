@@ -15,6 +15,8 @@ class Classification:
     several_labels: bool
     probabilities: Callable[[Array], Array]
     """Of logits (…, C)."""
+    logits: Callable[[Array], Array]
+    """Of probabilities (…, C), the way back."""
     mean_logits: Callable[[list[Array]], Array]
     """Several models as one: the logits of their mean probabilities."""
     nll_of_each: Callable[[Array, Array], Array]
@@ -50,6 +52,7 @@ class Classification:
 MULTI_CLASS = Classification(
     several_labels=False,
     probabilities=metrics.softmax,
+    logits=metrics.logits_of,
     mean_logits=metrics.mean_probability_logits,
     nll_of_each=metrics.nll_of_each,
     accuracy=metrics.accuracy,
@@ -62,6 +65,7 @@ MULTI_CLASS = Classification(
 MULTI_LABEL = Classification(
     several_labels=True,
     probabilities=multilabel.sigmoid,
+    logits=multilabel.logits_of,
     mean_logits=multilabel.mean_probability_logits,
     nll_of_each=multilabel.nll_of_each,
     accuracy=multilabel.exact_match,

@@ -22,6 +22,12 @@ def sigmoid(logits: Array) -> Array:
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
+def logits_of(probabilities: Array) -> Array:
+    """(…, C) logits whose sigmoids are these probabilities, give or take those of 0 and 1."""
+    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
 def nll_of_each(logits: Array, labels: Array) -> Array:
     """(…,) negative log-likelihood of a photo's labels in nats, the mean over the classes."""
     return np.asarray((np.logaddexp(0, logits) - labels * logits).mean(-1))
@@ -36,8 +42,7 @@ def mean_probability_logits(logits: list[Array]) -> Array:
     """Several models as one: the logits of their mean probabilities. One model: its logits unchanged."""
     if len(logits) == 1:
         return logits[0]
-    mean = np.clip(np.mean([sigmoid(z) for z in logits], axis=0), 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(mean / (1 - mean)))
+    return logits_of(np.mean([sigmoid(z) for z in logits], axis=0))
 
 
 def exact_match(logits: Array, labels: Array) -> float:
@@ -65,10 +70,32 @@ def ece(probabilities: Array, labels: Array, bins: int = ECE_BINS) -> float:
     return float(np.abs(gaps).sum() / len(flat))
 
 
-def average_precisions(logits: Array, labels: Array) -> Array:
-    """(C,) average precision of each class; NaN where no photo has it, or all have."""
-    ones = np.ones((1, len(labels)), np.float32)
-    return np.array([Ranking.of(logits[:, c], labels[:, c] > 0).areas(ones)[1][0] for c in range(labels.shape[1])])
+def average_precisions(logits: Array, labels: Array, shares: Array | None = None) -> Array:
+    """(C,) average precision of each class; NaN where no photo has it, or all have.
+
+    Args:
+        shares: (C,) of photos with each class for which it is to be measured, see `weights_to_shares`.
+    """
+    weights = np.ones(labels.shape, np.float32) if shares is None else weights_to_shares(labels, shares)
+    ranked = [Ranking.of(logits[:, c], labels[:, c] > 0) for c in range(labels.shape[1])]
+    return np.array([own.areas(weights[None, :, c])[1][0] for c, own in enumerate(ranked)])
+
+
+def weights_to_shares(labels: Array, shares: Array) -> Array:
+    """(n, C) weights by which the photos have each class as often as other photos have it.
+
+    Average precision depends on how frequent a class is: among few photos of it, each wrong one ranks before more of
+    them. Two sets of photos can be compared only where that is alike. Classes that no photo has, or all have, get 1.
+
+    Args:
+        labels: (n, C) of 0 and 1.
+        shares: (C,) of the other photos.
+    """
+    own = labels.mean(0)
+    usable = (own > 0) & (own < 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(labels > 0, shares / own, (1 - shares) / (1 - own))
+    return np.asarray(np.where(usable, found, 1), np.float32)
 
 
 def mean_average_precision(logits: Array, labels: Array) -> float:
@@ -97,7 +124,13 @@ def place_thresholds(probabilities: Array, labels: Array) -> tuple[float, ...]:
 
 
 def resampled_average_precisions(
-    logits: Array, labels: Array, *, resamples: int, seed: int = 0, groups: Array | None = None
+    logits: Array,
+    labels: Array,
+    *,
+    resamples: int,
+    seed: int = 0,
+    groups: Array | None = None,
+    shares: Array | None = None,
 ) -> Array:
     """(R, C) average precision of each class over seeds and photos, both drawn anew.
 
@@ -106,15 +139,22 @@ def resampled_average_precisions(
     Args:
         logits: (S, n, C).
         groups: (n,) as in `metrics.bootstrap_mean`.
+        shares: (C,) as in `average_precisions`.
     """
     seeds, photos, classes = logits.shape
+    by_class = None if shares is None else weights_to_shares(labels, shares)
     ranked = [[Ranking.of(z[:, c], labels[:, c] > 0) for c in range(classes)] for z in logits]
     generator, parts, count = np.random.default_rng(seed), [], min(resamples, RESAMPLES)
     for start in range(0, count, _BLOCK):
         drawn_seeds, weights = draw(generator, min(_BLOCK, count - start), seeds, photos, groups)
-        each = np.stack([np.stack([own.areas(weights)[1] for own in model], axis=-1) for model in ranked], axis=1)
+        each = np.stack([np.stack(_areas(model, weights, by_class), axis=-1) for model in ranked], axis=1)
         parts.append((each * drawn_seeds[:, :, None]).sum(1))
     return np.concatenate(parts)
+
+
+def _areas(ranked: list[Ranking], weights: Array, by_class: Array | None) -> list[Array]:
+    """(R,) average precision of each class under weights (R, n), times those of each class (n, C)."""
+    return [own.areas(weights if by_class is None else weights * by_class[:, c])[1] for c, own in enumerate(ranked)]
 
 
 def f1_scores(given: Array, labels: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from potstill.metrics import softmax
+from potstill.metrics import multilabel, softmax
 
 Kind = Literal["logits", "probabilities"]
 
@@ -27,6 +27,8 @@ class Outputs:
     """C, of the run."""
     places: tuple[int, ...]
     """(K,) the class of the run that each of the classifier's classes belongs to, or `LEFT_OUT`."""
+    several_labels: bool = False
+    """Whether a photo may have several labels: each class has a probability of its own then."""
 
     @property
     def is_one_to_one(self) -> bool:
@@ -38,11 +40,15 @@ class Outputs:
 
         Logits of the same classes stay as they are. Otherwise the probabilities of the classes that belong to one are
         added, those that are left out are removed, and the rest adds up to 1; where nothing is left, all classes get
-        the same.
+        the same. With several labels per photo, a class has the largest probability of those that belong to it.
         """
         places = np.array(self.places)
         if self.kind == "logits" and self.is_one_to_one:
             return np.ascontiguousarray(values[:, np.argsort(places)], np.float32)
+        if self.several_labels:
+            separate = multilabel.sigmoid(values.astype(np.float64)) if self.kind == "logits" else values
+            largest = [separate[:, places == label].max(-1) for label in range(self.classes)]
+            return multilabel.logits_of(np.stack(largest, axis=-1)).astype(np.float32)
         probabilities = softmax(values.astype(np.float64)) if self.kind == "logits" else values.astype(np.float64)
         sums = np.zeros((len(values), self.classes))
         for label in range(self.classes):
@@ -52,12 +58,12 @@ class Outputs:
         return np.log(found + _LEAST).astype(np.float32)
 
 
-def kind_of(values: np.ndarray) -> Kind:
-    """Whether (n, K) outputs are probabilities: every row lies in 0…1 and adds up to 1."""
-    return "logits" if fault_of(values, "probabilities") else "probabilities"
+def kind_of(values: np.ndarray, *, several_labels: bool = False) -> Kind:
+    """Whether (n, K) outputs are probabilities: every row lies in 0…1 and, with one label per photo, adds up to 1."""
+    return "logits" if fault_of(values, "probabilities", several_labels=several_labels) else "probabilities"
 
 
-def fault_of(values: np.ndarray, kind: Kind) -> tuple[int, str] | None:
+def fault_of(values: np.ndarray, kind: Kind, *, several_labels: bool = False) -> tuple[int, str] | None:
     """The first row of (n, K) outputs that cannot be what they should be, and why; None where there is none."""
     finite = np.isfinite(values).all(-1)
     if not finite.all():
@@ -67,6 +73,11 @@ def fault_of(values: np.ndarray, kind: Kind) -> tuple[int, str] | None:
     if kind == "logits":
         return None
     lowest, highest, total = values.min(-1), values.max(-1), values.sum(-1, dtype=np.float64)
+    if several_labels:
+        for row in np.flatnonzero((lowest < 0) | (highest > 1)).tolist():
+            bad = lowest[row] if lowest[row] < 0 else highest[row]
+            return row, f"holds the probability {bad:g}, which is {'below 0' if bad < 0 else 'above 1'}"
+        return None
     for row in np.flatnonzero(
         (lowest < 0) | (highest > 1 + SUM_TOLERANCE) | (np.abs(total - 1) > SUM_TOLERANCE)
     ).tolist():

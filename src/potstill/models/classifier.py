@@ -189,6 +189,11 @@ def _scale_and_shift(
     return scale, shift
 
 
+def probabilities(logits: Tensor, *, several_labels: bool) -> Tensor:
+    """(…, C) of logits (…, C): each class for itself where a photo may have several labels, else of one among all."""
+    return logits.sigmoid() if several_labels else logits.softmax(-1)
+
+
 def describe(
     name: str,
     classes: Sequence[str],

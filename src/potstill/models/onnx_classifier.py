@@ -29,7 +29,12 @@ class OnnxClassifier(Classifier):
         nn.Module.__init__(self)
         self.info, known = info, info.arguments
         self.session = OnnxSession(data, Signature(**known["signature"]), info.name)
-        self.outputs = Outputs(kind=known["output"], classes=len(info.classes), places=tuple(known["places"]))
+        self.outputs = Outputs(
+            kind=known["output"],
+            classes=len(info.classes),
+            places=tuple(known["places"]),
+            several_labels=info.several_labels,
+        )
         self._as_bgr = known["channels"] == "bgr"
         self._identity = nn.Identity()
 

@@ -6,7 +6,16 @@ from typing import Any
 
 from potstill.metrics import Interval
 from potstill.run.files import write_json
-from potstill.run.results import Chosen, Costs, Environment, read_formatted, require_comparison
+from potstill.run.results import (
+    Chosen,
+    Comparison,
+    Costs,
+    Environment,
+    read_comparison,
+    read_formatted,
+    require_comparison,
+    several_labels_in,
+)
 
 FORMAT = 1
 """Of comparison.json, beside `several_labels`."""
@@ -41,6 +50,8 @@ class LabelTeacher(LabelScores, Costs):
     models: tuple[str, ...]
     sizes: tuple[int, ...]
     """Input side of each model, in pixels."""
+    thresholds: tuple[float, ...] = ()
+    """Of each class, placed on val; earlier versions did not store them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +129,9 @@ def read_label_comparison(path: Path) -> LabelComparison:
     require_comparison(path)
     advice = "Delete its folder and run `potstill distill` again; the trained models are kept."
     return read_formatted(LabelComparison, path, (FORMAT,), advice)
+
+
+def read_any_comparison(path: Path) -> Comparison | LabelComparison:
+    """Read comparison.json, of photos with one label each or with several. Raises as `read_label_comparison` does."""
+    require_comparison(path)
+    return read_label_comparison(path) if several_labels_in(path) else read_comparison(path)

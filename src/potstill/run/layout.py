@@ -118,7 +118,7 @@ def require_one_label(run: Run, what: str) -> None:
     if (run.images / LABELS).is_file():
         raise DataError(
             f"The photos of {run.path} may have several labels, and {what} is for photos with one label each. What "
-            "there is for several: `potstill open`, `predict` and `export`."
+            "there is for several: `potstill open`, `predict`, `evaluate`, `suggest`, `serve` and `export`."
         )
 
 

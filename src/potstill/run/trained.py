@@ -44,7 +44,8 @@ class Trained:
     temperature: float = 1.0
     """Fitted on val."""
     threshold: float = 0.0
-    """Top probability below which a prediction counts as unknown; fitted on val."""
+    """Top probability below which a prediction counts as unknown; with several labels per photo, the mean certainty of
+    its decisions (`potstill.metrics.multilabel.certainty`). Fitted on val; 0 where it is not known."""
     operating_point: OperatingPoint | None = None
     """Of a student, where one was asked for."""
     thresholds: tuple[float, ...] = ()

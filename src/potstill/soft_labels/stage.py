@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from potstill import metrics
 from potstill.compute.backends import inference_model, remove_files
 from potstill.compute.inference import photos_per_batch, plain_outputs, store_features
 from potstill.compute.precision import Precision
@@ -350,13 +349,14 @@ class _Given:
     def block(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, V, 0) and logits (n, V, C)."""
         rows, views = self.labeling.photos[photos], self.labeling.views[photos]
+        kind = Classification.of(self.labeling.store.several_labels)
         own, partners = (
-            metrics.softmax(np.asarray(self.logits[of], np.float64))
+            kind.probabilities(np.asarray(self.logits[of], np.float64))
             for of in (rows, np.maximum(views["partner"], 0).ravel())
         )
         weight = views["weight"][..., None].astype(np.float64)
         found = weight * own[:, None] + (1 - weight) * partners.reshape(*views.shape, -1)
-        return np.empty((*views.shape, 0), np.float32), np.log(found + 1e-8).astype(np.float32)
+        return np.empty((*views.shape, 0), np.float32), kind.logits(found).astype(np.float32)
 
 
 def _merge(groups: list[_Group | _Given], folder: Path, photos: int, count: int, kind: Classification) -> None:

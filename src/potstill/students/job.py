@@ -350,7 +350,7 @@ class _Training:
             recipe=asdict(self.job.recipe),
             temperature=temperature,
             gray_levels=self.run.gray_levels(),
-            threshold=0.0 if several else float(np.quantile(probabilities.max(-1), UNSURE_SHARE)),
+            threshold=float(np.quantile(self.kind.certainty(probabilities), UNSURE_SHARE)),
             thresholds=multilabel.place_thresholds(probabilities, labels) if several else (),
             operating_point=operating_point_of(
                 self.job.recipe.operating_point, probabilities, labels, self.model.info.classes

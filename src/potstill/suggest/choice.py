@@ -39,6 +39,23 @@ def disagree(teacher: np.ndarray, student: np.ndarray | None) -> np.ndarray:
     return np.asarray(teacher.argmax(1) != student.argmax(1))
 
 
+def label_doubt(teacher: np.ndarray, student: np.ndarray | None = None) -> np.ndarray:
+    """How much is unknown of each decision, where a photo may have several labels: the entropy of yes and no in bits.
+
+    With a student it is that of the mean of both models' probabilities, for the same reason as in `doubt`. The doubt of
+    a photo is the mean over its classes.
+
+    Args:
+        teacher, student: (N, C) probabilities.
+    Returns:
+        (N, C) in [0, 1].
+    Source:
+        Entropy: Settles 2010, section 2.1, with each class as a question of its own.
+    """
+    mean = np.clip(teacher if student is None else (teacher + student) / 2, 1e-7, 1 - 1e-7).astype(float)
+    return np.asarray(-(mean * np.log2(mean) + (1 - mean) * np.log2(1 - mean)))
+
+
 def choose(features: np.ndarray, weights: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
     """Choose photos about which little is known, and that are unlike one another.
 

@@ -27,6 +27,11 @@ def class_folders(photos: RunPhotos) -> dict[str, Path]:
     """
     folder, images = photos.folder, photos.config.images
     by_hand = "Write the labels yourself; suggestions.csv lists the photos."
+    if folder.several_labels:
+        raise DataError(
+            f"The photos of {photos.data} may have several labels, which stand in a table, and the page moves photos "
+            f"into the folder of one class. {by_hand}"
+        )
     if folder.from_table:
         raise DataError(f"The labels of {photos.data} are in a table, and photos are not moved. {by_hand}")
     if images.classes_from == "names":

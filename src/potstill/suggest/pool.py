@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from potstill import metrics
 from potstill.compute.device import decide
 from potstill.compute.inference import plain_outputs
 from potstill.compute.precision import Precision
@@ -25,10 +24,11 @@ from potstill.deploy.predictor import best_seed, chosen_student
 from potstill.errors import DataError
 from potstill.images.folder import Folder, plain_name
 from potstill.images.selection import assigned_split, drawn_splits, read_for_training
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import load
 from potstill.run.files import read_toml_text
 from potstill.run.folder import Run
-from potstill.run.layout import journal_path, require_one_label, usable_students
+from potstill.run.layout import journal_path, usable_students
 from potstill.suggest.journal import read_steps
 from potstill.wording import counted
 
@@ -52,9 +52,7 @@ class RunPhotos:
 
     @classmethod
     def of(cls, run: Run) -> "RunPhotos":
-        """Read the list of photos, and list the folder. Raises DataError where there is none any more, or where photos
-        may have several labels."""
-        require_one_label(run, "`potstill suggest`")
+        """Read the list of photos, and list the folder. Raises DataError where there is none any more."""
         values = tomllib.loads(read_toml_text(run.path / "config.toml"))
         data = Path(values.pop("data"))
         config = from_mapping(values)
@@ -95,6 +93,8 @@ class Pool:
     """(n, D) the teacher's features, standardized and of length 1."""
     notes: tuple[str, ...]
     """What is not in it, and why; one sentence each."""
+    several_labels: bool = False
+    """Whether a photo may have several labels: every class has a probability of its own then."""
 
 
 def read_pool(run: Run, photos: RunPhotos) -> Pool:
@@ -106,7 +106,7 @@ def read_pool(run: Run, photos: RunPhotos) -> Pool:
     """
     store, soft = PixelStore(run.images), SoftLabels.open(run)
     rows = soft.photos
-    known = store.labels(rows) >= 0
+    known, kind = store.is_labeled(rows), Classification.of(store.several_labels)
     if known.all() and not (unlike := len(read_unlike(run))):
         rest = ' Those that images.rest = "out" leaves out were not read.' if photos.config.images.per_class else ""
         raise DataError(
@@ -124,15 +124,16 @@ def read_pool(run: Run, photos: RunPhotos) -> Pool:
     notes = tuple(_notes(unlike, int(gone.sum()), int(held.sum()), int(withheld.sum())))
     if not len(chosen):
         raise DataError("\n  ".join(["No photo is left to suggest.", *notes]))
-    probabilities, features = _means(soft)
+    probabilities, features = _means(soft, kind)
     features = (features - soft.feature_mean) / soft.feature_std
     features /= np.linalg.norm(features, axis=1, keepdims=True) + 1e-8
     return Pool(
         rows=rows[chosen],
         teacher=probabilities[chosen],
-        student=_student_probabilities(run, store, rows[chosen]),
+        student=_student_probabilities(run, store, rows[chosen], kind),
         features=features[chosen],
         notes=notes,
+        several_labels=store.several_labels,
     )
 
 
@@ -157,7 +158,7 @@ def _notes(unlike: int, gone: int, held: int, withheld: int) -> list[str]:
     return notes
 
 
-def _means(soft: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
+def _means(soft: SoftLabels, kind: Classification) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (N, C) and features (N, D), float32: the means over the views in which a photo is least blended
     with another one, for most photos not at all."""
     weights = np.asarray(soft.views["weight"])
@@ -169,7 +170,7 @@ def _means(soft: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
         first = np.flatnonzero(np.diff(photo, prepend=-1))
         count = np.diff(first, append=len(photo))[:, None]
         values = (
-            metrics.softmax(soft.logits(photo + start, view).astype(np.float32) / temperature),
+            kind.probabilities(soft.logits(photo + start, view).astype(np.float32) / temperature),
             soft.features(photo + start, view).astype(np.float32),
         )
         parts.append([np.add.reduceat(value, first) / count for value in values])
@@ -177,7 +178,7 @@ def _means(soft: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
     return probabilities, features
 
 
-def _student_probabilities(run: Run, store: PixelStore, rows: np.ndarray) -> np.ndarray | None:
+def _student_probabilities(run: Run, store: PixelStore, rows: np.ndarray, kind: Classification) -> np.ndarray | None:
     """(n, C) of the distilled student that was chosen on val."""
     if not usable_students(run):
         return None
@@ -185,4 +186,4 @@ def _student_probabilities(run: Run, store: PixelStore, rows: np.ndarray) -> np.
     model = load(best_seed(run, chosen_student(run), "distilled")).to(machine.device).eval()
     precision = Precision(torch.device(machine.device))
     _, logits = plain_outputs(model, store, rows, precision, threads=machine.cores)
-    return metrics.softmax(logits / model.info.trained.temperature)
+    return kind.probabilities(logits / model.info.trained.temperature)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import ConfigError, PotstillError
+from potstill.images.folder import NONE_OF_THEM
 from potstill.run.files import read_json, write_json, write_text
 from potstill.run.folder import Run
 from potstill.run.layout import suggest_folder
-from potstill.suggest.choice import choose, disagree, doubt
+from potstill.suggest.choice import choose, disagree, doubt, label_doubt
 from potstill.suggest.pool import Pool, RunPhotos, read_pool
 from potstill.wording import counted
 
@@ -34,6 +35,12 @@ _SHOWN = 10
 CLEAR = 0.5
 """Doubt below which a photo is on the list for its variety alone."""
 
+DECIDED = 0.5
+"""Probability from which on a photo is said to have a label, where it may have several: a hint, without thresholds."""
+
+_NAMED = 3
+"""Labels in doubt that are named of a photo."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
@@ -42,9 +49,9 @@ class Suggestion:
     path: str
     """In the photo folder."""
     suggested_class: str
-    """What the models predict; a hint, not a label."""
+    """What the models predict; a hint, not a label. Several labels have | between them."""
     doubt: float
-    """In [0, 1], see `potstill.suggest.choice.doubt`."""
+    """In [0, 1], see `doubt` and `label_doubt` in `potstill.suggest.choice`."""
     why: str
     """In plain words."""
     row: int
@@ -73,7 +80,10 @@ def make_suggestions(run: Run, photos: RunPhotos, count: int) -> Suggestions:
     if count < 1:
         raise ConfigError("--count must be 1 or more.")
     pool = read_pool(run, photos)
-    doubts = doubt(pool.teacher, pool.student)
+    if pool.several_labels:
+        doubts = label_doubt(pool.teacher, pool.student).mean(1)
+    else:
+        doubts = doubt(pool.teacher, pool.student)
     positions = choose(pool.features, doubts, count)
     classes = run.classes()
     found = Suggestions(
@@ -90,11 +100,17 @@ def _suggestion(position: int, pool: Pool, doubts: np.ndarray, photos: RunPhotos
     teacher = pool.teacher[position]
     student = None if pool.student is None else pool.student[position]
     mean = teacher if student is None else (teacher + student) / 2
+    if pool.several_labels:
+        suggested = "|".join(_labels(mean, classes)) or NONE_OF_THEM
+        why = _why_labels(teacher, student, classes)
+    else:
+        suggested = classes[int(mean.argmax())]
+        why = _why(teacher, student, float(doubts[position]), classes)
     return Suggestion(
         path=line["path"],
-        suggested_class=classes[int(mean.argmax())],
+        suggested_class=suggested,
         doubt=round(float(doubts[position]), 4),
-        why=_why(teacher, student, float(doubts[position]), classes),
+        why=why,
         row=int(pool.rows[position]),
         sha256=line["sha256"],
     )
@@ -111,6 +127,25 @@ def _why(teacher: np.ndarray, student: np.ndarray | None, unknown: float, classe
     if unknown < CLEAR:
         return f"probably {classes[first]}; for variety"
     return f"{by_teacher} or {classes[second]} ({_percent(teacher[second])})?"
+
+
+def _labels(probabilities: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes that are more probable than not, the most probable first."""
+    order = np.argsort(-probabilities, kind="stable").tolist()
+    return [classes[place] for place in order if probabilities[place] >= DECIDED]
+
+
+def _why_labels(teacher: np.ndarray, student: np.ndarray | None, classes: Sequence[str]) -> str:
+    """In plain words, where a photo may have several labels."""
+    if student is not None and ((teacher >= DECIDED) != (student >= DECIDED)).any():
+        apart = np.where((teacher >= DECIDED) != (student >= DECIDED), np.abs(teacher - student), -1)
+        place = int(apart.argmax())
+        return f"{classes[place]}? teacher: {_percent(teacher[place])}, student: {_percent(student[place])}"
+    unknown = label_doubt(teacher[None], None if student is None else student[None])[0]
+    open_ones = [place for place in np.argsort(-unknown, kind="stable").tolist() if unknown[place] >= CLEAR]
+    if not open_ones:
+        return f"probably {' and '.join(_labels(teacher, classes)) or 'none of the classes'}; for variety"
+    return " ".join(f"{classes[place]} ({_percent(teacher[place])})?" for place in open_ones[:_NAMED])
 
 
 def _percent(probability: float) -> str:
@@ -155,7 +190,9 @@ def summary_lines(run: Run, photos: RunPhotos, found: Suggestions, *, labeled: b
     path, data = shlex.quote(str(run.path)), shlex.quote(str(photos.data))
     again, recipe = shlex.quote(str(_next_run(run.path))), shlex.quote(str(run.path / "config.toml"))
     lines += ["", "Next:"]
-    if not labeled:
+    if photos.folder.from_table:
+        lines.append("  write the labels into the table, and then:")
+    elif not labeled:
         lines.append(f"  potstill suggest {path} --label     # label them with keys, in the browser")
     lines.append(f"  potstill distill {data} --recipe {recipe} --run {again}     # learn from the new labels")
     return lines

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from potstill import metrics
 from potstill.compute.inference import plain_outputs
 from potstill.compute.precision import Precision
 from potstill.compute.timing import photos_per_second
@@ -23,6 +22,7 @@ from potstill.data.class_map import read_class_map
 from potstill.data.given_labels import GivenLabels, photo_rows, read_given_labels
 from potstill.data.pixels import PixelStore
 from potstill.errors import ConfigError, DataError, ModelError
+from potstill.metrics.classification import Classification
 from potstill.metrics.outputs import LEFT_OUT, SUM_TOLERANCE, Kind, Outputs, fault_of, kind_of
 from potstill.models.classifier import ModelInfo
 from potstill.models.onnx_classifier import OnnxClassifier, arguments_of
@@ -66,12 +66,15 @@ class ExternalTeacher(Protocol):
         """Store it in `2_teacher/`. Returns its logits (n, C) on val, and facts for the stage."""
 
 
-def open_external(config: Config, classes: Sequence[str], photos: Collection[str]) -> ExternalTeacher | None:
+def open_external(
+    config: Config, classes: Sequence[str], photos: Collection[str], *, several_labels: bool = False
+) -> ExternalTeacher | None:
     """The file that is the teacher, checked; None where the teacher is trained here.
 
     Args:
         classes: of the run.
         photos: paths of all photos in the photo folder.
+        several_labels: whether a photo may have several labels.
     Raises:
         ModelError, DataError, ConfigError: the file or its class map cannot be used.
     """
@@ -79,8 +82,8 @@ def open_external(config: Config, classes: Sequence[str], photos: Collection[str
     if external is None:
         return None
     if external.kind == "file":
-        return GivenTeacher.open(external.path, external.name, config, classes, photos)
-    return OnnxTeacher.open(external.path, external.name, config, classes)
+        return GivenTeacher.open(external.path, external.name, config, classes, photos, several_labels=several_labels)
+    return OnnxTeacher.open(external.path, external.name, config, classes, several_labels=several_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,9 @@ class OnnxTeacher:
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, path: Path, name: str, config: Config, classes: Sequence[str]) -> "OnnxTeacher":
+    def open(
+        cls, path: Path, name: str, config: Config, classes: Sequence[str], *, several_labels: bool = False
+    ) -> "OnnxTeacher":
         """Read and check the file, and run it once on noise to see what it gives."""
         file, external = read_onnx(path), config.external
         size, crop_pct = _size(file, config, path), external.crop_pct
@@ -101,7 +106,7 @@ class OnnxTeacher:
             _refuse_normalization(external, path)
             mean, std = (0.0,) * 3, (1 / 255,) * 3
         values = _outputs_for_noise(file, size, mean, std, name)
-        outputs, notes = _outputs(values, file.labels, external, classes, path)
+        outputs, notes = _outputs(values, file.labels, external, classes, path, several_labels)
         info = ModelInfo(
             name=name,
             classes=tuple(classes),
@@ -119,6 +124,7 @@ class OnnxTeacher:
                 )
             ),
             crop_pct=crop_pct,
+            several_labels=several_labels,
             weights={"source": "file", "file": path.name, "sha256": hashlib.sha256(file.data).hexdigest()},
         )
         return cls(info, file, (_input_note(file, info, external), *notes))
@@ -152,7 +158,7 @@ class OnnxTeacher:
         trained = Trained(
             role="teacher",
             method="onnx",
-            temperature=metrics.fit_temperature(logits, store.labels(rows)),
+            temperature=Classification.of(store.several_labels).fit_temperature(logits, store.labels(rows)),
             gray_levels=context.run.gray_levels(),
             runtime="onnxruntime",
         )
@@ -173,19 +179,28 @@ class GivenTeacher:
 
     @classmethod
     def open(
-        cls, path: Path, name: str, config: Config, classes: Sequence[str], photos: Collection[str]
+        cls,
+        path: Path,
+        name: str,
+        config: Config,
+        classes: Sequence[str],
+        photos: Collection[str],
+        *,
+        several_labels: bool = False,
     ) -> "GivenTeacher":
         """Read and check the file."""
         given, external = read_given_labels(path, config.external.order, photos), config.external
-        kind = kind_of(given.values) if external.output == "auto" else external.output
-        if (fault := fault_of(given.values, kind)) is None and kind == "logits" and external.output == "auto":
-            fault = _almost_probabilities(given.values)
+        several = several_labels
+        kind = kind_of(given.values, several_labels=several) if external.output == "auto" else external.output
+        fault = fault_of(given.values, kind, several_labels=several)
+        if fault is None and kind == "logits" and external.output == "auto":
+            fault = _almost_probabilities(given.values, several_labels=several)
         if fault:
             raise DataError(f"{given.where(fault[0])} {fault[1]}.")
-        notes = [f"{counted(len(given.values), 'row')} of {kind} ({_reason(external, kind)})"]
+        notes = [f"{counted(len(given.values), 'row')} of {kind} ({_reason(external, kind, several)})"]
         places, note = _places(given.values.shape[1], given.labels, external, classes, path)
         notes += [note, VIEWS_ALIKE]
-        outputs = Outputs(kind=kind, classes=len(classes), places=places)
+        outputs = Outputs(kind=kind, classes=len(classes), places=places, several_labels=several)
         return cls(name, given, outputs, sha256_of(path), tuple(notes))
 
     @property
@@ -198,16 +213,22 @@ class GivenTeacher:
     def identity(self) -> dict[str, Any]:
         order = hashlib.sha256("\n".join(self.given.rows).encode()).hexdigest()
         weights = {"source": "file", "file": self.given.path.name, "sha256": self.sha256}
-        return {"name": self.name, "outputs": asdict(self.outputs), "order": order, "weights": weights}
+        outputs = asdict(self.outputs)
+        if not self.outputs.several_labels:  # as it was before there was a choice
+            del outputs["several_labels"]
+        return {"name": self.name, "outputs": outputs, "order": order, "weights": weights}
 
     def take(self, context: Context) -> tuple[np.ndarray, dict[str, Any]]:
         run, store = context.run, PixelStore(context.run.images)
         used, rows = photo_rows(run.images), self.given.rows
         if missing := [photo for photo in used if photo not in rows]:
             more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+            test = set(store.rows("test").tolist())
+            why = "\n  These are test photos. No model learns from them, but by their rows the teacher is scored there."
             raise DataError(
                 f"{self.given.path} has no row for the photo {missing[0]!r}{more}. It needs one for every photo that "
                 "is used: those to train on, with labels or without, val and test."
+                + (why if all(used[photo] in test for photo in missing) else "")
             )
         logits = np.empty((len(store), self.outputs.classes), np.float32)
         logits[list(used.values())] = self.outputs.logits(self.given.values[[rows[photo] for photo in used]])
@@ -215,12 +236,14 @@ class GivenTeacher:
         return logits[store.rows("val")], {"method": "file"}
 
 
-def _almost_probabilities(values: np.ndarray) -> tuple[int, str] | None:
+def _almost_probabilities(values: np.ndarray, *, several_labels: bool = False) -> tuple[int, str] | None:
     """The row that keeps outputs from being probabilities, where nearly all of them are."""
-    fits = ((values >= 0) & (values <= 1)).all(-1) & (np.abs(values.sum(-1) - 1) <= SUM_TOLERANCE)
+    fits = ((values >= 0) & (values <= 1)).all(-1)
+    if not several_labels:
+        fits &= np.abs(values.sum(-1) - 1) <= SUM_TOLERANCE
     if fits.mean() < MOSTLY:
         return None
-    row, text = fault_of(values, "probabilities") or (0, "")
+    row, text = fault_of(values, "probabilities", several_labels=several_labels) or (0, "")
     return row, f"{text}, while {fits.mean():.1%} of the rows are probabilities (external.output says what they are)"
 
 
@@ -256,22 +279,29 @@ def _outputs_for_noise(file: OnnxFile, size: int, mean: Sequence[float], std: Se
 
 
 def _outputs(
-    values: np.ndarray, labels: Sequence[str], external: ExternalConfig, classes: Sequence[str], path: Path
+    values: np.ndarray,
+    labels: Sequence[str],
+    external: ExternalConfig,
+    classes: Sequence[str],
+    path: Path,
+    several_labels: bool,
 ) -> tuple[Outputs, list[str]]:
     """What the outputs (n, K) for noise are and to which classes they belong, and notes about it."""
-    kind = kind_of(values) if external.output == "auto" else external.output
-    if fault := fault_of(values, kind):
+    kind = kind_of(values, several_labels=several_labels) if external.output == "auto" else external.output
+    if fault := fault_of(values, kind, several_labels=several_labels):
         raise ModelError(f"{path}: of a picture of noise, it {fault[1].replace('holds', 'gives', 1)}.")
     count = values.shape[1]
     places, note = _places(count, labels if len(labels) == count else (), external, classes, path)
-    notes = [f"its outputs are taken for {kind} ({_reason(external, kind)})", note]
-    return Outputs(kind=kind, classes=len(classes), places=places), notes
+    notes = [f"its outputs are taken for {kind} ({_reason(external, kind, several_labels)})", note]
+    return Outputs(kind=kind, classes=len(classes), places=places, several_labels=several_labels), notes
 
 
-def _reason(external: ExternalConfig, kind: Kind) -> str:
+def _reason(external: ExternalConfig, kind: Kind, several_labels: bool) -> str:
     """Why outputs are taken for what they are."""
     if external.output != "auto":
         return "as external.output says"
+    if several_labels:
+        return "every value lies in 0…1" if kind == "probabilities" else "they do not all lie in 0…1"
     return "every row lies in 0…1 and adds up to 1" if kind == "probabilities" else "they do not add up to 1"
 
 

@@ -114,9 +114,11 @@ def _take(teacher: ExternalTeacher, config: TeacherConfig, context: Context) -> 
     store = PixelStore(run.images)
     labels = store.labels(store.rows("val"))
     logits, facts = teacher.take(context)
-    context.reporter.info(f"Teacher {teacher.name}: {_on_val(logits, labels)}")
-    facts["val_accuracy"] = _require_learned(teacher.name, logits, labels, config)
-    facts["val_temperature"] = metrics.fit_temperature(logits, labels)
+    kind = Classification.of(store.several_labels)
+    context.reporter.info(f"Teacher {teacher.name}: {_on_val(logits, labels, kind)}")
+    require = _require_labels_learned if store.several_labels else _require_learned
+    facts["val_accuracy"] = require(teacher.name, logits, labels, config)
+    facts["val_temperature"] = kind.fit_temperature(logits, labels)
     stage.finish(models=[teacher.name], **{teacher.name: facts})
 
 
@@ -484,7 +486,7 @@ def _require_labels_learned(name: str, logits: np.ndarray, labels: np.ndarray, c
             f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f} per "
             f"decision, where the shares of the classes alone have {blind:.3f}. It has learned nothing that could be "
             "distilled.\n"
-            "  Are the labels in the table right? Do the weights belong to the model (--teacher.weights)?\n"
+            f"  Are the labels in the table right? {_HINTS[config.external is not None]}\n"
             f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
         )
     return MULTI_LABEL.accuracy(logits, labels)

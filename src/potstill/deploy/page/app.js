@@ -48,23 +48,20 @@ async function ask(file, mine) {
 function column(answer) {
   const section = element("section", "", `answer ${answer.arm}`);
   section.dataset.arm = answer.arm;
-  section.dataset.label = answer.label;
-  section.dataset.probability = answer.probability.toFixed(6);
-  section.append(element("h3", answer.arm), element("p", answer.label, "best"));
-  if (!answer.known) section.append(element("p", "Unsure: perhaps not one of these classes.", "unsure"));
+  const labels = answer.labels ?? [answer.label]; // Several where each class has a threshold of its own.
+  section.dataset.label = labels.join("|");
+  if (answer.label !== undefined) section.dataset.probability = answer.probability.toFixed(6);
+  section.append(element("h3", answer.arm), element("p", labels.join(", ") || "None of the classes", "best"));
+  if (answer.known === false) section.append(element("p", "Unsure: perhaps not one of these classes.", "unsure"));
   if (answer.operating_point) {
     const { class_name, threshold, recall } = answer.operating_point;
     section.append(element("p", `${class_name} from ${percent(threshold)} on, to find ${+(100 * recall).toFixed(2)} % of it.`, "cost"));
   }
   const ranked = Object.entries(answer.probabilities).sort(([, a], [, b]) => b - a);
+  const first = answer.thresholds ? [...ranked.filter(([name]) => labels.includes(name)), ...ranked.filter(([name]) => !labels.includes(name))] : ranked;
   const list = element("ul");
-  for (const [name, share] of ranked.slice(0, answer.shown)) {
-    const item = element("li");
-    const meter = element("meter");
-    meter.value = share;
-    meter.setAttribute("aria-label", `${name}: ${percent(share)}`);
-    item.append(element("span", name), element("span", percent(share), "share"), meter);
-    list.append(item);
+  for (const [name, share] of first.slice(0, answer.shown)) {
+    list.append(answer.thresholds ? decision(name, share, answer.thresholds[name], labels.includes(name)) : bar(name, share));
   }
   section.append(list);
   const more = ranked.length - answer.shown;
@@ -72,6 +69,26 @@ function column(answer) {
   const cost = `${answer.milliseconds.toFixed(1)} ms · ${answer.megabytes.toFixed(2)} MB · ${answer.model}`;
   section.append(element("p", cost, "cost"));
   return section;
+}
+
+function bar(name, share, spoken = `${name}: ${percent(share)}`) {
+  const item = element("li");
+  const meter = element("meter");
+  meter.value = share;
+  meter.setAttribute("aria-label", spoken);
+  item.append(element("span", name, "name"), element("span", percent(share), "share"), meter);
+  return item;
+}
+
+// A class that the photo has from its threshold on, whatever the others are.
+function decision(name, share, threshold, has) {
+  const words = `${has ? "yes" : "no"} (threshold ${percent(threshold)})`;
+  const item = bar(name, share, `${name}: ${percent(share)}, ${words}`);
+  item.className = has ? "has" : "has-not";
+  const mark = element("span", "", "mark");
+  mark.style.left = `${100 * threshold}%`;
+  item.append(mark, element("small", words));
+  return item;
 }
 
 function element(name, text = "", kind = "") {

@@ -20,11 +20,11 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import Renderer
 from potstill.export.int8.rounding import RoundedInput, layers_of, rounded_weights
-from potstill.models.classifier import Classifier, load, normalize, save
+from potstill.models.classifier import Classifier, load, normalize, probabilities, save
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.training.loop import Callbacks, Schedule, Task, fit
-from potstill.training.losses import distill_loss
+from potstill.training.losses import distill_loss, multilabel_distill_loss
 
 STEPS = 300
 BATCH = 32
@@ -61,20 +61,23 @@ def distill_rounded(
     photos, count = soft.views.shape
     temperature = float(model.info.trained.recipe.get("temperature", 1.0))
 
-    exact = load(student)
+    exact, several = load(student), model.info.several_labels
+    distance = multilabel_distill_loss if several else distill_loss
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         generator = np.random.default_rng([0, step])
         photo, view = generator.integers(photos, size=BATCH), generator.integers(count, size=BATCH)
         pixels = torch.from_numpy(renderer(photo, view))
         with torch.inference_mode():
-            own = exact(normalize(pixels, exact.info)).softmax(-1)
-        soft_labels = torch.from_numpy(soft.logits(photo, view).astype(np.float32)).softmax(-1)
-        return pixels, ((1 - TEACHER) * own + TEACHER * soft_labels).clamp(min=1e-8).log()
+            own = probabilities(exact(normalize(pixels, exact.info)), several_labels=several)
+        teacher_logits = torch.from_numpy(soft.logits(photo, view).astype(np.float32))
+        soft_labels = probabilities(teacher_logits, several_labels=several)
+        blend = (1 - TEACHER) * own + TEACHER * soft_labels
+        return pixels, blend.logit(eps=1e-6) if several else blend.clamp(min=1e-8).log()
 
     def loss(data: tuple[Tensor, Tensor]) -> Tensor:
         model.eval()  # the norms keep what they learned; gradients flow all the same
-        return distill_loss(model(normalize(data[0], model.info)), data[1], temperature=temperature)
+        return distance(model(normalize(data[0], model.info)), data[1], temperature=temperature)
 
     out.mkdir(parents=True, exist_ok=True)
     with (

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from potstill.export.int8.rounding import RoundedInput, RoundedWeight, layers_of
-from potstill.models.classifier import load, normalize
+from potstill.models.classifier import load, normalize, probabilities
 
 PHOTOS = 32
 """Fewer than for calibration: every layer takes a pass of its own."""
@@ -36,19 +36,19 @@ def sensitive_layers(student: Path, photos: np.ndarray, *, steps: int) -> tuple[
     inputs = {name: RoundedInput() for name in layers}
 
     @torch.inference_mode()
-    def probabilities() -> Tensor:
-        return model(pixels).softmax(-1)
+    def predicted() -> Tensor:
+        return probabilities(model(pixels), several_labels=model.info.several_labels)
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(inputs[name]).remove)
-        exact = probabilities()
+        exact = predicted()
     moved = {}
     for name, layer in layers.items():
         inputs[name].seeing = False
         hook = layer.register_forward_pre_hook(inputs[name])
         parametrize.register_parametrization(layer, "weight", RoundedWeight(steps))
-        moved[name] = float((probabilities() - exact).abs().sum())
+        moved[name] = float((predicted() - exact).abs().sum())
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
         hook.remove()
     room = WEIGHT_SHARE * sum(layer.weight.numel() for layer in layers.values())

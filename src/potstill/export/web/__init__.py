@@ -2,7 +2,7 @@
 
     index.html  *.js  style.css      the page
     student.onnx                     the student, preprocessing inside, as `--to onnx` makes and scores it
-    model.json                       class names, threshold, and what the run measured
+    model.json                       class names, thresholds, and what the run measured
     ort.js  *.wasm  LICENSES.txt     ONNX Runtime for the browser, from its npm package
 
 Nothing comes from another host, and the page's content security policy forbids it to send anything anywhere.
@@ -21,8 +21,8 @@ from potstill.export.web.runtime import FILES, LICENSES, get_runtime
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import write_bytes, write_json, write_text
 from potstill.run.folder import Run
-from potstill.run.layout import comparison_path, require_one_label
-from potstill.run.results import read_comparison
+from potstill.run.label_results import read_any_comparison
+from potstill.run.layout import comparison_path
 
 PAGE = Path(__file__).parent / "page"
 
@@ -45,7 +45,6 @@ def export_web(
         ExportError: npm is missing or cannot get the runtime, before any work; or the ONNX file is outside the
             tolerance.
     """
-    require_one_label(run, "the web page")
     name = student or chosen_student(run)
     reporter = reporter or Reporter(log=run.path / "log.txt")
     library = get_runtime(reporter)
@@ -63,13 +62,14 @@ def export_web(
 
 def describe(run: Run, name: str, facts: ExportedStudent) -> dict[str, Any]:
     """What the page says about the student: the content of model.json."""
-    comparison = read_comparison(comparison_path(run))
+    comparison = read_any_comparison(comparison_path(run))
     attribution = run.images / "ATTRIBUTION.txt"
     return {
         "name": name,
         "classes": facts.classes,
         "threshold": facts.threshold,
         "operating_point": asdict(facts.operating_point) if facts.operating_point else None,
+        **({"thresholds": facts.thresholds} if facts.thresholds else {}),
         "gray_levels": facts.gray_levels,
         "size": facts.size,
         "bytes": comparison.student(name).bytes,

@@ -6,6 +6,7 @@ import { decode, turn as turnPen } from "./photo.js";
 const SMALLEST = 16;
 const LARGEST = 4096; // Phones refuse larger canvases.
 const SHOWN = 5;
+const SHOWN_LABELS = 40; // Where a photo may have several; those that it has are all shown.
 const NEARLY_WHITE = 248;
 const LIVE_PAUSE = 150; // Milliseconds between two looks at the camera.
 
@@ -40,10 +41,10 @@ async function fetched(name) {
 function describe() {
   const names = model.classes.slice(0, 12).join(", ") + (model.classes.length > 12 ? ` and ${model.classes.length - 12} more` : "");
   document.title = `Try a photo: ${names}`;
-  at("lead").textContent = `Which of these does it show: ${names}? The model runs in your browser; photos never leave this device.`;
+  at("lead").textContent = `Which of these does it show${model.thresholds ? ", one, several or none" : ""}: ${names}? The model runs in your browser; photos never leave this device.`;
   const a = model.accuracy;
   at("about").textContent =
-    `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Accuracy ${percent(a.value)} ` +
+    `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. ${model.thresholds ? "mAP" : "Accuracy"} ${percent(a.value)} ` +
     `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${model.test_photos} test photos.`;
   at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
 }
@@ -137,21 +138,52 @@ function predicted(probabilities, order) {
 
 function tell({ probabilities, milliseconds }, spoken) {
   const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+  if (model.thresholds) tellLabels(probabilities, order, spoken);
+  else tellClass(probabilities, order, spoken);
+  const rest = model.classes.length - at("bars").children.length;
+  at("bars").hidden = false;
+  at("more").textContent = (rest > 0 ? `And ${rest} more classes. ` : "") + `${milliseconds.toFixed(0)} ms on this device.`;
+  at("answer").dataset.probabilities = JSON.stringify(probabilities);
+}
+
+function tellClass(probabilities, order, spoken) {
   const known = probabilities[order[0]] >= model.threshold;
   const place = predicted(probabilities, order);
   const [name, share] = [model.classes[place], probabilities[place]];
   say(known ? `${name}, ${percent(share)}` : `Perhaps not one of these classes. Nearest: ${name}, ${percent(share)}`, known ? "known" : "unsure", spoken);
   at("bars").replaceChildren(...order.slice(0, SHOWN).map((index) => bar(model.classes[index], probabilities[index])));
-  at("bars").hidden = false;
-  const rest = model.classes.length - SHOWN;
-  at("more").textContent = (rest > 0 ? `And ${rest} more classes. ` : "") + `${milliseconds.toFixed(0)} ms on this device.`;
-  at("answer").dataset.probabilities = JSON.stringify(probabilities);
   at("answer").dataset.label = name;
 }
 
-function bar(name, share) {
+// Where a photo may have several labels, each class has a threshold of its own.
+function tellLabels(probabilities, order, spoken) {
+  const has = (index) => probabilities[index] >= model.thresholds[index];
+  const [yes, no] = [order.filter(has), order.filter((index) => !has(index))];
+  const labels = yes.map((index) => model.classes[index]);
+  say(labels.join(", ") || "None of the classes", "known", spoken);
+  const shown = [...yes, ...no].slice(0, Math.max(SHOWN_LABELS, yes.length));
+  at("bars").replaceChildren(...shown.map((index) => decision(index, probabilities[index], has(index))));
+  at("answer").dataset.label = labels.join("|");
+}
+
+function decision(index, share, has) {
+  const threshold = model.thresholds[index];
+  const words = `${has ? "yes" : "no"} (threshold ${percent(threshold)})`;
+  const item = bar(model.classes[index], share, words);
+  item.className = has ? "has" : "has-not";
+  const mark = document.createElement("span");
+  mark.className = "mark";
+  mark.style.left = `${100 * threshold}%`;
+  const note = document.createElement("small");
+  note.textContent = words;
+  item.append(mark, note);
+  return item;
+}
+
+function bar(name, share, words = "") {
   const item = document.createElement("li");
   const label = document.createElement("span");
+  label.className = "name";
   label.textContent = name;
   const value = document.createElement("span");
   value.className = "share";
@@ -162,7 +194,7 @@ function bar(name, share) {
   meter.setAttribute("aria-valuenow", share.toFixed(4));
   meter.setAttribute("aria-valuemin", "0");
   meter.setAttribute("aria-valuemax", "1");
-  meter.setAttribute("aria-label", `${name}: ${percent(share)}`);
+  meter.setAttribute("aria-label", `${name}: ${percent(share)}${words && `, ${words}`}`);
   const filled = document.createElement("span");
   filled.style.width = `${100 * share}%`;
   meter.append(filled);
