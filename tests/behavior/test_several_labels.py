@@ -330,6 +330,7 @@ def test_doubt_is_that_of_each_label_and_put_into_words() -> None:
     assert both[1] == pytest.approx(1), "each is confident, of opposites"
     assert _why_labels(teacher[0], student[0], CLASSES) == "frame? teacher: 99 %, student: 1 %"
     assert _why_labels(np.array([0.9, 0.4, 0.02]), None, CLASSES) == "frame (40 %)?"
+    assert _why_labels(np.array([0.9, 0.0, 0.02]), np.array([0.9, 0.4, 0.02]), CLASSES) == "frame (20 %)?"
     assert _why_labels(np.array([0.97, 0.98, 0.02]), None, CLASSES) == "probably frame and disc; for variety"
     assert _why_labels(np.array([0.02, 0.01, 0.02]), None, CLASSES) == "probably none of the classes; for variety"
 

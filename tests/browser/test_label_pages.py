@@ -12,9 +12,11 @@ from tests.support import CLASSES
 import potstill
 from potstill.deploy.predictor import LabelsPrediction, load_predictor
 from potstill.deploy.serve import serve
+from potstill.export.stage import export
 from potstill.export.web import export_web
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
+from potstill.run.integrity import require_whole
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,16 @@ def web(exported: Run, open_page: Callable[..., Watched]) -> Iterator[Watched]:
         watched = open_page(url, width=390, height=844)
         watched.page.wait_for_selector("body[data-ready=yes]")
         yield watched
+
+
+def test_a_page_of_an_earlier_version_is_replaced(exported: Run, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(exported.path, tmp_path / "run")))
+    page = next(run.export.glob("*/web")) / "app.js"
+    page.write_text("// of an earlier version")
+    export(run, ["onnx"], ["float32"], reporter=Reporter(quiet=True))
+    export_web(run, reporter=Reporter(quiet=True))
+    assert "earlier version" not in page.read_text("utf-8")
+    require_whole(run.path)
 
 
 def decisions(text: str) -> list[str]:

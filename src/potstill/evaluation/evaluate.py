@@ -174,7 +174,7 @@ def _label(photo: NewPhoto, model: Model) -> int | list[int]:
         return index.get(photo.label, UNKNOWN)
     if photo.split == "unlabeled":
         return [UNLABELED] * len(model.classes)
-    return [int(name in photo.labels) for name in model.classes]
+    return [int(name in photo.names) for name in model.classes]
 
 
 def _measured(outputs: Outputs, test: Outputs | None, model: Model, confidence: float) -> Measured:

@@ -141,11 +141,12 @@ def _why_labels(teacher: np.ndarray, student: np.ndarray | None, classes: Sequen
         apart = np.where((teacher >= DECIDED) != (student >= DECIDED), np.abs(teacher - student), -1)
         place = int(apart.argmax())
         return f"{classes[place]}? teacher: {_percent(teacher[place])}, student: {_percent(student[place])}"
-    unknown = label_doubt(teacher[None], None if student is None else student[None])[0]
+    mean = teacher if student is None else (teacher + student) / 2
+    unknown = label_doubt(mean[None])[0]
     open_ones = [place for place in np.argsort(-unknown, kind="stable").tolist() if unknown[place] >= CLEAR]
     if not open_ones:
-        return f"probably {' and '.join(_labels(teacher, classes)) or 'none of the classes'}; for variety"
-    return " ".join(f"{classes[place]} ({_percent(teacher[place])})?" for place in open_ones[:_NAMED])
+        return f"probably {' and '.join(_labels(mean, classes)) or 'none of the classes'}; for variety"
+    return " ".join(f"{classes[place]} ({_percent(mean[place])})?" for place in open_ones[:_NAMED])
 
 
 def _percent(probability: float) -> str:

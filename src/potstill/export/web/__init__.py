@@ -48,10 +48,10 @@ def export_web(
     name = student or chosen_student(run)
     reporter = reporter or Reporter(log=run.path / "log.txt")
     library = get_runtime(reporter)
+    folder = run.export / name / "web"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier version; before `export` seals what is there
     (file,) = export(run, ["onnx"], ["float32"], student=name, seed=seed, tolerance=tolerance, reporter=reporter)
     assert file.file is not None
-    folder = run.export / name / "web"
-    shutil.rmtree(folder, ignore_errors=True)  # what an earlier version left
     for source in [*sorted(PAGE.iterdir()), *(library / target for target in FILES.values())]:
         write_bytes(folder / source.name, source.read_bytes())
     write_bytes(folder / "student.onnx", (run.export / file.file).read_bytes())
