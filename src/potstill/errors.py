@@ -11,6 +11,7 @@
     ├── SpaceError         the disk is too small for what would be written
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
     │   └── UnreachableError   it did not answer at all
+    ├── StorageError       object storage cannot be reached, refuses, or has something else than it should
     └── ExportError        an exporter is missing, or its file is outside the tolerance
 
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
@@ -62,6 +63,10 @@ class SourceError(PotstillError):
 
 class UnreachableError(SourceError):
     """A photo source did not answer at all: no network, or a server that is down."""
+
+
+class StorageError(PotstillError):
+    """Object storage cannot be reached, refuses, or holds something else than it should."""
 
 
 class ExportError(PotstillError):

@@ -53,6 +53,7 @@ from potstill.run.layout import ARMS, comparison_path, is_trained, student_names
 from potstill.run.results import Comparison, read_comparison, require_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
+from potstill.storage.addresses import Address
 from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
@@ -478,4 +479,5 @@ def _decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
 def _config_text(data: Path, config: Config) -> str:
     # A run is the same run on fewer cores: how the machine is used is not part of what identifies it.
     plain = replace(config, machine=type(config.machine)())
-    return with_checksum(f"data = {str(data.resolve())!r}\n\n{to_toml(plain)}")
+    where = str(Address.of(data) or data.resolve())
+    return with_checksum(f"data = {where!r}\n\n{to_toml(plain)}")
