@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {*GROUND, "config"},
     "run": {*GROUND, "metrics"},
     "storage": {*GROUND, "run"},
-    "monitoring": {*GROUND, "run"},
+    "monitoring": {*GROUND, "run", "storage"},
     "data": {*GROUND, "config", "run", "metrics"},
     "models": {*GROUND, "run", "metrics"},
     "compute": {*GROUND, "config", "run", "processes", "metrics", "data", "models"},

@@ -32,6 +32,7 @@ from potstill.images.new_photos import NewPhotos, read_new_photos
 from potstill.metrics import Interval
 from potstill.monitoring.progress import Reporter
 from potstill.run.layout import require_one_label
+from potstill.storage.runs import local_run
 
 _TINY = 1e-12
 """A probability of 0 has no logarithm."""
@@ -67,7 +68,7 @@ def evaluate(
         ConfigError: a setting that is not one of `images`.
         ModelError, ExportError: there is no such model.
     """
-    path, reporter = Path(model), reporter or Reporter()
+    path, reporter = local_run(model, pixels=True), reporter or Reporter()
     if (run := run_of(path)) is not None:
         require_one_label(run, "`potstill evaluate`")
     new = read_new_photos(Path(photos), _images(labels, settings or {}))

@@ -38,7 +38,7 @@ class Address:
         if "@" in rest.partition("/")[0]:
             # The address would be written to config.toml and to the log; and so would this message.
             raise ConfigError(
-                f"A {scheme}:// address must not hold a user or a password. Leave out what is before the @; credentials "
+                f"A {scheme}:// address must not hold a user or a password. Leave out what is before @. Credentials "
                 "come from the environment, as for every program that uses this storage."
             )
         if "?" in rest:
@@ -70,6 +70,6 @@ class Address:
 
 
 def refuse_storage(path: Path | str, what: str) -> None:
-    """Raise ConfigError where a path is an address. `what` needs a path of this machine."""
+    """Raise ConfigError where a path is an address, and `what` needs a folder of this machine."""
     if (address := Address.of(path)) is not None:
-        raise ConfigError(f"{what} needs a folder on this machine, and {address} is in storage. Copy it here first.")
+        raise ConfigError(f"{what} needs a folder on this machine, but {address} is in storage. Copy it here first.")

@@ -66,7 +66,7 @@ class RemoteFile:
         """
         with _lock:
             if not is_here(self.path, self.size, self.mtime_ns):
-                make_room(self.size, str(self.address), self.path.parent)
+                _make_room(self.size, self.address)
                 download(self.address, self.path, StoredObject("", self.size, self.mtime_ns))
 
     def opened(self) -> BinaryIO:
@@ -87,25 +87,23 @@ def is_here(path: Path, size: int, mtime_ns: int) -> bool:
     return (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
 
 
-def make_room(needed: int, what: str, removable: Path) -> None:
-    """Remove copies of large files until there is room for another one.
+def _make_room(needed: int, what: Address) -> None:
+    """Remove copies of large files, the oldest ones first, until there is room for another one.
 
-    Args:
-        removable: the folder of the large files; the oldest copies go first.
     Raises:
         SpaceError: there is no room, although nothing is left that may be removed.
     """
     limit, used = limit_bytes(), used_bytes()
-    files = [path for path in removable.glob("*") if path.is_file() and path.suffix.lower() in (".tar", ".parquet")]
-    oldest = sorted(files, key=lambda path: path.stat().st_ctime_ns)
-    for path in oldest[: max(0, len(oldest) - _KEPT + 1)]:
+    large = [path for path in copies().rglob("*") if path.suffix.lower() in (".tar", ".parquet") and path.is_file()]
+    large.sort(key=lambda path: path.stat().st_ctime_ns)
+    for path in large[: max(0, len(large) - _KEPT + 1)]:
         if used + needed <= limit:
             break
         used -= path.stat().st_size
         path.unlink()
-    if used + needed > limit and not oldest:
+    if used + needed > limit and not large:
         raise SpaceError(
-            f"{what} needs {needed / 1e9:.2f} GB, but {copies()} has {used / 1e9:.2f} GB and may have {limit / 1e9:g}.\n"
+            f"{what} has {needed / 1e9:.2f} GB, but {copies()} has {used / 1e9:.2f} GB and may have {limit / 1e9:g}.\n"
             f"  Delete what you no longer need there, or set {LIMIT} to a larger number."
         )
 

@@ -58,14 +58,16 @@ class StoredObject:
     mtime_ns: int
 
 
-def listed(address: Address) -> Iterator[StoredObject]:
+def listed(address: Address, *, missing_ok: bool = False) -> Iterator[StoredObject]:
     """The objects at and below an address, without those that only stand for folders, in the order of the store.
 
+    Args:
+        missing_ok: there may be nothing.
     Raises:
         StorageError: it cannot be listed, or there is nothing.
     """
     found = _try(address, "list", lambda: _found(address))
-    if not found:
+    if not found and not missing_ok:
         raise StorageError(f"There is nothing at {address}. Check the name; `{address.parent}` is where it would be.")
     prefix = f"{address.key}/"
     for key, size, mtime_ns in found:

@@ -23,9 +23,9 @@ class RemoteTree:
     objects: tuple[StoredObject, ...]
 
     @classmethod
-    def of(cls, address: Address) -> "RemoteTree":
-        """Raises StorageError where it cannot be listed, where nothing is there, or for names that no folder can hold."""
-        objects = tuple(sorted(listed(address), key=lambda found: found.name))
+    def of(cls, address: Address, *, missing_ok: bool = False) -> "RemoteTree":
+        """Raises StorageError where it cannot be listed, there is nothing, or a name that no folder can hold."""
+        objects = tuple(sorted(listed(address, missing_ok=missing_ok), key=lambda found: found.name))
         for found in objects:
             parts = found.name.split("/")
             if found.name and (any(part in ("", ".", "..") for part in parts) or "\0" in found.name):
