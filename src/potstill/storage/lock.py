@@ -48,8 +48,8 @@ class Lock:
         holder, silent = self._holder(), now - time_of(self._address)
         if silent < STALE and not holder.is_dead_here:
             raise StorageError(
-                f"{self.run} is being worked on by {holder}, which gave a sign of life {max(silent, 0):.0f} s ago. Wait for "
-                f"it, stop it, or take another --run. If it is gone, its lock ends after {STALE / 60:.0f} minutes."
+                f"{self.run} is being worked on by {holder}, which gave a sign of life {max(silent, 0):.0f} s ago. Wait "
+                f"for it, stop it, or take another --run. If it is gone, its lock ends after {STALE / 60:.0f} minutes."
             )
         delete(self._address)
         if not create(self._address, self._text()):  # another one was faster
