@@ -48,7 +48,7 @@ class Lock:
         holder, silent = self._holder(), now - time_of(self._address)
         if silent < STALE and not holder.is_dead_here:
             raise StorageError(
-                f"{self.run} is being worked on by {holder}, which gave a sign of life {max(silent, 0):.0f} s ago. Wait "
+                f"{self.run} is being worked on by {holder}, last seen {max(silent, 0):.0f} s ago. Wait "
                 f"for it, stop it, or take another --run. If it is gone, its lock ends after {STALE / 60:.0f} minutes."
             )
         delete(self._address)
