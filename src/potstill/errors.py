@@ -12,6 +12,7 @@
     ├── SourceError        a photo source cannot be reached, refuses, or does not know the class
     │   └── UnreachableError   it did not answer at all
     ├── LostProcessError   another process of the same training has ended
+    ├── StorageError       object storage cannot be reached, refuses, or has something else than it should
     └── ExportError        an exporter is missing, or its file is outside the tolerance
 
 A message says what happened, where, and what to do. A bug in Potstill is an `AssertionError`, never one of these.
@@ -67,6 +68,10 @@ class UnreachableError(SourceError):
 
 class LostProcessError(PotstillError):
     """Another process of the same training has ended, which has its own reason."""
+
+
+class StorageError(PotstillError):
+    """Object storage cannot be reached, refuses, or holds something else than it should."""
 
 
 class ExportError(PotstillError):

@@ -53,6 +53,8 @@ from potstill.run.layout import ARMS, comparison_path, is_trained, student_names
 from potstill.run.results import Comparison, read_comparison, require_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
+from potstill.storage.addresses import Address
+from potstill.storage.runs import worked_on
 from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
@@ -168,11 +170,13 @@ def distill(
     """Train a teacher, students and their twins on a folder of photos, and compare them on its test photos.
 
     Args:
-        data: the photo folder, a table of labels, or an archive, see `potstill.images.source.open_photos`.
+        data: the photo folder, a table of labels, or an archive, see `potstill.images.source.open_photos`; also in
+            storage, such as s3://bucket/photos.
         students, teacher, classes, labels, seeds: short for settings of these names.
         config: all settings; the defaults when None.
         settings: single settings by dotted name, such as `{"student.lr": 1e-3}`; they win over `config`.
-        run: the run folder. When None, the newest one under `runs/` with the same data and settings, or a new one.
+        run: the run folder. When None, the newest one under `runs/` with the same data and settings, or a new one. One
+            in storage, such as s3://bucket/runs/birds, is worked on in `runs/birds` and copied as it grows.
         quick: a trial run of minutes, to see that everything works; its numbers mean nothing.
         redo: redo stages that were made from other settings or photos.
         track: the name of a tracker that also gets the metrics, such as "tensorboard".
@@ -230,11 +234,30 @@ def _execute(
     config = _with_absolute_paths(config)
     reporter = reporter or Reporter()
     check_tracker(track)
-    folder = _read(data, config, Path(run).parent if run is not None else Path("runs"))
+    how: dict[str, Any] = {"redo": redo, "track": track, "twin": twin, "reporter": reporter, "last": last}
+    if run is None:
+        return _execute_here(data, config, None, **how)
+    with worked_on(run, reporter.info) as folder:
+        return _execute_here(data, config, folder, **how)
+
+
+def _execute_here(
+    data: Path,
+    config: Config,
+    run: Path | None,
+    *,
+    redo: bool,
+    track: str | None,
+    twin: bool,
+    reporter: Reporter,
+    last: str,
+) -> Run:
+    """The same in a folder of this machine; None takes the one of this data and these settings."""
+    folder = _read(data, config, run.parent if run is not None else Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config, twins=twin)
-    target = Run(Path(run) if run is not None else find_run(data, config), redo)
+    target = Run(run if run is not None else find_run(data, config), redo)
     _require_weights(plan, target)
     with target.only_here():
         reporter.log_to(target.path / "log.txt")
@@ -504,4 +527,5 @@ def _decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
 def _config_text(data: Path, config: Config) -> str:
     # A run is the same run on fewer cores: how the machine is used is not part of what identifies it.
     plain = replace(config, machine=type(config.machine)())
-    return with_checksum(f"data = {str(data.resolve())!r}\n\n{to_toml(plain)}")
+    where = str(Address.of(data) or data.resolve())
+    return with_checksum(f"data = {where!r}\n\n{to_toml(plain)}")

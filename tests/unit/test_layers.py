@@ -16,7 +16,19 @@ ROOT = Path(potstill.__file__).parent
 GROUND = {"errors", "wording"}
 """What everything stands on."""
 
-FOUNDATION = {*GROUND, "config", "run", "monitoring", "processes", "metrics", "data", "models", "compute", "training"}
+FOUNDATION = {
+    *GROUND,
+    "config",
+    "run",
+    "storage",
+    "monitoring",
+    "processes",
+    "metrics",
+    "data",
+    "models",
+    "compute",
+    "training",
+}
 """What all stages from the teacher to the comparison stand on."""
 
 ROOMS: dict[str, set[str]] = {
@@ -26,7 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "config": GROUND,
     "metrics": {*GROUND, "config"},
     "run": {*GROUND, "metrics"},
-    "monitoring": {*GROUND, "run"},
+    "storage": {*GROUND, "run"},
+    "monitoring": {*GROUND, "run", "storage"},
     "data": {*GROUND, "config", "run", "metrics"},
     "models": {*GROUND, "run", "metrics"},
     "compute": {*GROUND, "config", "run", "processes", "metrics", "data", "models"},
@@ -34,17 +47,17 @@ ROOMS: dict[str, set[str]] = {
     "engines": {*GROUND, "config", "processes"},
     "context": {"run", "monitoring", "compute", "engines"},
     "shards": {*GROUND, "run", "data", "engines", "context"},
-    "images": {*GROUND, "config", "run", "monitoring", "processes", "data", "context"},
+    "images": {*GROUND, "config", "run", "storage", "monitoring", "processes", "data", "context"},
     "teacher": FOUNDATION | {"context", "shards"},
     "soft_labels": FOUNDATION | {"context", "shards"},
     "students": FOUNDATION | {"context", "engines"},
     "comparison": FOUNDATION | {"context"},
     "controls": FOUNDATION | {"context", "images", "soft_labels", "students"},
-    "deploy": {*GROUND, "processes", "run", "data", "models", "images"},
+    "deploy": {*GROUND, "processes", "run", "storage", "data", "models", "images"},
     "export": FOUNDATION | {"deploy"},
-    "report": {*GROUND, "run", "monitoring", "metrics", "data", "export"},
+    "report": {*GROUND, "run", "storage", "monitoring", "metrics", "data", "export"},
     "suggest": FOUNDATION | {"images", "deploy", "report"},
-    "check": {*GROUND, "config", "run", "monitoring", "processes", "data", "images"},
+    "check": {*GROUND, "config", "run", "storage", "monitoring", "processes", "data", "images"},
     "evaluation": FOUNDATION | {"images", "check", "deploy", "export"},
     "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},

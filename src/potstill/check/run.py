@@ -19,6 +19,7 @@ from potstill.images.folder import Folder, plain_name
 from potstill.images.reasons import action
 from potstill.images.source import find_source, read_source
 from potstill.monitoring.progress import Reporter
+from potstill.storage.addresses import refuse_storage
 
 REPORT = "check.json"
 PAGE = "check.html"
@@ -103,6 +104,7 @@ def check(
     Raises:
         DataError: the folder cannot be used, or the run has no such outputs.
     """
+    refuse_storage(root, "`potstill check`, which moves photos,")
     if Path(root).is_file():
         raise DataError(
             f"`potstill check` moves photos of a folder, and {root} is a file. Unpack an archive first; for a table: "

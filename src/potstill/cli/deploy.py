@@ -56,9 +56,8 @@ def export(
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
     from potstill.run.folder import Run
+    from potstill.storage.runs import worked_on
 
-    opened = Run.open(run)
-    reporter = Reporter(log=run / "log.txt")
     tolerance = Tolerance(
         max_loss=max_loss / 100,
         min_agreement=min_agreement / 100,
@@ -69,24 +68,28 @@ def export(
         raise ConfigError(
             f"--to web takes no {'--precision' if precision else '--isolated'}: the page has files of its own."
         )
-    if formats:
-        results = export_files(
-            opened,
-            formats,
-            _split(precision) if precision else PRECISIONS,
-            student=student,
-            seed=seed,
-            tolerance=tolerance,
-            isolated=isolated,
-            reporter=reporter,
-        )
-        print_table(formats_on_terminal(results))
-        print(f"Files: {opened.export}")
-    if "web" in _split(to):
-        from potstill.export.web import export_web
+    reporter = Reporter()
+    with worked_on(run, reporter.info) as folder:
+        opened = Run.open(folder)
+        reporter.log_to(folder / "log.txt")
+        if formats:
+            results = export_files(
+                opened,
+                formats,
+                _split(precision) if precision else PRECISIONS,
+                student=student,
+                seed=seed,
+                tolerance=tolerance,
+                isolated=isolated,
+                reporter=reporter,
+            )
+            print_table(formats_on_terminal(results))
+            print(f"Files: {opened.export}")
+        if "web" in _split(to):
+            from potstill.export.web import export_web
 
-        folder = export_web(opened, student=student, seed=seed, tolerance=tolerance, reporter=reporter)
-        print(f"Page: {folder}\nTry it: {Path(sys.executable).name} -m http.server --bind 127.0.0.1 -d {folder}")
+            page = export_web(opened, student=student, seed=seed, tolerance=tolerance, reporter=reporter)
+            print(f"Page: {page}\nTry it: {Path(sys.executable).name} -m http.server --bind 127.0.0.1 -d {page}")
 
 
 @command("potstill push runs/RUN OWNER/NAME --private")
@@ -109,8 +112,9 @@ def push(run: Path, repository: str, *, student: str | None = None, private: boo
     """
     from potstill.export import push as push_files
     from potstill.run.folder import Run
+    from potstill.storage.runs import local_run
 
-    print(push_files(Run.open(run), repository, student=student, private=private))
+    print(push_files(Run.open(local_run(run)), repository, student=student, private=private))
 
 
 def _split(values: list[str]) -> list[str]:

@@ -282,7 +282,9 @@ def doctor(
 
     if run is not None:
         from potstill.run.examine import examine
+        from potstill.storage.addresses import refuse_storage
 
+        refuse_storage(run, "`potstill doctor RUN`, which reads every file,")
         found = examine(run)
         print(jsonlib.dumps(asdict(found), ensure_ascii=False) if json else "\n".join(found.lines()))
         return int(bool(found.problems))

@@ -127,7 +127,9 @@ def update(
         Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
     """
     from potstill import updating
+    from potstill.storage.addresses import refuse_storage
 
+    refuse_storage(old, "`potstill update`, which starts from a finished run,")
     shared: dict[str, Any] = {"settings": settings, "from_scratch": from_scratch, "test_share": test_share}
     if dry_run:
         for line in updating.plan_update(old, photos, **shared, twin=not no_twin):
@@ -245,7 +247,9 @@ def controls(run: Path, *, labels: Path | None = None, student: str | None = Non
     from potstill.report.stage import write_report
     from potstill.report.table import controls_table
     from potstill.run.folder import Run
+    from potstill.storage.addresses import refuse_storage
 
+    refuse_storage(run, "`potstill controls`")
     opened = Run(Run.open(run).path, redo)
     context = Context(opened, decide(MachineConfig()), Reporter())
     print_table(controls_table(run_controls(context, labels=labels, student=student)))
@@ -295,8 +299,10 @@ def forecast(
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
     from potstill.report.stage import write_report
+    from potstill.storage.addresses import refuse_storage
     from potstill.tools.forecast import forecast_lines, forecast_table, make_forecast, open_run, plan_forecast
 
+    refuse_storage(run, "`potstill forecast`")
     if photos is not None and photos < 1:
         raise ConfigError("--photos must be 1 or more.")
     machine = decide(from_mapping({"machine.jobs": jobs} if jobs is not None else {}).machine)
@@ -354,11 +360,13 @@ def suggest(
     from potstill.errors import ConfigError
     from potstill.run.folder import Run
     from potstill.run.integrity import require_whole
+    from potstill.storage.addresses import refuse_storage
     from potstill.suggest.listing import write_listing
     from potstill.suggest.pool import RunPhotos
     from potstill.suggest.serve import open_session, serve_labeling
     from potstill.suggest.suggestions import COUNT, has_open, make_suggestions, read_suggestions, summary_lines
 
+    refuse_storage(run, "`potstill suggest`")
     if copy and not label:
         raise ConfigError("--copy says how --label places photos, which is missing.")
     opened = Run.open(run)
@@ -442,8 +450,9 @@ def open_report(run: Path, *, no_browser: bool = False) -> None:
     """
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
+    from potstill.storage.runs import local_run
 
-    opened = Run.open(run)
+    opened = Run.open(local_run(run, pixels=True))
     page = opened.report / "index.html"
     if not page.is_file():
         page = write_report(opened)
@@ -475,10 +484,14 @@ def report(
     from potstill.errors import ConfigError
     from potstill.report.stage import write_report
     from potstill.run.folder import Run
+    from potstill.storage.runs import local_run
 
     if photos and not share:
         raise ConfigError("--photos says what a copy to pass on shows of the photos. Add --share.")
-    _show(write_report(Run.open(run), shared=(photos or "none") if share else None), browser=open_it)
+    _show(
+        write_report(Run.open(local_run(run, pixels=True)), shared=(photos or "none") if share else None),
+        browser=open_it,
+    )
 
 
 @command("potstill compare runs/A runs/B")

@@ -23,6 +23,7 @@ from potstill.run.label_results import read_label_comparison
 from potstill.run.layout import ARMS, comparison_path, given_path, usable_students
 from potstill.run.results import read_chosen, read_comparison, read_training, several_labels_in
 from potstill.run.trained import OperatingPoint
+from potstill.storage.runs import local_run
 from potstill.wording import counted
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def load_predictor(
     """
     from potstill.models.classifier import load
 
-    path = Path(path)
+    path = local_run(path)
     given = [f"{name} {value}" for name, value in (("student", student), ("seed", seed)) if value is not None]
     if (path / "model.json").is_file():
         given += [arm] if arm != "distilled" else []

@@ -32,6 +32,7 @@ from potstill.images.errors import BadPhotoError
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS, is_trained, num_seeds, weights_path
+from potstill.storage.runs import local_run
 
 MAX_PIXELS = 30_000_000
 """Photos above this are refused, JPEGs decoded at a reduced scale: several people's photos are in memory at once."""
@@ -163,7 +164,7 @@ def serve(
     Raises:
         PotstillError: the address cannot be listened on, or the run has no trained student.
     """
-    run = Run.open(run_folder)
+    run = Run.open(local_run(run_folder, pixels=True))
     require_whole(run.path)
     with contextlib.ExitStack() as undo:
         listening = undo.enter_context(listen(host, port))  # before the models are loaded, which takes a while

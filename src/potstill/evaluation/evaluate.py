@@ -33,6 +33,7 @@ from potstill.images.new_photos import NewPhoto, NewPhotos, read_new_photos
 from potstill.metrics import Interval
 from potstill.metrics.classification import Classification
 from potstill.monitoring.progress import Reporter
+from potstill.storage.runs import local_run
 
 NO_RUN = "The run of this model is not known: photos that it learned from are not noticed."
 
@@ -65,7 +66,7 @@ def evaluate(
         ConfigError: a setting that is not one of `images`.
         ModelError, ExportError: there is no such model.
     """
-    path, reporter, images = Path(model), reporter or Reporter(), _images(labels, settings or {})
+    path, reporter, images = local_run(model, pixels=True), reporter or Reporter(), _images(labels, settings or {})
     run = run_of(path)
     predictor = open_predictor(path, student=student, arm=arm, seed=seed)
     classes, several = predictor.classes, bool(predictor.thresholds)

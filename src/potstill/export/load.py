@@ -30,6 +30,7 @@ from potstill.export.results import read_results
 from potstill.run.files import sha256_of
 from potstill.run.folder import Run
 from potstill.run.trained import OperatingPoint, read_trained
+from potstill.storage.runs import local_run
 
 
 def verify(path: Path | str) -> Manifest:
@@ -171,13 +172,13 @@ def open_predictor(
     """What predicts fastest: an exported file, also one of a run's student, else the model itself.
 
     Args:
-        path: a run folder, a folder with model.json, or an exported file.
+        path: a run folder, a folder with model.json, or an exported file; also in storage.
         student, arm, seed: as in `potstill.deploy.predictor.load_predictor`.
     Raises:
         ModelError: there is no such model, or the path names another one than the other arguments.
         ExportError: as `load_exported` does.
     """
-    path = Path(path)
+    path = local_run(path)
     if any(path.suffix == format.suffix for format in FORMATS.values()) and not (path / "config.toml").is_file():
         given = [f"{name} {value}" for name, value in (("student", student), ("seed", seed)) if value is not None]
         if given := [*given, *([arm] if arm != "distilled" else [])]:

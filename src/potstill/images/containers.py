@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Literal, overload
@@ -27,6 +27,8 @@ from potstill.images.photo_index import ABSENT, EMPTY, Facts, PhotoIndex, kept_i
 from potstill.images.split_names import find_splits, split_of
 from potstill.images.stored import Container, ParquetPhoto, TarPhoto
 from potstill.images.tar_shards import PHOTOS, index_tar, is_shard
+from potstill.storage.cache import RemoteFile
+from potstill.storage.photos import RemoteTree
 from potstill.wording import counted
 
 INDEXES = ".indexes"
@@ -55,6 +57,8 @@ class Containers:
     kind: Kind
     others: tuple[Path, ...] = ()
     """Other files below `root`."""
+    remote: Mapping[Path, RemoteFile] = field(default_factory=dict)
+    """Where they are in storage: `files` are the places of their copies then."""
 
 
 def find_containers(data: Path) -> Containers | None:
@@ -73,6 +77,38 @@ def find_containers(data: Path) -> Containers | None:
         return _of_files(_fixed_part(data), _expanded(data), data)
     files = _files_without_photos(data) if data.is_dir() else None
     return _of_files(data, files, data) if files else None
+
+
+def find_remote_containers(tree: RemoteTree) -> Containers | None:
+    """The shards or parquet files of a tree in storage; None where it is something else.
+
+    Small files beside them, such as classes.txt, are copied here; of the parquet files the first one, to see what is in
+    it. Nothing else is.
+
+    Raises:
+        DataError: there are files of both kinds.
+        StorageError, SpaceError: a file cannot be copied.
+    """
+    found = [item for item in tree.objects if not any(map(_is_hidden, item.name.split("/")))]
+    if tree.is_file or any(item.name.rpartition(".")[2].lower() in PHOTOS for item in found):
+        return None
+    remote = {tree.root / item.name: tree.large_file(item) for item in found}
+    large = [path for path in sorted(remote) if _kind(path)]
+    if not large:
+        return None
+    if first := next((path for path in large if _kind(path) == "parquet"), None):
+        remote[first].fetch()
+    containers = _of_files(tree.root, sorted(remote), tree.root)
+    if containers is None:
+        return None
+    for path in containers.others:
+        if path.parent == tree.root and path.name in NAME_FILES:
+            remote[path].fetch()
+    return replace(containers, remote={path: remote[path] for path in containers.files})
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or is_system_folder(name)
 
 
 def is_pattern(data: Path) -> bool:
@@ -215,7 +251,8 @@ class _Part:
 
 
 def _part(path: Path, split: Split | None, containers: Containers, images: ImagesConfig, indexes: Path) -> _Part:
-    container = Container.of(path)
+    remote = containers.remote.get(path)
+    container = Container.in_storage(remote) if remote else Container.of(path)
     label = images.label_column
     if containers.kind == "tar":
         index = kept_index(container, f"tar\0{label}", indexes, lambda one: index_tar(one, label))

@@ -45,6 +45,7 @@ def index_parquet(container: Container, path_column: str, label_column: str) -> 
     """
     from pyarrow import ArrowException
 
+    container.fetch()
     try:
         with _opened(container.path) as file:
             return _index(file, container.path, path_column, label_column)

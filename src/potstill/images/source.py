@@ -11,11 +11,20 @@ from potstill.config.schema import ImagesConfig
 from potstill.data import table_file
 from potstill.errors import ConfigError, DataError
 from potstill.images.archives import SUFFIXES, is_archive, unpack
-from potstill.images.containers import INDEXES, Containers, find_containers, is_pattern, read_containers
+from potstill.images.containers import (
+    INDEXES,
+    Containers,
+    find_containers,
+    find_remote_containers,
+    is_pattern,
+    read_containers,
+)
 from potstill.images.folder import Folder, plain_name, read_folder
 from potstill.images.ignored import is_other_file, is_system_folder
 from potstill.images.label_table import TableSource, is_class_table, read_labeled
 from potstill.images.split_names import split_of
+from potstill.storage.addresses import Address
+from potstill.storage.photos import RemoteTree
 from potstill.wording import counted
 
 UNPACKED = ".unpacked"
@@ -46,13 +55,15 @@ def open_photos(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
 
     Args:
         data: a photo folder, see `read_folder`; a folder with a table of labels, see `read_labeled`; the table itself;
-            a zip or tar file of one of these; or shards or parquet files of photos, see `find_containers`.
+            a zip or tar file of one of these; or shards or parquet files of photos, see `find_containers`. All of them
+            may be in storage, such as s3://bucket/photos.
         images: where labels, splits and groups come from, among others.
         runs: archives are unpacked to `runs/.unpacked/`, lists of the photos in shards kept in `runs/.indexes/`.
     Raises:
         ConfigError: a setting about a table, and no table; or a column that is not there.
         DataError: what `read_folder`, `read_labeled`, `unpack` and `read_containers` raise; a group on both sides of a
             given split.
+        StorageError, SpaceError: storage that cannot be read, or no room for a copy.
     """
     return read_source(find_source(data, images, runs=runs), images)
 
@@ -74,7 +85,10 @@ def read_source(source: Source, images: ImagesConfig) -> Folder:
 
 
 def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) -> Source:
-    """What there is to read, before anything is read but an archive."""
+    """What there is to read, before anything is read but an archive. Photos in storage are copied here, but for large
+    files of photos, which are copied one by one as they are read."""
+    if (address := Address.of(data)) is not None:
+        return _find_in_storage(address, images, runs)
     data, notes = Path(data), tuple[str, ...]()
     if not images.labels and not _has_photos_by_class(data, images) and (containers := find_containers(data)):
         return Source(containers.root, (), notes, containers, runs / INDEXES)
@@ -101,6 +115,19 @@ def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
     unlabeled = [table for table in tables if len(tables) > 1 and _has_only_ids(table)]
     notes += tuple(f"{table.path.name} has no labels and is not used." for table in unlabeled)
     return Source(data, tuple(table for table in tables if table not in unlabeled), notes)
+
+
+def _find_in_storage(address: Address, images: ImagesConfig, runs: Path) -> Source:
+    """`find_source` for what is in storage."""
+    is_table = table_file.is_table(Path(address.name))
+    if re.search(r"[*?{\[]", address.key):
+        raise DataError(f"{address} is a pattern. In storage, name the folder of the files instead.")
+    tree = RemoteTree.of(address.parent if is_table else address)
+    if not images.labels and not is_table and (containers := find_remote_containers(tree)):
+        return Source(containers.root, (), (f"Read from {address}.",), containers, runs / INDEXES)
+    copied = tree.copy()
+    source = find_source(copied / address.name if is_table else copied, images, runs=runs)
+    return replace(source, notes=(f"Copied from {address} to {copied}.", *source.notes))
 
 
 def _located(data: Path, labels: str) -> Path:

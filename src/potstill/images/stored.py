@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from potstill.errors import DataError
 from potstill.images.errors import BadPhotoError
+from potstill.storage.cache import RemoteFile
 
 MAX_GROUP_BYTES = 512 * 2**20
 """Of the photos of one row group of a parquet file, which is read as a whole. `datasets` writes 100 photos to each."""
@@ -25,6 +26,8 @@ class Container:
     size: int
     """In bytes."""
     mtime_ns: int
+    remote: RemoteFile | None = None
+    """Where it is in storage; `path` is its copy, which is made when the file is read."""
 
     @classmethod
     def of(cls, path: Path) -> "Container":
@@ -34,6 +37,20 @@ class Container:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from None
         return cls(path, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def in_storage(cls, remote: RemoteFile) -> "Container":
+        """A file in storage, as it was listed."""
+        return cls(remote.path, remote.size, remote.mtime_ns, remote)
+
+    def fetch(self) -> None:
+        """Copy it here where it is in storage. Raises StorageError, SpaceError."""
+        if self.remote is not None:
+            self.remote.fetch()
+
+    def opened(self) -> BinaryIO:
+        """The file, to be read. Raises OSError; StorageError and SpaceError where it is in storage."""
+        return self.path.open("rb", buffering=0) if self.remote is None else self.remote.opened()
 
     def require_unchanged(self, file: BinaryIO) -> None:
         """Raise DataError where it is another file now: what its list says would be bytes of other photos."""
@@ -55,7 +72,7 @@ class TarPhoto:
     def read(self, most: int | None = None) -> bytes:
         """Its bytes, or the first of them. Raises BadPhotoError, code `unreadable`."""
         try:
-            with self.container.path.open("rb", buffering=0) as file:
+            with self.container.opened() as file:
                 self.container.require_unchanged(file)
                 count = self.size if most is None else min(most, self.size)
                 data = os.pread(file.fileno(), count, self.offset)
@@ -113,7 +130,7 @@ def _row_group(container: Container, column: str, group: int) -> Any:
     from pyarrow import ArrowException, parquet, types
 
     try:
-        with container.path.open("rb") as raw:
+        with container.opened() as raw:
             container.require_unchanged(raw)
             with parquet.ParquetFile(raw) as file:
                 is_struct = types.is_struct(file.schema_arrow.field(column).type)

@@ -75,6 +75,7 @@ def index_tar(container: Container, label_field: str) -> PhotoIndex:
         DataError: it is damaged or cut short, names files outside of it, has too many members, the same one twice, two
             photos for one label, or a label that is not one class.
     """
+    container.fetch()
     try:
         with container.path.open("rb", buffering=_BUFFER) as file:
             shard = _Shard(container.path, file, label_field)

@@ -19,6 +19,7 @@ from potstill.run.files import REMOVE, read_json
 from potstill.run.folder import STAGES, Run
 from potstill.run.layout import ARMS, is_trained, num_seeds, progress_path
 from potstill.run.results import read_training
+from potstill.storage.addresses import refuse_storage
 from potstill.wording import counted
 
 LOG_LINES = 5
@@ -115,6 +116,7 @@ class Status:
 
 def read_status(path: Path) -> Status:
     """What the run is doing. Raises PotstillError where there is no run."""
+    refuse_storage(path, "`potstill status`")
     run = Run.open(path)
     noted = read_json(progress_path(path), REMOVE) if progress_path(path).is_file() else {}
     if run.is_worked_on and noted.get("state") != "working":

@@ -16,6 +16,7 @@ from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS
 from potstill.run.results import Agreement, ArmResult, ByClass, Comparison, Costs, OperatingResult, TeacherResult
+from potstill.storage.runs import local_run
 from potstill.wording import counted
 
 RESAMPLES = 4_000
@@ -114,7 +115,7 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
     """
     if len(runs) < 2:
         raise DataError("There is nothing to compare: name two runs or more.")
-    files = [RunFiles(Run.open(path)) for path in runs]
+    files = [RunFiles(Run.open(local_run(path, pixels=True))) for path in runs]
     for file in files:
         require_whole(file.run.path)
     names = [Path(path).resolve().name for path in runs]

@@ -14,6 +14,7 @@ from pathlib import Path
 from potstill.deploy.sorting import copy_new, free_names
 from potstill.errors import DataError
 from potstill.run.files import sha256_of, sync_folder
+from potstill.storage.addresses import refuse_storage
 from potstill.suggest.journal import Step, note, read_steps
 from potstill.suggest.pool import RunPhotos
 from potstill.suggest.suggestions import Suggestion
@@ -36,6 +37,7 @@ def class_folders(photos: RunPhotos) -> dict[str, Path]:
         raise DataError(f"The labels of {photos.data} are in a table, and photos are not moved. {by_hand}")
     if images.classes_from == "names":
         raise DataError(f"The labels of {photos.data} are the names of its files. {by_hand}")
+    refuse_storage(photos.data, "Labeling, which moves photos,")
     if photos.data.resolve() != folder.root.resolve():
         raise DataError(f"{photos.data} is an archive, in which nothing can be moved. Unpack it, and run again.")
     found: dict[str, Counter[Path]] = {name: Counter() for name in folder.classes}
