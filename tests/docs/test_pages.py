@@ -19,7 +19,10 @@ from potstill.cli import app, deploy, photos, run, runs, use  # noqa: F401  each
 from potstill.config.load import from_mapping, settings
 from potstill.errors import ConfigError
 
-OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "ray", "export", "cd", "find", "cat"}
+OTHER_PROGRAMS = {"make", "pip", "python", "python3", "tail", "curl", "ray", "export", "cd", "find", "cat"} | {
+    "sbatch",
+    "kubectl",
+}
 COMMANDS = {name for name in app if not name.startswith("-")}
 
 

@@ -78,7 +78,7 @@ class _Nothing:
 def test_a_task_of_a_lost_node_ends_on_another(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, resources={"third": 1})
     with open_engine(ON_RAY, "cpu", tmp_path) as engine:
-        assert engine.room == 3
+        assert engine.room(1) == 3
         tasks = []
         for number in range(3):
             folder = tmp_path / str(number)

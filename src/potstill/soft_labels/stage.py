@@ -204,7 +204,8 @@ class Labeling:
 
     def _outputs_of(self, part: "_Part", target: Path) -> _Outputs:
         """Run a network over all views, of the photos that it may label, that are not stored yet."""
-        network, chosen = self.network(part.folder), self.chosen(part)
+        machine, chosen = self.context.machine, self.chosen(part)
+        network = self.network(StoredNetwork.load(part.folder, machine.device, machine.cores))
         stored = self._stored_features(network.model, part.folder, len(chosen))
         done = stored.shape[1]
         labeled = np.empty((len(chosen), 0, network.width), np.float16)
@@ -218,18 +219,11 @@ class Labeling:
         _, val_logits = plain_outputs(network.backbone, self.store, val, network.precision, threads=threads)
         return _Outputs(network.heads, stored, labeled, place, val_logits)
 
-    def network(self, folder: Path) -> "_Network":
-        """The network stored in a folder, ready to label."""
-        machine = self.context.machine
-        model = load(folder).to(machine.device)
-        model.to(memory_format=torch.channels_last)
-        trained = model.info.trained
-        dtype = getattr(torch, trained.precision)
-        precision = Precision(torch.device(machine.device), dtype, trained.runtime, trained.batch)
-        backbone = inference_model(model, precision, folder, threads=machine.cores)
-        heads = load_fold_heads(folder) or [model.head.cpu()]
+    def network(self, stored: "StoredNetwork") -> "_Network":
+        """A network, ready to label these photos."""
+        heads, model = stored.heads, stored.model
         fold_heads = _FoldHeads(heads, self._folds(len(heads)), model.num_last_features)
-        return _Network(model, backbone, fold_heads, precision)
+        return _Network(model, stored.backbone, fold_heads, stored.precision)
 
     def chosen(self, part: "_Part") -> np.ndarray:
         """(n,) positions of the photos that a network may label."""
@@ -246,11 +240,15 @@ class Labeling:
         every = Renderer(self.store, self.photos, self.views[:, done:], size, threads=machine.cores)
         return every.only(self.chosen(part))
 
-    def label_shard(self, job: Path) -> None:
-        """Write the shard that a JSON file of `write_in_shards` asks for, beside it."""
+    def label_shard(self, job: Path, load: Callable[[Path], "StoredNetwork"]) -> None:
+        """Write the shard that a JSON file of `write_in_shards` asks for, beside it.
+
+        Args:
+            load: gives the network that is stored in a folder.
+        """
         values = read_json(job)
         part = _Part(Path(values["folder"]), values["number"], values["networks"])
-        network, photos = self.network(part.folder), values["stop"] - values["start"]
+        network, photos = self.network(load(part.folder)), values["stop"] - values["start"]
         renderer = self.renderer(network, part, values["done"])
         writer = RowWriter(job.with_name(RESULT), (photos, renderer.shape[1], network.width), np.float16)
         network.label(renderer, writer, first=values["start"])
@@ -284,6 +282,27 @@ class Labeling:
         with self.context.reporter.bar(label, photos, unit="photo", part="soft labels", of=of) as update:
             network.label(renderer, writer, update)
         writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNetwork:
+    """One of the teacher's networks as it is run here, whatever photos it is to label."""
+
+    model: Classifier
+    backbone: Classifier
+    """The same, in the backend that it is run in."""
+    heads: list[nn.Module]
+    """One, or one per fold."""
+    precision: Precision
+
+    @classmethod
+    def load(cls, folder: Path, device: str, threads: int) -> "StoredNetwork":
+        model = load(folder).to(device)
+        model.to(memory_format=torch.channels_last)
+        trained = model.info.trained
+        precision = Precision(torch.device(device), getattr(torch, trained.precision), trained.runtime, trained.batch)
+        backbone = inference_model(model, precision, folder, threads=threads)
+        return cls(model, backbone, load_fold_heads(folder) or [model.head.cpu()], precision)
 
 
 @dataclass(frozen=True, slots=True)
