@@ -1,6 +1,7 @@
 """A real S3 server on loopback, and one in front of it that has faults."""
 
 import asyncio
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ class FaultyProxy:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in hop}
         headers["Host"] = request.headers["Host"]  # it is signed
         url = URL(self._store + request.raw_path, encoded=True)
-        body = await request.read() or None
+        body = io.BytesIO(await request.read())
         async with self._session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as found:
