@@ -334,7 +334,7 @@ def _is_loose(name: str) -> bool:
 def _files_of(done: bytes, where: str) -> dict[str, tuple[int, str]]:
     """Size and hash of the files that a done.json names. Raises DamageError."""
     try:
-        values = json.loads(done) if len(done) <= _MAX_JSON else None
+        values: Any = json.loads(done) if len(done) <= _MAX_JSON else None
         files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in values.get("files", {}).items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise DamageError(f"{where} is damaged. Delete it and run `potstill distill` again.") from None
