@@ -1,6 +1,7 @@
 """A real S3 server on loopback, and one in front of it that has faults."""
 
 import asyncio
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -61,9 +62,9 @@ class FaultyProxy:
         self._session = aiohttp.ClientSession(auto_decompress=False)
         app = web.Application(client_max_size=2**30)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         assert site._server is not None
         self.address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
@@ -89,7 +90,7 @@ class FaultyProxy:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in hop}
         headers["Host"] = request.headers["Host"]  # it is signed
         url = URL(self._store + request.raw_path, encoded=True)
-        body = await request.read() or None
+        body = io.BytesIO(await request.read())
         async with self._session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as found:

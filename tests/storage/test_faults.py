@@ -66,7 +66,7 @@ def test_a_download_that_is_always_cut_leaves_nothing(faulty: FaultyProxy, bucke
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("403", "does not let us write .*Check the credentials"), ("full", "Cannot write .* the full of a test")],
+    [("403", "does not let us write .*Check the credentials"), ("full", "Cannot write .* the QuotaExceeded of a test")],
 )
 def test_a_run_is_refused_before_any_work(
     fault: str, message: str, faulty: FaultyProxy, bucket: str, in_folder: Path, photos: Path

@@ -50,11 +50,13 @@ def distill(
     data
         The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split; a
         table of labels; a zip or tar file of one of these; or tar shards or parquet files of photos. Other names and
-        nestings are understood where they are clear; what was understood is printed.
+        nestings are understood where they are clear; what was understood is printed. All of them may be in storage,
+        such as s3://bucket/photos.
     recipe
         A TOML file of settings. Flags win over it.
     run
-        The run folder. By default the one under runs/ with the same settings, or a new one.
+        The run folder. By default the one under runs/ with the same settings, or a new one. One in storage, such as
+        s3://bucket/runs/birds, is worked on in runs/birds and copied as it grows.
     quick
         A trial run, to check that everything works: minutes where the whole run takes an hour. Its numbers mean
         nothing.

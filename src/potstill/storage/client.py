@@ -230,9 +230,14 @@ def forget() -> None:
 def _found(address: Address) -> list[tuple[str, int, int]]:
     """Key, bytes and time of all objects; as tuples, since there may be a million."""
     store = _store(address)
-    found = []
-    for _, _, files in store.walk(address.key, detail=True):
-        found += [(info["name"].strip("/"), int(info["size"]), _time_of(info)) for info in files.values()]
+    found: list[tuple[str, int, int]] = []
+    try:
+        # By default fsspec leaves out, without a word, what cannot be listed.
+        for _, _, files in store.walk(address.key, detail=True, on_error="raise"):
+            found += [(info["name"].strip("/"), int(info["size"]), _time_of(info)) for info in files.values()]
+    except FileNotFoundError:
+        if found:
+            raise ConnectionError("it has changed while it was listed") from None
     if not found and store.isfile(address.key):
         info = store.info(address.key)
         found = [(address.key, int(info["size"]), _time_of(info))]
