@@ -137,7 +137,7 @@ def _spellings(new: NewPhotos, classes: Sequence[str]) -> Iterator[str]:
 
 def _inspected(new: NewPhotos, reporter: Reporter) -> list[Inspected]:
     found: list[Inspected] = []
-    with reporter.bar("Looking at the photos", len(new.files), unit="photos") as update:
+    with reporter.bar("Looking at the photos", len(new.files), unit="photo") as update:
         for photo in inspect_all([path for path, _ in new.files], min_side=1):
             found.append(photo)
             update(len(found))
@@ -153,7 +153,7 @@ def _predicted(model: Model, new: NewPhotos, left_out: Collection[int], reporter
     used = [i for i in range(len(new.files)) if i not in left_out]
     index = {name: number for number, name in enumerate(model.classes)} | {"": UNLABELED}
     labels, probabilities, failed = [], [], {}
-    with reporter.bar("Classifying photos", len(used), unit="photos") as update:
+    with reporter.bar("Classifying photos", len(used), unit="photo") as update:
         photos = ((i, new.files[i][0]) for i in used)
         for done, (i, found) in enumerate(probabilities_of_each(model, photos, count=len(used)), 1):
             path, name = new.files[i]

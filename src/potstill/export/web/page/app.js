@@ -44,7 +44,7 @@ function describe() {
   const a = model.accuracy;
   at("about").textContent =
     `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. Accuracy ${percent(a.value)} ` +
-    `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${model.test_photos} test photos.`;
+    `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${model.test_photos} test ${model.test_photos === 1 ? "photo" : "photos"}.`;
   at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
 }
 
