@@ -14,6 +14,8 @@ from potstill import pipeline
 from potstill.cli import run as command
 from potstill.config.load import from_mapping
 from potstill.errors import ConfigError, WeightsError
+from potstill.models.weights import Needed, require_weights
+from potstill.run.command import typed
 from potstill.tools import doctor
 
 
@@ -75,6 +77,14 @@ def test_without_a_hub_the_typed_command_is_given_with_models_from_packages(
     assert "potstill distill PHOTOS --teacher efficientnet_lite2 --students efficientnet_lite0\n" in (
         capsys.readouterr().err
     )
+
+
+def test_without_a_hub_other_commands_are_not_made_a_distill() -> None:
+    both: list[Needed] = [("teacher", "resnet18", {}, "hub"), ("student", "resnet34", {}, "hub")]
+    with typed(["update", "runs/old", "new"]), pytest.raises(WeightsError) as caught:
+        require_weights(both)
+    assert "the same command with --teacher efficientnet_lite2 --students efficientnet_lite0\n" in str(caught.value)
+    assert "potstill distill" not in str(caught.value)
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(photos: Path, in_folder: Path, no_photos: None) -> None:

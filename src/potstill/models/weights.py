@@ -343,10 +343,12 @@ def _fetch_help(models: Sequence[tuple[Role, str]], reason: str) -> str:
 
 
 def _typed_without_models() -> str:
-    """The command that was typed, to which models can be added; one with a placeholder where it names some already."""
+    """The `distill` that was typed, to which models can be added; one with a placeholder where it names some already,
+    or nothing was typed; "" for other commands."""
     words = shlex.split(typed_command())
-    has_models = any(word.startswith(("--teacher", "--student")) for word in words)
-    if words[:2] != ["potstill", "distill"] or has_models:
+    if words and words[:2] != ["potstill", "distill"]:
+        return ""
+    if not words or any(word.startswith(("--teacher", "--student")) for word in words):
         return "potstill distill PHOTOS"
     return shlex.join(word for word in words if word not in ("--quick", "--dry-run"))
 
