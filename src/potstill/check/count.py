@@ -98,8 +98,8 @@ class Counts:
             empty = not any(self.total(split) for split in self.by_split)
             return ["No photos yet: put them into the class folders, then count again."] if empty else []
         return [
-            f"One class only: {', '.join(names) or 'none'}. A classifier needs at least 2, each with a folder of its "
-            "own beside it."
+            f"One class only: {', '.join(names) or 'none'}. A classifier needs at least 2; make "
+            "another class folder beside it."
         ]
 
     @property
