@@ -21,6 +21,7 @@ from potstill.compute.device import decide, environment
 from potstill.compute.machine import Machine
 from potstill.compute.quick_resize import quick_bicubic
 from potstill.config.load import from_mapping, settings, to_toml
+from potstill.config.quick import QUICK
 from potstill.config.schema import Config
 from potstill.context import Context
 from potstill.data.pixels import PixelStore
@@ -28,19 +29,16 @@ from potstill.data.unlike import used_rows
 from potstill.deploy.predictor import Predictor, load_predictor
 from potstill.engines.engine import Engine
 from potstill.engines.opening import open_engine
-from potstill.errors import ConfigError, PotstillError, WeightsError, did_you_mean
+from potstill.errors import ConfigError, PotstillError, did_you_mean
 from potstill.estimate import estimate
-from potstill.images.adding import read_to_add
-from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import Folder
-from potstill.images.selection import read_for_training
 from potstill.images.stage import collect_images
-from potstill.images.summary import folder_lines
 from potstill.models.classifier import describe
 from potstill.models.weights import Role, require_weights
 from potstill.monitoring.progress import Reporter, duration
 from potstill.monitoring.track import check_tracker, tracking
 from potstill.planning import Plan, make_plan, with_students
+from potstill.reading import read_photos, runs_beside, with_absolute_paths
 from potstill.report.notebook import Figure, cost_figure, result_html
 from potstill.report.read import RunFiles
 from potstill.report.stage import write_report
@@ -50,7 +48,7 @@ from potstill.run.folder import FORMAT, STAGES, Run, new_run_name
 from potstill.run.integrity import require_whole
 from potstill.run.label_results import LabelComparison, read_label_comparison
 from potstill.run.layout import ARMS, comparison_path, is_trained, student_names, usable_students
-from potstill.run.results import Comparison, read_comparison, require_comparison
+from potstill.run.results import Comparison, read_comparison
 from potstill.run.reuse import EarlierRuns, differences
 from potstill.soft_labels.stage import store_soft_labels
 from potstill.storage.addresses import Address
@@ -59,21 +57,6 @@ from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
 from potstill.wording import counted
-
-QUICK: dict[str, Any] = {
-    "seeds": 1,
-    "views.count": 2,
-    "teacher.probe_views": 1,
-    "teacher.probe_epochs": 20,
-    "teacher.probe_min_steps": 100,
-    "teacher.folds": 3,
-    "teacher.train": "probe",
-    "student.epochs": 3,
-    "student.pilot_share": 0.0,
-    "twin.length_shares": [1.0],
-}
-"""What `--quick` changes: enough to see every stage work, not to judge anything."""
-
 
 TIMING = "Timing the models on this machine, for the estimate"
 
@@ -165,6 +148,7 @@ def distill(
     track: str | None = None,
     twin: bool = True,
     reporter: Reporter | None = None,
+    folder: Folder | None = None,
     **unknown: Any,
 ) -> Result:
     """Train a teacher, students and their twins on a folder of photos, and compare them on its test photos.
@@ -183,6 +167,7 @@ def distill(
         twin: False trains the students only: nothing is compared, and no test photo is looked at. The same call without
             it adds the twins.
         reporter: where progress is printed.
+        folder: the photos of `data`, where `potstill.reading.read_photos` has read them before; read when None.
     Raises:
         PotstillError: something that a user can fix; where possible before any long work.
         ConfigError: an unknown keyword argument, with the one that was probably meant.
@@ -193,7 +178,8 @@ def distill(
     short["images.labels"] = None if labels is None else str(labels)
     wanted = {name: value for name, value in short.items() if value is not None} | dict(settings or {})
     config = from_mapping({**(QUICK if quick else {}), **wanted}, base=config)
-    return Result(_execute(Path(data), config, run, redo=redo, track=track, twin=twin, reporter=reporter))
+    done = _execute(Path(data), config, run, redo=redo, track=track, twin=twin, reporter=reporter, folder=folder)
+    return Result(done)
 
 
 def label(
@@ -228,21 +214,25 @@ def _execute(
     track: str | None,
     twin: bool,
     reporter: Reporter | None,
+    folder: Folder | None = None,
     last: str = "7_report",
 ) -> Run:
     """The stages up to `last`; the other arguments are those of `distill`."""
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     reporter = reporter or Reporter()
     check_tracker(track)
     how: dict[str, Any] = {"redo": redo, "track": track, "twin": twin, "reporter": reporter, "last": last}
+    if folder is None:
+        folder = read_photos(data, config, runs_beside(run), reporter.info)
     if run is None:
-        return _execute_here(data, config, None, **how)
-    with worked_on(run, reporter.info) as folder:
-        return _execute_here(data, config, folder, **how)
+        return _execute_here(data, folder, config, None, **how)
+    with worked_on(run, reporter.info) as here:
+        return _execute_here(data, folder, config, here, **how)
 
 
 def _execute_here(
     data: Path,
+    folder: Folder,
     config: Config,
     run: Path | None,
     *,
@@ -253,7 +243,6 @@ def _execute_here(
     last: str,
 ) -> Run:
     """The same in a folder of this machine; None takes the one of this data and these settings."""
-    folder = _read(data, config, run.parent if run is not None else Path("runs"))
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config, twins=twin)
@@ -269,16 +258,6 @@ def _execute_here(
             _stages(plan, Context(target, machine, reporter, engine), last)
         reporter.info(f"Done in {duration(time.monotonic() - started)}: {target.path}")
     return target
-
-
-def _read(data: Path, config: Config, runs: Path) -> Folder:
-    """The photos to train on, or those to add to a run's. Raises PotstillError where they cannot be used."""
-    if not config.update.run:
-        return read_for_training(data, config.images, runs=runs)
-    earlier = Run.open(config.update.run)
-    require_comparison(comparison_path(earlier))
-    require_whole(earlier.path)
-    return read_to_add(data, config.images, EarlierPhotos.of(earlier, config.update.test_share), runs=runs)
 
 
 def _with_room(machine: Machine, engine: Engine, plan: Plan) -> Machine:
@@ -324,15 +303,8 @@ def _require_weights(plan: Plan, run: Run) -> None:
     if not run.stage("4_students").is_done:
         from_weights = [student for student in plan.students.students if not student.start]
         needed += [("student", student.model, student.weights) for student in from_weights]
-    missing: list[str] = []
-    for role, name, weights in needed:
-        info = describe(name, ())
-        try:
-            require_weights(info.architecture, info.arguments, weights, role)
-        except WeightsError as error:
-            missing.append(str(error))
-    if missing:
-        raise WeightsError("\n".join(missing))
+    described = ((role, describe(name, ()), weights) for role, name, weights in needed)
+    require_weights([(role, info.architecture, info.arguments, weights) for role, info, weights in described])
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:
@@ -346,20 +318,6 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
     if dotted:
         near = f" Did you mean {' or '.join(f'settings={{{setting!r}: …}}' for setting in dotted)}?"
     raise ConfigError(f"distill() has no argument {name!r}.{near or ' It has: ' + ', '.join(own) + '.'}")
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    """The config with the whole paths of its files, by which other commands find them from anywhere. A table of labels
-    in the photo folder is found there."""
-    paths = {
-        "images.labels": config.images.labels,
-        "external.class_map": config.external.class_map,
-        "external.order": config.external.order,
-    }
-    found = {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).is_file()}
-    if external := config.teacher.external:
-        found["teacher.model"] = str(replace(external, path=external.path.resolve()))
-    return from_mapping(found, base=config)
 
 
 def _stages(plan: Plan, context: Context, last: str) -> None:
@@ -378,7 +336,7 @@ def _stages(plan: Plan, context: Context, last: str) -> None:
     new = not run.stage("1_images").is_done
     if new:
         engine = context.engine.describe()
-        for line in [*folder_lines(plan.images.folder, plan.images.config), *plan.lines(), *engine, TIMING]:
+        for line in [*plan.lines(), *engine, TIMING]:
             reporter.info(line)
     expected = estimate(plan, context.machine, finished)
     if new:
@@ -429,20 +387,25 @@ def _planned_again(plan: Plan, train_photos: int, why: str, context: Context) ->
     return again
 
 
-def dry_run(data: Path, config: Config, *, twin: bool = True) -> Iterator[str]:
+def dry_run(data: Path, config: Config, *, twin: bool = True, folder: Folder | None = None) -> Iterator[str]:
     """What the run would do and take, without starting it: the lines of its plan, then those of its estimate, for
     which the models are timed.
 
+    Args:
+        folder: the photos, where they were read and described before; read, and described first, when None.
     Raises:
         PotstillError: what `distill` would refuse at once, missing weights too.
     """
-    folder = _read(data, config, Path("runs"))
+    if folder is None:
+        lines: list[str] = []
+        folder = read_photos(data, config, Path("runs"), lines.append)
+        yield from lines
     machine = decide(config.machine)
     config = with_students(config, folder)
     plan = make_plan(folder, config, twins=twin)
     _require_weights(plan, Run(find_run(data, config)))
     with open_engine(config.machine, machine.device, None) as engine:
-        yield from [*folder_lines(folder, config.images), *plan.lines(), *engine.describe(), TIMING]
+        yield from [*plan.lines(), *engine.describe(), TIMING]
         yield from estimate(plan, _with_room(machine, engine, plan)).lines()
 
 

@@ -114,7 +114,7 @@ def test_wrong_words_are_refused(run_copy: Run, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("fewer", "times", "expected"),
     [
-        (Interval(0.018, 0.009, 0.026), 1.5, "500 more labeled photos ≈ −1.8 points of error (0.9 to 2.6)."),
+        (Interval(0.018, 0.009, 0.026), 1.5, "500 more labeled photos ≈ -1.8 points of error (0.9 to 2.6)."),
         (Interval(0.001, 0.0, 0.004), 2.0, "500 more labeled photos: the curve is flat, less than 0.5 points"),
         (Interval(0.01, 0.0, 0.03), 2.0, "500 more labeled photos: cannot be told, the interval .* too wide"),
         (Interval(0.018, 0.009, 0.026), 5.0, "500 more labeled photos: too far beyond"),

@@ -14,6 +14,8 @@ from potstill import pipeline
 from potstill.cli import run as command
 from potstill.config.load import from_mapping
 from potstill.errors import ConfigError, WeightsError
+from potstill.models.weights import Needed, require_weights
+from potstill.run.command import typed
 from potstill.tools import doctor
 
 
@@ -38,12 +40,12 @@ def no_photos(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"teacher.weights": "nowhere.safetensors"}, "There is no weights file nowhere.safetensors"),
         (
             {"student.models": ["resnet18@32"], "student.weights": "hub"},
-            "student resnet18 cannot be fetched(.|\n)*--student NAME=FILE(.|\n)*--student.weights none",
+            "student resnet18 cannot be fetched(.|\n)*--students NAME=FILE(.|\n)*--student.weights none",
         ),
         ({"student.models": ["mobilenetv1_025@32=no.pth"]}, "There is no weights file no.pth"),
         (
             {"student.weights": "auto"},
-            "no weights for mobilenetv1 (.|\n)*`--student NAME=FILE(.|\n)*`--student.weights none`",
+            "no weights for mobilenetv1 (.|\n)*`--students NAME=FILE(.|\n)*`--student.weights none`",
         ),
         ({"teacher.model": ["mobilenetv1_025"], "teacher.weights": "hub"}, "`--teacher.weights none`"),
     ],
@@ -58,14 +60,37 @@ def test_missing_weights_are_noticed_first(
 
 def test_all_missing_weights_are_said_at_once(photos: Path, in_folder: Path, no_photos: None) -> None:
     """Not those of the student when those of the teacher have been found."""
-    with pytest.raises(WeightsError, match=r"teacher resnet18 cannot(.|\n)*student resnet34 cannot"):
+    with pytest.raises(WeightsError, match="the teacher resnet18 and the student resnet34 cannot be fetched") as caught:
         potstill.distill(photos, teacher="resnet18", students=["resnet34"])
+    assert str(caught.value).count("HF_ENDPOINT") == 1
+
+
+def test_without_a_hub_the_typed_command_is_given_with_models_from_packages(
+    photos: Path, in_folder: Path, no_photos: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["distill", str(photos), "--seeds", "2", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    typed = f"potstill distill {photos} --seeds 2"
+    assert f"{typed} --teacher efficientnet_lite2 --students efficientnet_lite0\n" in said
+    assert said.count(f"{typed} --teacher efficientnet_lite0 --students mobilenetv1_025 ") == 1
+    assert command(["distill", str(photos), "--students", "resnet18"]) == 2
+    assert "potstill distill PHOTOS --teacher efficientnet_lite2 --students efficientnet_lite0\n" in (
+        capsys.readouterr().err
+    )
+
+
+def test_without_a_hub_other_commands_are_not_made_a_distill() -> None:
+    both: list[Needed] = [("teacher", "resnet18", {}, "hub"), ("student", "resnet34", {}, "hub")]
+    with typed(["update", "runs/old", "new"]), pytest.raises(WeightsError) as caught:
+        require_weights(both)
+    assert "the same command with --teacher efficientnet_lite2 --students efficientnet_lite0\n" in str(caught.value)
+    assert "potstill distill" not in str(caught.value)
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(photos: Path, in_folder: Path, no_photos: None) -> None:
     settings = from_mapping({**TINY, "student.models": ["resnet18@32"], "student.weights": "hub"})
     with pytest.raises(WeightsError, match="weights of the student resnet18 cannot be fetched"):
-        next(pipeline.dry_run(photos, settings))
+        list(pipeline.dry_run(photos, settings))
     assert not list(in_folder.iterdir())
 
 

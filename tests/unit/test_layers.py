@@ -62,8 +62,9 @@ ROOMS: dict[str, set[str]] = {
     "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
     "estimate": FOUNDATION | {"planning", "teacher", "students", "comparison"},
+    "reading": {*GROUND, "config", "run", "images"},
     "pipeline": FOUNDATION
-    | {"context", "images", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
+    | {"context", "images", "reading", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
     | {"planning", "estimate", "engines"},
     "updating": {*GROUND, "config", "run", "monitoring", "pipeline"},
     "tools": FOUNDATION | {"context", "students", "pipeline", "get"},
@@ -195,6 +196,32 @@ def test_torch_is_not_imported_before_it_is_needed(code: str) -> None:
         [sys.executable, "-c", check], env=environment(), capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("words", [["distill", "nowhere"], ["distill", "photos", "--classes", "dics,ring"]])
+def test_photos_are_read_before_torch_is_imported(words: list[str], photos: Path) -> None:
+    """A mistake in them is said at once, and what was understood is on the screen while torch is imported."""
+    code = f"from potstill.cli import run; import sys; sys.exit(run({words}) != 2 or 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), cwd=photos.parent, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_run_that_does_not_exist_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    commands = ["predict R x.jpg", "evaluate R x", "update R x", "export R --to onnx", "suggest R", "controls R"]
+    commands += ["forecast R", "serve R", "open R", "report R"]
+    code = (
+        "from potstill.cli import run; import sys\n"
+        f"for words in {commands}:\n"
+        "    assert run(words.split()) == 2, words\n"
+        "    assert 'torch' not in sys.modules, words"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode().count("There is no run folder R") == len(commands)
 
 
 def test_the_public_names_are_there() -> None:

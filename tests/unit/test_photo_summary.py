@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tests.support import make_photos
 
-from potstill.check.count import count
+from potstill.check.count import Counts, count
 from potstill.cli import run
 from potstill.config.schema import ImagesConfig
+from potstill.errors import DataError
 from potstill.images.folder import Folder, PhotoFile
 from potstill.images.summary import folder_lines, uneven_lines
 
@@ -69,3 +70,40 @@ def test_one_class_is_counted_with_advice(tmp_path: Path, capsys: pytest.Capture
     assert run(["count", str(tmp_path / "photos" / "disc")]) == 2
     said = capsys.readouterr().err
     assert f"If it is one class of several (disc, frame), name the folder above it: {tmp_path / 'photos'}." in said
+
+
+def test_count_says_what_distill_would_draw_and_what_to_type_next(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert run(["count", photos.name, "--images.classes-from", "deepest"]) == 0
+    said = capsys.readouterr().out
+    assert f"  potstill check {photos.name} --images.classes-from deepest --dry-run " in said
+    assert f"  potstill distill {photos.name} --images.classes-from deepest --dry-run " in said
+
+
+def test_count_names_the_splits_that_are_drawn(tmp_path: Path) -> None:
+    def said(*folders: str) -> str:
+        root = tmp_path / "-".join(folders).replace("/", "")
+        for folder in folders:
+            for name in ("disc", "ring"):
+                (root / folder / name).mkdir(parents=True)
+                (root / folder / name / "1.jpg").write_bytes(b"x")
+        return "\n".join(count(root).lines())
+
+    assert "When you distill, 25% are drawn for test, then 15% of the rest for val (--images.test-share" in said("")
+    assert "When you distill, 25% are drawn for test (--images.test-share)." in said("train", "valid")
+    assert "When you distill, 15% are drawn for val (--images.val-share)." in said("train", "test")
+    assert "When you distill" not in said("train", "val", "test")
+
+
+def test_an_empty_folder_is_told_what_init_makes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"such as .*/cat and .*/dog(.|\n)*init cat dog .* makes train/CLASS and test"):
+        count(tmp_path)
+    assert not count_of_unfinished(tmp_path).next_lines("x", checkable=True)
+
+
+def count_of_unfinished(root: Path) -> Counts:
+    for name in ("cat", "dog"):
+        (root / "train" / name).mkdir(parents=True)
+    return count(root)

@@ -1,5 +1,6 @@
 """What a person sees while a run works: a bar with the time left on a terminal, plain lines elsewhere."""
 
+import ast
 import io
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import potstill
 from potstill.errors import PotstillError
 from potstill.monitoring import progress
 from potstill.monitoring.overall import Part
@@ -241,3 +243,13 @@ def test_in_a_notebook_one_output_changes(tmp_path: Path, monkeypatch: pytest.Mo
         r"█+░+ \d+%  Working on pilots: \d+ of 1,000 steps, .* left of about .* in all", notebook.shown[-2]
     )
     assert notebook.shown[-1] == "", "nothing stays when the run is over"
+
+
+def test_bars_name_their_unit_in_the_singular() -> None:
+    """`counted` makes the plural: of `photos` it would be photoses."""
+    for path in Path(potstill.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "bar":
+                for word in call.keywords:
+                    if word.arg == "unit" and isinstance(word.value, ast.Constant):
+                        assert not str(word.value.value).endswith("s"), f"{path.name}:{call.lineno}"

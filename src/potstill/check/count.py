@@ -7,12 +7,15 @@ from typing import Any
 
 from potstill.check.quarantine import Quarantine
 from potstill.config.schema import ImagesConfig
-from potstill.data.splits import SPLITS
+from potstill.data.splits import SPLITS, Split
 from potstill.errors import DataError
-from potstill.images.folder import Folder, survey
+from potstill.images.folder import Folder, make_class_folders, survey
 from potstill.images.ignored import Unused
 from potstill.images.source import find_source, open_photos, read_source
-from potstill.images.summary import by_split, layout_lines, uneven_lines, unused_lines
+from potstill.images.summary import by_split, drawn_text, layout_lines, uneven_lines, unused_lines
+
+_SPLIT_OF: dict[str, Split] = {split: split for split in SPLITS}
+"""Every split by its name; that of a flat folder has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,8 @@ class Counts:
     notes: tuple[str, ...] = ()
     unused: tuple[Unused, ...] = ()
     """What is in the folder and is not used."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """The settings that it was read with."""
 
     @property
     def classes(self) -> list[str]:
@@ -60,10 +65,31 @@ class Counts:
         """What to say beside the numbers."""
         return [
             *layout_lines(self.layout, self.notes),
+            *self._drawn(),
             *uneven_lines(self.by_split),
             *self._advice(),
             *unused_lines(self.unused),
         ]
+
+    def next_lines(self, words: str, *, checkable: bool) -> list[str]:
+        """What to type next; nothing where there is nothing to train on yet.
+
+        Args:
+            words: of the command that counted: the photos, and the options that say how to read them.
+            checkable: whether `potstill check` takes them, which needs a folder.
+        """
+        if not self.can_be_trained_on:
+            return []
+        commands = [(f"potstill distill {words} --dry-run", "the plan, and how long it takes")]
+        if checkable:
+            commands.insert(0, (f"potstill check {words} --dry-run", "open every photo, which count does not"))
+        width = max(len(command) for command, _ in commands)
+        return ["", "Next:", *(f"  {command:{width}}   # {what}" for command, what in commands)]
+
+    def _drawn(self) -> list[str]:
+        """Which splits `distill` would draw."""
+        drawn = drawn_text({_SPLIT_OF.get(split): self.total(split) for split in self.by_split}, self.images)
+        return [f"When you distill, {drawn}."] if drawn and self.can_be_trained_on else []
 
     def _advice(self) -> list[str]:
         """What to do where nothing can be trained yet."""
@@ -72,9 +98,15 @@ class Counts:
             empty = not any(self.total(split) for split in self.by_split)
             return ["No photos yet: put them into the class folders, then count again."] if empty else []
         return [
-            f"One class only: {', '.join(names) or 'none'}. A classifier needs at least 2, each with a folder of its "
-            f"own: `potstill init cat dog --into {self.root}`."
+            f"One class only: {', '.join(names) or 'none'}. A classifier needs at least 2; make "
+            "another class folder beside it."
         ]
+
+    @property
+    def can_be_trained_on(self) -> bool:
+        """Whether two classes have photos to train on."""
+        own = {**self.by_split.get("", {}), **self.by_split.get("train", {})}
+        return sum(bool(number) for name, number in own.items() if name) > 1
 
 
 def count(root: Path, images: ImagesConfig | None = None) -> Counts:
@@ -88,7 +120,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
     images = images or ImagesConfig()
     source = find_source(Path(root), images)
     if source.tables or source.containers:
-        return _counts_of(read_source(source, images))
+        return _counts_of(read_source(source, images), images)
     root = source.root
     layout, unused = survey(root, classes_from=images.classes_from)
     found = {
@@ -98,10 +130,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
     if layout.unlabeled:
         found["unlabeled"] = {"": len(layout.unlabeled)}
     if not any(found.values()):
-        raise DataError(
-            f"{root} has no class folders with photos.\n"
-            f"  Make one folder per class: `potstill init cat dog --into {root}`."
-        )
+        raise DataError(f"{root} has no class folders with photos.\n{make_class_folders(root)}")
     return Counts(
         root=root,
         by_split={split: found[split] for split in ("", *SPLITS) if split in found},
@@ -109,6 +138,7 @@ def count(root: Path, images: ImagesConfig | None = None) -> Counts:
         layout=layout.text,
         notes=(*source.notes, *layout.notes),
         unused=unused,
+        images=images,
     )
 
 
@@ -122,7 +152,7 @@ def photo_paths(root: Path, images: ImagesConfig | None = None) -> list[str]:
     return sorted(folder.listed(file) for file in folder.files)
 
 
-def _counts_of(folder: Folder) -> Counts:
+def _counts_of(folder: Folder, images: ImagesConfig) -> Counts:
     """Of photos whose labels are in a table: those without a row are not counted."""
     totals = Counter(str(file.split or "") for file in folder.files) if folder.several_labels else {}
     return Counts(
@@ -132,4 +162,5 @@ def _counts_of(folder: Folder) -> Counts:
         quarantine=Quarantine(folder.root).counts(),
         notes=folder.notes,
         unused=folder.unused,
+        images=images,
     )

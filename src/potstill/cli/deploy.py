@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from potstill.cli import command
+from potstill.cli.starting import require_there
 from potstill.cli.values import WHOLE
 
 
@@ -48,6 +49,7 @@ def export(
     isolated
         Install missing conversion tools into a separate virtual environment.
     """
+    require_there(run)
     from potstill.errors import ConfigError
     from potstill.export import Tolerance
     from potstill.export import export as export_files

@@ -228,6 +228,8 @@ def count(
 ) -> None:
     """Count the photos per split and class, and those in quarantine, and say how they were understood.
 
+    Only names are read; `potstill check` opens every photo.
+
     Parameters
     ----------
     data
@@ -241,6 +243,7 @@ def count(
     from potstill.check.count import count, photo_paths
     from potstill.check.summary import count_table
     from potstill.monitoring.tables import print_table
+    from potstill.run.command import typed_command
 
     if list_them:
         print("\n".join(photo_paths(data, combined(images, None).images)))
@@ -250,7 +253,8 @@ def count(
         print(jsonlib.dumps(counts.as_json(), ensure_ascii=False))
     else:
         print_table(count_table(counts))
-        print("\n".join(counts.lines()))
+        words = typed_command().removeprefix("potstill count ")
+        print("\n".join([*counts.lines(), *counts.next_lines(words, checkable=data.is_dir())]))
 
 
 @command("potstill doctor", "potstill doctor runs/RUN")

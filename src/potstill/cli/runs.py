@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from potstill.cli import command
 from potstill.cli.settings import MORE, SettingFlags, combined
+from potstill.cli.starting import require_there, say_loading
 from potstill.cli.values import WHOLE
 from potstill.monitoring.trackers import tracker_names
 
@@ -70,14 +71,31 @@ def distill(
     track
         Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
     """
+    from potstill.config.quick import QUICK
+    from potstill.monitoring.progress import Reporter
+    from potstill.monitoring.track import check_tracker
+    from potstill.reading import read_photos, runs_beside
+
+    config = combined(settings, recipe, QUICK if quick else {})
+    check_tracker(track)
+    reporter = Reporter()
+    say = _say if dry_run else reporter.info
+    folder = read_photos(data, config, runs_beside(run), say)
+    say_loading()
     from potstill import pipeline
 
-    config = combined(settings, recipe, pipeline.QUICK if quick else {})
     if dry_run:
-        for line in pipeline.dry_run(data, config, twin=not no_twin):
-            print(line, flush=True)
+        for line in pipeline.dry_run(data, config, twin=not no_twin, folder=folder):
+            _say(line)
         return
-    print_result(pipeline.distill(data, config=config, run=run, redo=redo, track=track, twin=not no_twin))
+    result = pipeline.distill(
+        data, config=config, run=run, redo=redo, track=track, twin=not no_twin, reporter=reporter, folder=folder
+    )
+    print_result(result)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @command(
@@ -128,6 +146,8 @@ def update(
     track
         Also log training metrics to this tracker. They are always written to the run's metrics.jsonl files.
     """
+    require_there(old)
+    say_loading()
     from potstill import updating
     from potstill.storage.addresses import refuse_storage
 
@@ -176,6 +196,7 @@ def label(
     redo
         Redo stages that were run with other settings or photos.
     """
+    say_loading()
     from potstill import pipeline
     from potstill.errors import ConfigError
 
@@ -212,6 +233,7 @@ def curve(
     recipe
         A TOML file of settings. Flags win over it.
     """
+    say_loading()
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
     from potstill.tools.curve import curve_table, learning_curve
@@ -240,6 +262,8 @@ def controls(run: Path, *, labels: Path | None = None, student: str | None = Non
     redo
         Redo controls that were trained on other labels or soft labels.
     """
+    require_there(run)
+    say_loading()
     from potstill.compute.device import decide
     from potstill.config.schema import MachineConfig
     from potstill.context import Context
@@ -294,6 +318,8 @@ def forecast(
     dry_run
         Print what it takes, and stop.
     """
+    require_there(run)
+    say_loading()
     from potstill.compute.device import decide
     from potstill.config.load import from_mapping
     from potstill.context import Context
@@ -359,6 +385,7 @@ def suggest(
     links
         Link the pictures on the page to their files by absolute paths, which name folders of this machine.
     """
+    require_there(run)
     from potstill.errors import ConfigError
     from potstill.run.folder import Run
     from potstill.run.integrity import require_whole
@@ -405,6 +432,7 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
     all_labels
         Use the labels of all training photos.
     """
+    say_loading()
     from potstill.tools.demo import beside_published, run_demo
 
     result = run_demo(quick=quick, all_labels=all_labels)

@@ -73,6 +73,8 @@ def _flag(setting: Setting, group: Group, common: Group = COMMON) -> Any:
     if is_list:
         text += " Separate several by commas"
         text += "; put a name with a comma in double quotes." if setting.name == "images.classes" else "."
+    if len(alike := SHORT.get(setting.name, ())) > 1:
+        text += f" {' and '.join(alike)} are the same option."
     converter = _listed if is_list else whole if is_whole(setting.hint) else None
     if setting.name.startswith("budget.max"):
         converter = _amount

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from potstill.cli import app, command
 from potstill.cli.refusals import unknown_option
+from potstill.cli.starting import require_there
 from potstill.cli.values import WHOLE
 from potstill.errors import ConfigError
 
@@ -76,6 +77,7 @@ def predict(
     every
         Seconds between the frames that are taken from a video. 0: all frames.
     """
+    require_there(run)
     from potstill.deploy.classify import classify
     from potstill.deploy.inputs import collect
     from potstill.deploy.outputs import kind_of, writer
@@ -160,6 +162,7 @@ def evaluate(
     as_json
         Print everything as JSON.
     """
+    require_there(run)
     from potstill.evaluation.evaluate import evaluate as score
     from potstill.monitoring.tables import print_table
 

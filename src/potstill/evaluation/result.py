@@ -205,7 +205,7 @@ class Evaluation:
             if drift.is_less_confident:
                 yield f"{text}: {drift.more_unsure.points}. These photos are harder for it, or show something else."
             else:
-                yield f"{text}: no more than by chance ({drift.more_unsure.points})."
+                yield f"{text}: no more than by chance, {drift.more_unsure.points}."
         if drift is not None and drift.outputs_differ:
             yield (
                 f"Its probabilities are distributed otherwise than on test (distance {drift.distance:.2f}, "

@@ -57,7 +57,8 @@ async def fetch_file(client: Client, url: str, path: Path, reporter: Reporter, *
             facts = {"url": url, "etag": etag, "bytes": path.stat().st_size, "md5": found}
             files.write_json(facts_path, facts)
             return facts
-    raise kind(f"{url} cannot be downloaded: {reason}\n  The part received so far is kept; run the same command again.")
+    kept = "\n  The part received so far is kept; run the same command again." if partial.size() else ""
+    raise kind(f"{url} cannot be downloaded: {reason}{kept}")
 
 
 class _Partial:
@@ -70,13 +71,13 @@ class _Partial:
     def headers(self) -> dict[str, str]:
         """Asks for the rest of the same version, uncompressed: byte positions would be ambiguous otherwise."""
         headers = {"Accept-Encoding": "identity"}
-        if have := self._size():
+        if have := self.size():
             headers |= {"Range": f"bytes={have}-", "If-Range": self._tag.read_text("utf-8")}
         return headers
 
     async def receive(self, response: aiohttp.ClientResponse, reporter: Reporter) -> None:
         """Append the body, or begin again where the server sends the whole file. Raises FetchError above MAX_BYTES."""
-        have = self._size() if response.status == 206 else 0
+        have = self.size() if response.status == 206 else 0
         total = have + (response.content_length or 0)
         if total > MAX_BYTES:
             raise FetchError("too_large", f"{total:,} bytes announced, limit {MAX_BYTES:,}")
@@ -111,7 +112,7 @@ class _Partial:
         self._part.replace(self._path)
         return found
 
-    def _size(self) -> int:
+    def size(self) -> int:
         return self._part.stat().st_size if self._part.is_file() and self._tag.is_file() else 0
 
 

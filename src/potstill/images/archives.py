@@ -106,7 +106,8 @@ def unpack(archive: Path, into: Path) -> Unpacked:
     facts = _Facts(**read_json(target / _MARK))
     special = counted(facts.skipped, "link or other special file", "links and other special files")
     left_out = f"; {special} left out, such as {facts.example}"
-    note = f"{archive.name}: {counted(facts.files, 'file')}, unpacked to {target}{left_out if facts.skipped else ''}."
+    note = f"{archive.name}: {counted(facts.files, 'file')}, unpacked to {target}, where later commands find them"
+    note += f"{left_out if facts.skipped else ''}."
     return Unpacked(_photo_root(target), note)
 
 

@@ -202,11 +202,7 @@ def _selected_classes(tree: Tree, layout: Layout, wanted: Sequence[str]) -> tupl
 def _too_few_classes(tree: Tree, base: Path, names: Sequence[str]) -> str:
     found = f"{base} has only one class ({names[0]})" if names else f"{base} has no class folders with photos"
     text = f"{found}; a classifier needs at least 2 classes."
-    return (
-        text
-        + offer(list(tree.all_photos()))
-        + f"\n  Make one folder per class: `potstill init cat dog --into {tree.path}`."
-    )
+    return text + offer(list(tree.all_photos())) + f"\n{make_class_folders(tree.path)}"
 
 
 def _require_known_classes(layout: Layout, names: Sequence[str]) -> None:
@@ -294,6 +290,14 @@ def _quoted(names: Sequence[str]) -> str:
 def _did_you_mean(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def make_class_folders(root: Path) -> str:
+    """What to do with a folder that has no classes; `make_folders` makes more than one folder per class."""
+    return (
+        f"  Make a folder for each class in it, such as {root}/cat and {root}/dog, and put the photos there.\n"
+        f"  With a test set of your own: `potstill init cat dog --into {root}` makes train/CLASS and test/CLASS."
+    )
 
 
 def make_folders(root: Path, classes: Sequence[str]) -> list[Path]:

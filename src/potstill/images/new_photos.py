@@ -121,7 +121,7 @@ def _in_folders(tree: Tree, images: ImagesConfig) -> tuple[list[NewPhoto], tuple
         for path in found[name].photos
     ]
     photos += [NewPhoto(path, "", "unlabeled") for path in layout.unlabeled]
-    notes = [*([layout.text] if layout.text else []), *layout.notes]
+    notes = [*([f"Folder layout: {layout.text}."] if layout.text else []), *layout.notes]
     return photos, (*notes, *_lost(tree, {photo.path for photo in photos}))
 
 

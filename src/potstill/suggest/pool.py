@@ -111,7 +111,8 @@ def read_pool(run: Run, photos: RunPhotos) -> Pool:
         rest = ' Those that images.rest = "out" leaves out were not read.' if photos.config.images.per_class else ""
         raise DataError(
             f"{run.path} has no photos without labels, so there is nothing to suggest.{rest}\n"
-            "  Put photos that nobody has labeled into a folder unlabeled/ beside train/, and run again."
+            "  Put photos that nobody has labeled into a folder unlabeled/ beside train/ or the class folders, and run "
+            "`potstill distill` again."
         )
     unlike = len(read_unlike(run))
     names = [photos.lines[row]["path"] for row in rows.tolist()]

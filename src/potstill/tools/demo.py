@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config.load import from_mapping
+from potstill.config.quick import QUICK
 from potstill.errors import DataError
 from potstill.monitoring.progress import Reporter
-from potstill.pipeline import QUICK, Result, distill
+from potstill.pipeline import Result, distill
 
 CLASSES = ("functional", "defective")
 TEST_SHARE = 0.25

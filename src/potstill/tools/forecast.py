@@ -290,7 +290,7 @@ def conclude(what: str, fewer: Interval, times: float) -> str:
         return f"{what}: the curve is flat, less than {100 * FLAT:.1f} points of error ({span})."
     if 100 * fewer.low < 0.05:
         return f"{what}: cannot be told, the interval of what they would bring is too wide ({span} points)."
-    return f"{what} ≈ −{100 * fewer.value:.1f} points of error ({span})."
+    return f"{what} ≈ -{100 * fewer.value:.1f} points of error ({span})."
 
 
 def forecast_table(forecast: Forecast) -> Table:

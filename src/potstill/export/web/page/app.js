@@ -38,6 +38,8 @@ async function fetched(name) {
   return response;
 }
 
+const counted = (number, one, many) => `${number} ${number === 1 ? one : many}`;
+
 function describe() {
   const names = model.classes.slice(0, 12).join(", ") + (model.classes.length > 12 ? ` and ${model.classes.length - 12} more` : "");
   document.title = `Try a photo: ${names}`;
@@ -45,7 +47,7 @@ function describe() {
   const a = model.accuracy;
   at("about").textContent =
     `${model.name}, ${(model.bytes / 1e6).toFixed(2)} MB, distilled from ${model.teacher}. ${model.thresholds ? "mAP" : "Accuracy"} ${percent(a.value)} ` +
-    `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${model.test_photos} test photos.`;
+    `(${+(100 * model.confidence).toFixed(1)} % interval ${(100 * a.low).toFixed(1)} to ${(100 * a.high).toFixed(1)}) on ${counted(model.test_photos, "test photo", "test photos")}.`;
   at("attribution").textContent = model.attribution ? `Photos that it learned from: ${model.attribution}` : "";
 }
 
@@ -142,7 +144,7 @@ function tell({ probabilities, milliseconds }, spoken) {
   else tellClass(probabilities, order, spoken);
   const rest = model.classes.length - at("bars").children.length;
   at("bars").hidden = false;
-  at("more").textContent = (rest > 0 ? `And ${rest} more classes. ` : "") + `${milliseconds.toFixed(0)} ms on this device.`;
+  at("more").textContent = (rest > 0 ? `And ${counted(rest, "more class", "more classes")}. ` : "") + `${milliseconds.toFixed(0)} ms on this device.`;
   at("answer").dataset.probabilities = JSON.stringify(probabilities);
 }
 
