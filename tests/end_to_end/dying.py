@@ -57,7 +57,7 @@ def writes_to(part: str) -> Callable[..., bool]:
 
 
 def saves_to(part: str) -> Callable[..., bool]:
-    return lambda path, *_: part in str(path)
+    return lambda state, *_: part in str(state.path)
 
 
 def child_is_training(job: Any, *_: Any) -> bool:
@@ -68,13 +68,13 @@ POINTS: dict[str, Hook] = {
     "nowhere": lambda number: None,
     "packing": at(pack, "encode", 30),
     "features": at(arrays.RowWriter, "write", 2, when=writes_to("2_teacher")),
-    "head": at(training, "_save", 20, when=saves_to("2_teacher/head")),
-    "fold": at(training, "_save", 5, when=saves_to("fold-1")),
+    "head": at(training._State, "save", 20, when=saves_to("2_teacher/head")),
+    "fold": at(training._State, "save", 5, when=saves_to("fold-1")),
     "soft labels": at(arrays.RowWriter, "write", 2, when=writes_to("3_soft_labels")),
     "rendering": at(arrays.RowWriter, "write", 9, when=writes_to("4_students")),
-    "student": at(training, "_save", 5, when=saves_to("seed-0/distilled")),
-    "twin": at(training, "_save", 12, when=saves_to("seed-0/alone")),
-    "length": at(training, "_save", 3, when=saves_to("pilots/alone-2-epochs")),
+    "student": at(training._State, "save", 5, when=saves_to("seed-0/distilled")),
+    "twin": at(training._State, "save", 12, when=saves_to("seed-0/alone")),
+    "length": at(training._State, "save", 3, when=saves_to("pilots/alone-2-epochs")),
     "chosen length": at(students._Training, "choose_length", 1),
     "copied length": at(job_runner, "copy_job", 1),
     "children import": at(job_runner, "_steps_done", 1),

@@ -1,10 +1,11 @@
 """Tasks on this machine: each sees the GPUs that have the least to do."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from potstill.engines.local import LocalEngine, visible_gpus
+from potstill.engines.local import VISIBLE, LocalEngine, visible_gpus
 from potstill.run.files import write_json
 
 
@@ -19,8 +20,10 @@ def test_gpus_are_given_out_by_turns(tmp_path: Path) -> None:
         job = tmp_path / str(number) / "worker.json"
         write_json(job, {"seconds": 600})
         tasks.append(task := engine.start("tests.engines.job", job, threads=1, processes=processes))
-        environment = Path(f"/proc/{task.process.pid}/environ").read_bytes().decode().split("\0")
-        return next(line for line in environment if line.startswith("CUDA_VISIBLE_DEVICES=")).partition("=")[2]
+        environment = Path(f"/proc/{task.process.pid}/environ")
+        while not (lines := environment.read_bytes()):
+            time.sleep(0.01)  # it is empty while the process starts
+        return next(line for line in lines.decode().split("\0") if line.startswith(f"{VISIBLE}=")).partition("=")[2]
 
     try:
         assert [seen(0), seen(1)] == ["3", "GPU-a"]

@@ -240,7 +240,9 @@ def test_int8_keeps_the_candidate_that_is_nearest(taught_copy: Run, monkeypatch:
     monkeypatch.setattr(making, "CANDIDATES", candidates)
 
     class Never(Tolerance):
-        def broken_by(self, lost: int, different: int, photos: int, split: str = "test") -> str:
+        def broken_by(
+            self, lost: int, different: int, photos: int, split: str = "test", *, measure: str = "accuracy"
+        ) -> str:
             return "not what it was"
 
         def for_rounded(self) -> Tolerance:

@@ -5,11 +5,17 @@ from pathlib import Path
 
 
 def require_there(run: Path) -> None:
-    """Raise PotstillError for a run folder or model that does not exist, with the runs that do."""
+    """Raise PotstillError for a run folder or model on this machine that does not exist, with the runs that do."""
+    from potstill.errors import ExportError
+    from potstill.export.formats.registry import FORMATS
     from potstill.run.folder import Run
+    from potstill.storage.addresses import Address
 
-    if not run.exists():
-        Run.open(run)
+    if Address.of(run) is not None or run.exists():
+        return
+    if any(run.suffix == format.suffix for format in FORMATS.values()):
+        raise ExportError(f"There is no file {run}.")
+    Run.open(run)
 
 
 def say_loading() -> None:
