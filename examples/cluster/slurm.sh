@@ -18,7 +18,8 @@ source /shared/potstill/bin/activate
 # Spinning threads slow down everything else on the node.
 export OMP_WAIT_POLICY=PASSIVE
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# This script runs on the first node. An address, since Ray does not find every name that the system knows.
+head=$(hostname --all-ip-addresses | cut -d ' ' -f 1)
 port=$((20000 + SLURM_JOB_ID % 10000))  # so that two jobs on one node do not meet
 export RAY_ADDRESS="$head:$port"
 
