@@ -56,7 +56,7 @@ from potstill.storage.runs import worked_on
 from potstill.students.operating_point import require_val_photos
 from potstill.students.stage import train_students
 from potstill.teacher.stage import train_teacher
-from potstill.wording import counted
+from potstill.wording import counted, from_here
 
 TIMING = "Timing the models on this machine, for the estimate"
 
@@ -426,7 +426,7 @@ def find_run(data: Path, config: Config, runs: Path = Path("runs")) -> Path:
 def find_update(data: Path, config: Config) -> Path:
     """The run folder for photos that are added to a run, beside it: the newest one made with these very settings, or a
     new name, RUN-2, RUN-3 and so on."""
-    earlier, wanted = Path(config.update.run), _config_text(data, config)
+    earlier, wanted = from_here(config.update.run), _config_text(data, config)
     stem, _, number = earlier.name.rpartition("-")
     if not (number.isdecimal() and earlier.with_name(stem).is_dir()):
         stem = earlier.name

@@ -28,7 +28,7 @@ from potstill.students.recipe import Recipe
 from potstill.teacher.external import ExternalTeacher, open_external
 from potstill.teacher.plan import TeacherPlan
 from potstill.training.losses import check_method
-from potstill.wording import counted
+from potstill.wording import counted, from_here
 
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 
@@ -91,7 +91,7 @@ class Plan:
             for name, size in zip(self.teacher.config.names, self.teacher.sizes, strict=True)
         )
         earlier = self.images.folder.earlier
-        before = f"those of {earlier.run} and " if earlier else ""
+        before = f"those of {from_here(earlier.run)} and " if earlier else ""
         lines = [
             f"Photos: {before}{counted(len(self.images.folder.files), 'file')} in "
             f"{counted(len(self.images.folder.classes), 'class')}, about {self.train_photos:,} to train on"
@@ -103,7 +103,7 @@ class Plan:
             recipe = student.shared
             start = "from scratch" if student.weights == "none" else "pretrained"
             if student.start and earlier:
-                start = f"from that of {earlier.run}"
+                start = f"from that of {from_here(earlier.run)}"
             pilots = f"{counted(student.num_pilots, 'pilot')}, then trained " if student.num_pilots else ""
             arms = f"distilled and alone{_lengths(student)}" if self.students.twins else "distilled, without its twin"
             lines.append(

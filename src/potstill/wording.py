@@ -1,4 +1,6 @@
-"""Words beside numbers."""
+"""Words beside numbers, and paths as they are shown."""
+
+from pathlib import Path
 
 
 def noun(number: float, one: str, many: str = "") -> str:
@@ -18,3 +20,9 @@ def noun(number: float, one: str, many: str = "") -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 photo`, `1,970 photos`."""
     return f"{number:,} {noun(number, one, many)}"
+
+
+def from_here(path: Path | str) -> Path:
+    """Relative to the working directory if it is below it."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

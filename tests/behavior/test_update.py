@@ -116,7 +116,9 @@ def test_the_commands_of_the_page_work_and_the_last_line_says_which_to_use(
     assert found is not None
     for words in lines:
         assert command([*words[1:], *(["--no-browser"] if words[1] == "open" else [])]) == 0
-        out = capsys.readouterr().out
+        out, err = capsys.readouterr()
+        if words[1] == "update":
+            assert str(old.parent) not in out + err, "paths are printed as they were given"
         if words[1:] == ["update", "RUN", "new-photos"]:
             assert out.splitlines()[-2:] == [found.verdict, found.advice]
         assert out.strip()

@@ -10,7 +10,7 @@ from potstill.images.earlier import EarlierPhotos
 from potstill.images.folder import NONE_OF_THEM, Folder
 from potstill.images.ignored import OTHER, Unused
 from potstill.images.selection import drawn_splits
-from potstill.wording import counted
+from potstill.wording import counted, from_here
 
 FEW = 20
 """Photos per class below which a word is said."""
@@ -70,7 +70,7 @@ def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -
     return [
         *(f"Note: {note}" for note in folder.notes),
         f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
-        f"Photos of {earlier.run}, kept as they are: {before}",
+        f"Photos of {from_here(earlier.run)}, kept as they are: {before}",
         f"Photos to add: {', '.join(parts)}{shares}",
     ]
 
