@@ -465,7 +465,7 @@ def _earlier_runs(run: Run, machine: Machine, reporter: Reporter) -> EarlierRuns
         except PotstillError:
             continue
         if changed := differences(_decisive(other), _decisive(here)):
-            reporter.info(f"Nothing is taken over from {path}, which was made otherwise ({'; '.join(changed[:2])})")
+            reporter.info(f"Nothing is reused from {path}, which was made differently ({'; '.join(changed[:2])})")
         else:
             found.append(path)
     return EarlierRuns(tuple(found), reporter.info) if found else None

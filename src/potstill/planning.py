@@ -116,12 +116,12 @@ class Plan:
 def _teacher_training(plan: TeacherPlan) -> str:
     config = plan.config
     if plan.external is not None:
-        return "used as it is"
+        return "used as is"
     probe, tuned = (f", {folds} folds" if folds > 1 else "" for folds in (config.folds, config.finetune_folds))
     ways = {
         "probe": f"linear probe{probe}",
         "finetune": f"fine-tuned{tuned}",
-        "auto": f"linear probe{probe}; fine-tuned where that is better",
+        "auto": f"linear probe{probe}; fine-tuned if that is better",
     }
     return ways[config.train]
 
@@ -378,7 +378,7 @@ def _start(spec: StudentSpec, config: Config, folder: Folder, twins: bool) -> st
         folders = (model_folder(run, spec.name, seed, arm) for seed in range(config.seeds) for arm in arms)
         for weights in (folder / "model.safetensors" for folder in folders):
             if not weights.is_file():
-                raise WeightsError(f"{weights} is missing. With --from-scratch, trainings do without it.")
+                raise WeightsError(f"{weights} is missing. With --from-scratch, it is not needed.")
         return str(run.students / spec.name)
     names = usable_students(run)
     if spec.name not in names:
@@ -386,7 +386,7 @@ def _start(spec: StudentSpec, config: Config, folder: Folder, twins: bool) -> st
     else:
         what = f"not {counted(config.seeds, 'seed')} of {spec.name}{' and its twin' if twins else ''} to start from"
     raise ConfigError(
-        f"{run.path} has {what}.\n  With --from-scratch, trainings start from the starting weights instead."
+        f"{run.path} has {what}.\n  With --from-scratch, training starts from the original starting weights instead."
     )
 
 

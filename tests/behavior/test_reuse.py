@@ -54,12 +54,12 @@ def test_another_student_reuses_all_and_is_bit_equal_to_a_run_from_nothing(
     other = {"student__models": ["mobilenetv1_025@48"]}
     result, log = distill(photos, first.with_name("second"), **other)
     for stage in ("1_images", "2_teacher", "3_soft_labels"):
-        assert f"{stage} is taken over from {first}: the same photos and settings" in log
+        assert f"{stage} is reused from {first}: same photos and settings" in log
     assert "Decoding photos" not in log
     assert "Soft labels: the teacher labels" not in log
     assert not list(result.path.rglob("*.part"))
     anew, log = distill(photos, tmp_path / "anew", **other, machine__reuse="off")
-    assert "taken over" not in log
+    assert "is reused from" not in log
     for stage in ("1_images", "2_teacher", "3_soft_labels"):
         assert _arrays(result.path / stage) == _arrays(anew.path / stage), stage
     assert weight_hashes(result.path) == weight_hashes(anew.path)
@@ -71,8 +71,8 @@ def test_another_student_reuses_all_and_is_bit_equal_to_a_run_from_nothing(
 
 def test_what_was_made_otherwise_is_made_anew_and_the_reason_is_told(first: Path, photos: Path, tmp_path: Path) -> None:
     result, log = distill(photos, first.with_name("other-teacher"), teacher__head_l2=0.03)
-    assert "1_images is taken over from" in log
-    assert re.search(r"2_teacher is made anew: \S+ has another one \(teacher.head_l2: 0\.0\d → 0\.03\)", log)
+    assert "1_images is reused from" in log
+    assert re.search(r"2_teacher is recomputed: \S+ has a different one \(teacher.head_l2: 0\.0\d → 0\.03\)", log)
     assert (result.path / "1_images/pixels.bin").stat().st_ino == (first / "1_images/pixels.bin").stat().st_ino
     assert read_json(result.path / "2_teacher/done.json")["inputs"]["teacher"]["head_l2"] == 0.03
 
@@ -86,8 +86,8 @@ def test_a_damaged_stage_is_not_taken_over(first: Path) -> None:
     inputs = read_json(first / "1_images/done.json")["inputs"]
     earlier = EarlierRuns((other, first), said.append)
     assert earlier.take_over(first.with_name("new") / "1_images", inputs)
-    assert f"1_images is not taken over from {other}: " in said[0]
-    assert said[1] == f"1_images is taken over from {first}: the same photos and settings"
+    assert f"1_images is not reused from {other}: " in said[0]
+    assert said[1] == f"1_images is reused from {first}: same photos and settings"
     shutil.rmtree(other)
 
 
@@ -102,7 +102,7 @@ def test_another_environment_is_not_trusted(first: Path, photos: Path, monkeypat
     monkeypatch.setattr(pipeline, "environment", other)
     monkeypatch.setattr(pipeline, "_stages", lambda *_: None)
     _, log = distill(photos, first.with_name("another-torch"))
-    assert f"Nothing is taken over from {first}, which was made otherwise (versions.torch: " in log
+    assert f"Nothing is reused from {first}, which was made differently (versions.torch: " in log
 
 
 def test_a_photo_that_got_its_label_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_unrelated_photos_change_no_student(filtered: "potstill.Result", clean: 
     assert filtered.comparison.teacher.accuracy == without.comparison.teacher.accuracy
     page = filtered.report.read_text("utf-8")
     assert "KD024" in page
-    assert "Left out of the photos without labels: 60 of 60" in page
+    assert "Unlabeled photos left out: 60 of 60" in page
 
 
 def test_kept_ones_do(filtered: "potstill.Result", with_noise: Path, tmp_path: Path) -> None:

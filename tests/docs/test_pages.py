@@ -150,7 +150,7 @@ def test_settings_named_in_the_pages_exist() -> None:
     sections = {name.partition(".")[0] for name in names if "." in name}
     for piece in inline_code():
         for name in re.findall(rf"(?<![\w./-])(?:{'|'.join(sections)})\.[a-z_-]+\b(?![/.(])", piece.text):
-            if not name.endswith((".json", ".html", ".csv", ".py", ".onnx", ".txt", ".bin")):
+            if not name.endswith((".json", ".html", ".csv", ".py", ".onnx", ".txt", ".bin", ".npy")):
                 assert name.replace("-", "_") in names, piece
 
 

@@ -99,7 +99,7 @@ def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "data", "says"),
     [
-        (["nothing/*.jpg"], None, "No file fits the pattern nothing/.*jpg"),
+        (["nothing/*.jpg"], None, "No file matches the pattern nothing/.*jpg"),
         (["empty"], None, "There are no photos in empty. It is empty"),
         (["texts"], None, r"There are no photos in texts. It holds 1 other file, such as texts/a.txt"),
         (["-"], b" \n", "Standard input is empty"),

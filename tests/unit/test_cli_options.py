@@ -257,7 +257,7 @@ def test_values_of_settings(words: str, name: str, value: object) -> None:
     ("words", "says"),
     [
         ("--epoch 3", "Did you mean --epochs?"),
-        ("--seed 3", "Did you mean --seeds? That is the number of trainings"),
+        ("--seed 3", "Did you mean --seeds? It sets the number of seeds"),
         ("--batch-size 8", "Did you mean --student.batch-size?"),
         ("--weight-decay 8", "Did you mean --student.weight-decay or --teacher.weight-decay?"),
         ("--student a b", "Separate several values by commas: --student A,B."),

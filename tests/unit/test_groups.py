@@ -102,7 +102,7 @@ def test_groups_by_the_names_of_files(photos: Path) -> None:
     assert "9 groups, each on one side of every split." in folder.notes
     folder = open_photos(photos, ImagesConfig(group_pattern=r"disc-(\d)"))
     assert any("48 photos belong to none, such as frame/frame-25.png" in note for note in folder.notes)
-    with pytest.raises(DataError, match=r"images.group_pattern '\(x\)y' fits no file name, such as 'disc-1.png'"):
+    with pytest.raises(DataError, match=r"images.group_pattern '\(x\)y' matches no file name, such as 'disc-1.png'"):
         open_photos(photos, ImagesConfig(group_pattern="(x)y"))
 
 

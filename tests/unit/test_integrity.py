@@ -173,7 +173,7 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     state.save(7, 99)
     assert state.restore() == (7, 99)
     flip(path, int(share * path.stat().st_size))
-    with pytest.raises(DamageError, match="this training then starts anew"):
+    with pytest.raises(DamageError, match="this training then starts over"):
         state.restore()
 
 

@@ -193,7 +193,7 @@ def test_without_students_there_is_the_default_one() -> None:
 def test_the_lines_say_what_each_stage_does() -> None:
     photos, teacher, soft_labels, student = make_plan(folder_of(), config_of(**{"student.weights": "none"})).lines()
     assert photos.startswith("Photos: 120 files in 3 classes, about 85 to train on")
-    assert teacher == "Teacher: resnet18 at 224 px, linear probe, 5 folds; fine-tuned where that is better"
+    assert teacher == "Teacher: resnet18 at 224 px, linear probe, 5 folds; fine-tuned if that is better"
     assert soft_labels == "Soft labels: 24 views of each photo"
     assert student == (
         "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then trained with 3 "

@@ -104,7 +104,7 @@ def test_of_two_unequal_classes_it_says_how_many_of_the_rare_one_are_found(slim:
     page = page_of(slim)
     found = answers_of(page)
     assert (
-        "It finds 46.0 % (33.0 to 59.6) of the 50 photos of defective, and takes 3.0 % of the 150 of whole for "
+        "It finds 46.0 % (33.0 to 59.6) of the 50 photos of defective, and mistakes 3.0 % of the 150 of whole for "
         "defective." in found["How good is the small model?"]
     )
     assert "it finds 40.0 % of the photos of defective; distilled, 46.0 %" in found["What did distillation bring?"]
@@ -242,7 +242,7 @@ def test_doubtful_training_labels_come_from_the_teachers_out_of_fold_answers(sli
     assert photo["path"] in part[: part.index("</section>")]
     assert f"Looks like {other}; the label gets 0 %" in part
     path.unlink()
-    assert "Not looked for: the teacher has no out-of-fold predictions" in page_of(slim)
+    assert "Not checked: the teacher has no out-of-fold predictions" in page_of(slim)
 
 
 def test_reliability_counts_every_answer_once() -> None:
@@ -342,7 +342,7 @@ def test_photos_without_labels_that_were_left_out_are_shown_with_their_authors(s
     (slim.teacher / "unlike.csv").write_text("row,path,similarity\n" + "".join(lines), "utf-8")
     (slim.images / "ATTRIBUTION.csv").write_text(f"path,author,license\n{photos[19]},Doe,CC-BY-4.0\n", "utf-8")
     page = page_of(slim)
-    part = page.partition("Left out of the photos without labels: 20 of 20")[2].partition("</section>")[0]
+    part = page.partition("Unlabeled photos left out: 20 of 20")[2].partition("</section>")[0]
     assert part.count("<img") == 12
     assert part.index("Similarity 0.19") < part.index("Similarity 0.18"), "the most similar ones first"
     assert "12 of 20, all are in 2_teacher/unlike.csv" in part

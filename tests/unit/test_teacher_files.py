@@ -232,7 +232,7 @@ def test_multiplications_are_counted(tmp_path: Path) -> None:
 
 
 def test_settings_of_another_kind_of_teacher_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"external.channels counts for nothing with the teacher densenet201"):
+    with pytest.raises(ConfigError, match=r"external.channels has no effect with the teacher densenet201"):
         from_mapping({"external.channels": "bgr"})
     with pytest.raises(ConfigError, match="cannot be part of an ensemble"):
         from_mapping({"teacher.model": ["densenet201", "onnx:a.onnx"]})

@@ -226,9 +226,9 @@ def count(
     list_them: Annotated[bool, Parameter(name="--list")] = False,
     images: PhotoFlags | None = None,
 ) -> None:
-    """Count the photos per split and class, and those in quarantine, and say how they were understood.
+    """Count the photos per split and class, and those in quarantine, and show how the folder is read.
 
-    Only names are read; `potstill check` opens every photo.
+    Only file names are read; `potstill check` opens every photo.
 
     Parameters
     ----------
@@ -237,8 +237,8 @@ def count(
     json
         Print the counts as JSON.
     list_them
-        Print the path of every photo in the folder instead, a line each: the names by which soft labels from elsewhere
-        are matched.
+        Print the path of every photo in the folder instead, one per line: soft labels from elsewhere are matched by
+        these paths.
     """
     from potstill.check.count import count, photo_paths
     from potstill.check.summary import count_table
@@ -271,8 +271,8 @@ def doctor(
     Parameters
     ----------
     run
-        A run folder. Every file of it that has a hash or a checksum is read, and nothing else is shown. What is damaged
-        is named, with what to do; the exit code is then 1.
+        A run folder. Reads only its files that have a hash or a checksum. Damaged files are listed with advice on what
+        to do; the exit code is then 1.
     contact
         Your e-mail address, which Wikimedia Commons requires.
     offline

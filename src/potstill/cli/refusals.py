@@ -18,7 +18,7 @@ from potstill.cli.settings import flag_of, names_of
 from potstill.config.load import settings
 
 HINTS = {
-    "--seed": "Did you mean --seeds? That is the number of trainings. Random seeds: --images.split-seed, --views.seed.",
+    "--seed": "Did you mean --seeds? It sets the number of seeds. Random seeds: --images.split-seed, --views.seed.",
 }
 """What to say of names that are near to one that means something else."""
 

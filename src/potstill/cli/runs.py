@@ -51,19 +51,18 @@ def distill(
     data
         The photo folder: DATA/{train,test}/CLASS/, optionally with val/ and unlabeled/, or DATA/CLASS/ to be split; a
         table of labels; a zip or tar file of one of these; or tar shards or parquet files of photos. Other names and
-        nestings are understood where they are clear; what was understood is printed. All of them may be in storage,
-        such as s3://bucket/photos.
+        nestings work if they are unambiguous; how they are read is printed. All of these may be in object storage, such
+        as s3://bucket/photos.
     recipe
-        A TOML file of settings. Flags win over it.
+        A TOML file of settings. Flags override it.
     run
-        The run folder. By default the one under runs/ with the same settings, or a new one. One in storage, such as
-        s3://bucket/runs/birds, is worked on in runs/birds and copied as it grows.
+        The run folder. By default the one under runs/ with the same settings, or a new one. With object storage, such
+        as s3://bucket/runs/birds, the work is done in runs/birds and copied as it progresses.
     quick
-        A trial run, to check that everything works: minutes where the whole run takes an hour. Its numbers mean
-        nothing.
+        A smoke test, to check that everything works: minutes where a full run takes an hour. Its numbers mean nothing.
     no_twin
-        Train the students only. Nothing is compared then, and no test photo is looked at. The same command without it
-        adds the twins later; the students are not trained again.
+        Train the students only. Nothing is compared then, and no test photo is read. The same command without this
+        option adds the twins later; the students are not trained again.
     dry_run
         Print the plan of the run, its estimated time and its disk space, and stop.
     redo
@@ -117,19 +116,18 @@ def update(
     track: Annotated[TrackerName | None, Parameter(group=MORE)] = None,
     settings: SettingFlags | None = None,
 ) -> None:
-    """Add photos to those of a finished run, train on, and compare the new student with the old one.
+    """Add photos to a finished run, continue training, and compare the new student with the old one.
 
-    A new run folder is made, and the old one stays as it is. The teacher's head is trained again on all photos, the
-    students and their twins go on from those of the old run. Both students are compared on the test photos that the old
-    run has. Settings that are not given are those of the old run. An update that was interrupted is resumed by the same
-    command.
+    Creates a new run folder and leaves the old one unchanged. The teacher's head is trained again on all photos;
+    students and twins continue from those of the old run. Both students are compared on the test photos of the old run.
+    Settings default to those of the old run. The same command resumes an interrupted update.
 
     Parameters
     ----------
     old
         A finished run folder.
     photos
-        The photos to add: a folder with class folders, with unlabeled/ or only with photos, a table of labels, or a zip
+        The photos to add: a folder with class folders, with unlabeled/ or with photos only, a table of labels, or a zip
         or tar file of one of these. The classes must be those of the run.
     run
         The new run folder. By default RUN-2 beside the old one, or the next number.
@@ -138,7 +136,7 @@ def update(
     test_share
         Share of the added photos set aside for testing. By default none, unless they come with a test folder.
     no_twin
-        Train the students only. Nothing is compared then. The same command without it adds the twins later.
+        Train the students only. Nothing is compared then. The same command without this option adds the twins later.
     dry_run
         Print the plan of the run, its estimated time and its disk space, and stop.
     redo
@@ -177,20 +175,20 @@ def label(
     redo: Annotated[bool, Parameter(group=MORE)] = False,
     settings: SettingFlags | None = None,
 ) -> None:
-    """Make the soft labels of a run and stop there: from a file, or by the teacher that the settings name.
+    """Create the soft labels of a run and stop: from a file, or with the teacher given by the settings.
 
-    `potstill distill` goes on from there. A file has one row for each photo, so that every augmented view of a photo
-    gets the same soft label: a teacher that labels each view, such as --teacher onnx:FILE, teaches more exactly.
+    `potstill distill` continues from there. A file has one row for each photo, so every augmented view of a photo
+    gets the same soft label. A teacher that labels each view, such as --teacher onnx:FILE, is more accurate.
 
     Parameters
     ----------
     data
         The photo folder, a table of labels, or a zip or tar file of one of these.
     source
-        A file with logits or probabilities of all photos, made by any model or service: a .csv file with the column
-        path and one for each class, or a .npy file with --order. The same as --teacher file:FILE.
+        A file with logits or probabilities for all photos, from any model or service: a .csv file with a column path
+        and one for each class, or a .npy file with --order. The same as --teacher file:FILE.
     recipe
-        A TOML file of settings. Flags win over it.
+        A TOML file of settings. Flags override it.
     run
         The run folder. By default the one under runs/ with the same settings, or a new one.
     redo
@@ -231,7 +229,7 @@ def curve(
     into
         The folder to write the runs and curve.csv to.
     recipe
-        A TOML file of settings. Flags win over it.
+        A TOML file of settings. Flags override it.
     """
     say_loading()
     from potstill.monitoring.progress import Reporter
@@ -245,18 +243,18 @@ def curve(
 
 @command()
 def controls(run: Path, *, labels: Path | None = None, student: str | None = None, redo: bool = False) -> None:
-    """Test what made a student better where photos have no labels: the teacher, or just more photos.
+    """Test whether a gain from unlabeled photos comes from the teacher, or just from more photos.
 
-    Trains, for every seed, a twin that is given the true labels of all photos, and a student that learns from its own
-    twin instead of the teacher. Both are compared with student and twin on the test photos.
+    Trains, for every seed, a twin that gets the true labels of all photos, and a student that learns from its own twin
+    instead of the teacher. Both are compared with student and twin on the test photos.
 
     Parameters
     ----------
     run
-        A finished run folder with photos without labels.
+        A finished run folder with unlabeled photos.
     labels
-        A CSV file with the columns path (or file) and class: the true classes of these photos. Labels that
-        --images.per-class left out are known without it.
+        A CSV file with the columns path (or file) and class: the true classes of these photos. Not needed for labels
+        withheld by --images.per-class.
     student
         Name of the student. By default the one chosen on the validation photos.
     redo
@@ -295,11 +293,10 @@ def forecast(
 ) -> None:
     """Forecast what more photos would bring, from a learning curve of a student and its twin.
 
-    Both are trained on parts of the run's photos, with the run's recipes and stored soft labels and in as many steps;
-    the teacher does not run. With three parts and all seeds this takes three times as long as the trainings of student
-    and twin did, four to five times where there are photos without labels; --seeds 1 takes a share of it. Errors are
-    measured on val. The result is written to RUN/forecast/ and drawn in the report. A forecast that was interrupted is
-    resumed.
+    Both are trained on subsets of the run's photos, with the run's recipes, stored soft labels and number of steps; the
+    teacher does not run. With three subsets and all seeds, this takes three times as long as training student and twin
+    did, four to five times with unlabeled photos; use --seeds 1 to shorten it. Errors are measured on val. The result
+    is written to RUN/forecast/ and plotted in the report. The same command resumes an interrupted forecast.
 
     Parameters
     ----------
@@ -308,15 +305,15 @@ def forecast(
     student
         Name of the student. By default the one chosen on the validation photos.
     photos
-        A number of further photos to forecast, beside half as many and as many as there are.
+        Number of additional photos to forecast for, besides 50 % more and twice as many.
     shares
-        Parts of the photos to train on, separated by commas, all between 0 and 1.
+        Shares of the photos to train on, separated by commas, all between 0 and 1.
     seeds
         How many of the run's seeds to train with. By default all.
     jobs
-        Number of trainings that run at the same time. By default one per core on a CPU, 1 on a GPU.
+        Number of models trained at the same time. By default one per core on a CPU, 1 on a GPU.
     dry_run
-        Print what it takes, and stop.
+        Print the number of models to train and the estimated time, and stop.
     """
     require_there(run)
     say_loading()
@@ -363,27 +360,27 @@ def suggest(
     port: Annotated[int, WHOLE] = 7861,
     links: bool = False,
 ) -> None:
-    """List the photos without labels whose labels would help most, and label them.
+    """List the unlabeled photos whose labels would help most, and label them.
 
-    They are those about which teacher and student know least, and that are unlike one another, by what the run has
-    stored. Photos that are unlike all classes, or would become val or test photos, are not listed.
-    The list is written to RUN/suggest/suggestions.csv, and as a page of small pictures.
+    These are diverse photos on which teacher and student are most uncertain, based on what the run has stored. Photos
+    that resemble none of the classes, or would become val or test photos, are not listed.
+    The list is written to RUN/suggest/suggestions.csv, and as a page of thumbnails.
 
     Parameters
     ----------
     run
-        A finished run folder with photos without labels.
+        A finished run folder with unlabeled photos.
     count
         Number of photos to list. By default 50.
     label
-        Serve a page on this machine to label the listed photos with keys. Each is moved into the folder of its class,
-        which can be undone. A list that is not finished is continued.
+        Serve a local page to label the listed photos from the keyboard. Each is moved into the folder of its class,
+        which can be undone. An unfinished list is continued.
     copy
         With --label, copy the photos into the class folders instead of moving them.
     port
         With --label, the port to listen on.
     links
-        Link the pictures on the page to their files by absolute paths, which name folders of this machine.
+        Link the thumbnails to their files by absolute paths, which reveal folders of this machine.
     """
     require_there(run)
     from potstill.errors import ConfigError
@@ -420,10 +417,10 @@ def suggest(
 
 @command("potstill demo")
 def demo(*, quick: bool = False, all_labels: bool = False) -> None:
-    """Run the whole pipeline on a built-in data set of solar cells. Needs no account and no model hub.
+    """Run the full pipeline on a built-in dataset of solar cells. Needs no account and no model hub.
 
-    50 photos of each class have labels; the others are used without. A threshold is placed to find 80 % of the
-    defective cells. It takes 10 to 20 minutes on two cores.
+    Uses the labels of 50 photos per class and treats the others as unlabeled. A threshold is chosen to find 80 % of the
+    defective cells. Takes 10 to 20 minutes on two cores.
 
     Parameters
     ----------
@@ -445,16 +442,16 @@ def demo(*, quick: bool = False, all_labels: bool = False) -> None:
 def status(
     run: Path | None = None, *, watch: bool = False, as_json: Annotated[bool, Parameter(name="--json")] = False
 ) -> None:
-    """Tell what a run is doing: its stage, the time left, the students that are trained, the last lines of its log.
+    """Show what a run is doing: its stage, the time left, the trained students, and the last lines of its log.
 
     Parameters
     ----------
     run
         The run folder. By default the one under runs/ that was worked on last.
     watch
-        Tell it again every two seconds, until the run ends.
+        Update every two seconds, until the run ends.
     as_json
-        Print JSON; with --watch one line each time.
+        Print JSON; with --watch, one line per update.
     """
     from potstill.monitoring.status import newest_run, read_status, watch_status
 
@@ -506,10 +503,10 @@ def report(
     open_it
         Open the report in the browser.
     share
-        Also write RUN/7_report/shared.html, a copy to pass on: without photos and their files' names.
+        Also write RUN/7_report/shared.html, a copy to pass on, without photos and file names.
     photos
-        With --share: none leaves the photos out (the default), blurred shows spots of color, all shows them with their
-        files' names.
+        With --share: none leaves the photos out (the default), blurred shows patches of color, all shows them with
+        their file names.
     """
     from potstill.errors import ConfigError
     from potstill.report.stage import write_report
@@ -517,7 +514,7 @@ def report(
     from potstill.storage.runs import local_run
 
     if photos and not share:
-        raise ConfigError("--photos says what a copy to pass on shows of the photos. Add --share.")
+        raise ConfigError("--photos sets how a copy to pass on shows the photos. Add --share.")
     _show(
         write_report(Run.open(local_run(run, pixels=True)), shared=(photos or "none") if share else None),
         browser=open_it,
@@ -570,8 +567,8 @@ def serve(
     port
         The port to listen on.
     allow_host
-        Host names under which the page may be asked for, such as that of a proxy in front of it. By default only
-        localhost, the address to listen on and, with 0.0.0.0, this machine's addresses and name.
+        Host names to accept in requests, such as that of a proxy in front of the page. By default only localhost, the
+        address to listen on and, with 0.0.0.0, this machine's addresses and name.
     """
     from potstill.deploy.serve import serve as start
 

@@ -46,18 +46,18 @@ def predict(
 ) -> int:
     """Classify photos: print the label and probability of each, or write a table, or sort the photos into folders.
 
-    An ONNX file of the student (`potstill export RUN --to onnx`) is used where there is one: it gives the same answers
-    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds are run by torch.
-    Photos that cannot be read are listed with the reason; the exit code is 1 then.
+    If there is an ONNX file of the student (`potstill export RUN --to onnx`), it is used: it gives the same predictions
+    without loading torch, and starts in a fraction of the time. The twin, the teacher and other seeds run in torch.
+    Photos that cannot be read are listed with the reason; the exit code is then 1.
 
     Parameters
     ----------
     run
         A run folder, a folder with model.json, or an exported file such as student.onnx.
     photos
-        Photo files, folders (with all folders in them), patterns such as 'photos/**/*.jpg', and videos, of which one
-        frame per second is taken (needs `potstill[video]`). A single - reads standard input: a list of these, one a
-        line, or the bytes of one photo.
+        Photo files, folders (read recursively), patterns such as 'photos/**/*.jpg', and videos, of which one frame per
+        second is used (needs `potstill[video]`). A single - reads standard input: a list of these, one per line, or the
+        bytes of one photo.
     student
         Name of the student. By default the one chosen on the validation photos.
     arm
@@ -71,11 +71,11 @@ def predict(
     into
         Write to this file instead: .csv, .jsonl or .txt.
     sort_into
-        Copy every photo into a folder of its predicted class in this folder. No file is overwritten.
+        Copy every photo into a subfolder for its predicted class in this folder. No file is overwritten.
     move
         With --sort-into, move the photos instead of copying them.
     every
-        Seconds between the frames that are taken from a video. 0: all frames.
+        Seconds between the frames used from a video. 0: all frames.
     """
     require_there(run)
     from potstill.deploy.classify import classify
@@ -132,16 +132,16 @@ def evaluate(
 ) -> int:
     """Score a finished model on new photos, and compare with its own test photos.
 
-    Tells how accurate it is there, with an interval, for each class too, how well its probabilities can be relied on,
-    and whether the photos look like those that it was made for. For the last one, photos need no labels. Photos that
-    it learned from are recognized and left out. Nothing is changed by it.
+    Reports accuracy with intervals, overall and per class, calibration, and drift: whether the photos look like those
+    the model was made for, which needs no labels. Photos that the model was trained on are detected and left out. The
+    run is not changed.
 
     Parameters
     ----------
     run
         A run folder, a folder with model.json, or an exported file such as student.onnx.
     photos
-        A photo folder with class folders, a table of labels, or an archive, as for `distill`; or photos without labels.
+        A photo folder with class folders, a table of labels, or an archive, as for `distill`; or unlabeled photos.
     student
         Name of the student. By default the one chosen on the validation photos.
     arm
@@ -155,9 +155,9 @@ def evaluate(
     label_column
         The column of the table with the classes.
     classes_from
-        What the classes are, as --images.classes-from of `distill`.
+        Where class names come from, as --images.classes-from of `distill`.
     without_label
-        Of a model that gives a photo several labels: what a photo is whose row names none, as --images.without-label of
+        For a model with several labels per photo: the meaning of a row without a label, as --images.without-label of
         `distill`.
     as_json
         Print everything as JSON.

@@ -56,7 +56,7 @@ def metric_of(text: str, *, several_labels: bool) -> str:
         return text
     if text != "accuracy":
         raise ConfigError(
-            f"metric {text!r} is for photos with one label each. Where photos may have several it is mAP: leave it out."
+            f"metric {text!r} is for photos with one label each. With several, the metric is always mAP: leave it out."
         )
     return "mAP"
 

@@ -79,10 +79,10 @@ class ImagesConfig:
     classes: tuple[str, ...] = ()
     """Use only these classes. Empty: all class folders."""
     classes_from: ClassesFrom = "folders"
-    """What the classes are. "folders": the folders in the photo folder, or in its train folder; where they are grouped,
-    the innermost ones; folders that could be read in both ways are refused. "top": always the outer folders, with all
-    that is in them. "deepest": always the innermost folders that hold photos. "names": the beginning of each file's
-    name, up to the first digit (cat.1.jpg, great_dane_12.jpg), or its first word."""
+    """Where class names come from. "folders": the folders in the photo folder, or in its train folder; if these are
+    grouped, the innermost ones; ambiguous layouts are an error. "top": always the outer folders, with everything in
+    them. "deepest": always the innermost folders that contain photos. "names": the beginning of each file name, up to
+    the first digit (cat.1.jpg, great_dane_12.jpg), or its first word."""
     val_share: Annotated[float, Range(0, 0.5, open_low=True)] = 0.15
     """Share of the training photos set aside for validation if the folder has no val/."""
     test_share: Annotated[float, Range(0, 0.9, open_low=True)] = 0.25
@@ -104,32 +104,32 @@ class ImagesConfig:
     max_gb: Annotated[float, Range(0)] = 40.0
     """Store photos as JPEG if their raw pixels would take more disk space than this, in GB."""
     labels: str = ""
-    """A table (.csv, .tsv, .jsonl, .parquet) with a row for each photo: its path, its class, perhaps its split and its
-    group. Empty: class folders, or a table in the photo folder with a usual name, such as labels.csv or metadata.csv.
-    Short form: --labels labels.csv."""
+    """A table (.csv, .tsv, .jsonl, .parquet) with a row for each photo: its path, its class, and optionally its split
+    and group. Empty: class folders, or a table in the photo folder with a usual name, such as labels.csv or
+    metadata.csv. Short form: --labels labels.csv."""
     path_column: str = ""
     """The column of the table with the paths of the photos. Empty: the one with a usual name, such as path, file_name
-    or id. Of parquet files that hold the photos themselves: the column with their bytes."""
+    or id. For parquet files that contain the photos themselves: the column with their bytes."""
     label_column: str = ""
     """The column of the table with the classes. Empty: the one with a usual name, such as label, class or target, or
-    the only column that is left. Of parquet files of photos, and of KEY.json in tar shards, too."""
+    the only remaining column. Also for parquet files of photos, and for KEY.json in tar shards."""
     labels_per_photo: Literal["auto", "one", "several"] = "auto"
-    """How many classes a photo may have. "one": exactly one. "several": any number of them, in a table: a list in each
-    row, with ; or | between the labels, several rows for a photo, or columns of 0 and 1. "auto": several where the
-    table holds lists or is Roboflow's _classes.csv, otherwise one."""
+    """How many classes a photo may have. "one": exactly one. "several": any number (multi-label classification), given
+    in a table as a list per row separated by ; or |, as several rows per photo, or as 0/1 columns. "auto": several if
+    the table contains lists or is Roboflow's _classes.csv, otherwise one."""
     without_label: Literal["refuse", "none", "unlabeled"] = "refuse"
-    """With several labels per photo: what a photo is whose row names no label. "none": it shows none of the classes.
-    "unlabeled": it is not known what it shows, so the teacher labels it. "refuse": stop, since it could be both."""
+    """With several labels per photo: the meaning of a row without a label. "none": the photo shows none of the classes.
+    "unlabeled": its labels are unknown, so the teacher labels it. "refuse": stop, because it could mean either."""
     split_column: str = ""
     """The column of the table with the splits: train, val, test or unlabeled. Empty: the one with a usual name, such as
     split, if there is one. "none": no column."""
     group_column: str = ""
-    """The column of the table with what photos have in common, such as the person, the patient or the object. All
-    photos of a group are on one side of each split, and in one fold. Empty: the column group, group_id, patient_id or
-    subject_id, if there is one. "none": no column."""
+    """The column of the table with the group of each photo, such as a person, a patient or an object. All photos of a
+    group are kept in the same split and in the same fold. Empty: the column group, group_id, patient_id or subject_id,
+    if there is one. "none": no column."""
     group_pattern: str = ""
-    """The same from file names: a regular expression with one group in parentheses, such as "^([^_]+)_" for the part
-    before the first underscore."""
+    """Groups from file names: a regular expression with one capturing group, such as "^([^_]+)_" for the part before
+    the first underscore."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "images.")
@@ -176,8 +176,8 @@ class TeacherConfig:
 
     model: tuple[str, ...] = ("densenet201",)
     """A preset (see `potstill models`) or any name in timm.list_models(). Several names form an ensemble: their
-    predictions are averaged. "onnx:FILE": an ONNX classifier that is used as it is. "file:FILE": soft labels from a
-    .csv or .npy file. For these two, [external] has the settings, and of [teacher] only size and min_gain count."""
+        predictions are averaged. "onnx:FILE": an existing ONNX classifier. "file:FILE": soft labels from a .csv or .npy
+    file. The latter two are configured in [external]; of [teacher], only size and min_gain apply to them."""
     weights: str = "auto"
     """Starting weights. "auto": from an installed weight package if there is one, otherwise from the model hub.
     "package", "hub", "none" (random initialization), or a .safetensors or .pth file."""
@@ -200,7 +200,7 @@ class TeacherConfig:
     probe_epochs: Annotated[int, Range(0)] = 60
     """Epochs for training the head."""
     probe_min_steps: Annotated[int, Range(1)] = 500
-    """Training steps of the head, at least. With 20 photos per class, 60 epochs alone would be 120 steps, too few."""
+    """Minimum number of training steps for the head. With 20 photos per class, 60 epochs would be only 120 steps."""
     probe_lr: Annotated[float, Range(0, 1, open_low=True)] = 3e-3
     """Learning rate for training the head (Adam with cosine decay to 0)."""
     head_l2: Annotated[float, Range(0, 10)] = 0.02
@@ -214,25 +214,25 @@ class TeacherConfig:
     """Peak learning rate of fine-tuning (AdamW, 5 % warmup, cosine decay to 0)."""
     finetune_size: Annotated[int | Auto, Range(1)] = "auto"
     """Input size in pixels of a fine-tuned teacher. "auto": teacher.size, but at most 160, where a training step takes
-    half the time that it takes at 224."""
+    half as long as at 224."""
     finetune_folds: Annotated[int, Range(1)] = 3
-    """Number of networks that are fine-tuned, each without one fold of the training photos. Each labels its own fold,
-    and all of them together label the photos without labels. 1: one network learns from all photos, labels them itself,
-    and is overconfident on them."""
+    """Number of networks to fine-tune, each without one fold of the training photos. Each labels its own fold, and
+    their mean labels the unlabeled photos. 1: a single network learns from all photos, labels them itself, and is
+    overconfident on them."""
     unlabeled: Literal["propagate", "ignore"] = "propagate"
-    """How to use photos without labels. "propagate": give them soft labels by label propagation from similar photos,
-    train a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled
-    photos only, as is always done where photos may have several labels."""
+    """How to use unlabeled photos. "propagate": give them soft labels by label propagation from similar photos, train
+    a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled photos
+    only, as is always done with several labels per photo."""
     unlike: Literal["leave_out", "keep"] = "leave_out"
-    """What to do with photos without labels that resemble none of the labeled photos in the teacher's features.
+    """What to do with unlabeled photos that resemble none of the labeled photos in the teacher's feature space.
     "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
     folds: Annotated[int, Range(0)] = 5
     """Number of folds for out-of-fold soft labels: each fold is labeled by a head trained on the other folds. 0 or 1:
     one head labels all photos, and is overconfident on the photos it was trained on."""
     min_gain: Annotated[float, Range(0, 1)] = 0.1
-    """Stop the run if the teacher closes less than this share of the gap between knowing nothing and knowing all, both
-    in the mean accuracy of the classes on the validation photos (from guessing to 100 %) and in the NLL (from that of
-    the classes' shares to 0). 0: never stop."""
+    """Stop the run if the teacher closes less than this share of the gap between chance and perfection on the
+    validation photos, both in mean per-class accuracy (from guessing to 100 %) and in NLL (from that of the class
+    frequencies to 0). 0: never stop."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "teacher.")
@@ -259,26 +259,25 @@ class ExternalConfig:
     from a file."""
 
     class_map: str = ""
-    """A .csv, .toml or .json file that assigns the teacher's classes to yours: a row "their class,my class" each, by
-    name or number. Several may go to one: their probabilities are added. Those that are not in it are left out, and the
-    rest adds up to 1. Empty: the teacher has the classes of the run."""
+    """A .csv, .toml or .json file that maps the teacher's classes to yours, one row "their class,my class" each, by
+    name or index. Several can map to the same class: their probabilities are added. Classes that are not listed are
+    dropped, and the remaining probabilities are renormalized. Empty: the teacher has the classes of the run."""
     output: Literal["auto", "logits", "probabilities"] = "auto"
-    """What the teacher's outputs are. "auto": probabilities if every row lies in 0…1 and adds up to 1, otherwise
+    """What the teacher's outputs are. "auto": probabilities if every row lies in 0…1 and sums to 1, otherwise
     logits."""
     order: str = ""
-    """Of a .npy file: a text file with the path of the photo of each row, as `potstill count PHOTOS --list` prints
-    them."""
+    """For a .npy file: a text file with the photo path of each row, as printed by `potstill count PHOTOS --list`."""
     mean: Annotated[tuple[float, ...], Range(-1000, 1000)] = IMAGENET_MEAN
-    """Of an ONNX classifier: what is subtracted from red, green and blue, which are in 0…1. The default is that of
-    ImageNet."""
+    """For an ONNX classifier: the values to subtract from red, green and blue, which are in 0…1. The default is
+    ImageNet's."""
     std: Annotated[tuple[float, ...], Range(0, 1000, open_low=True)] = IMAGENET_STD
-    """Of an ONNX classifier: what red, green and blue are then divided by. The default is that of ImageNet."""
+    """For an ONNX classifier: the values to then divide red, green and blue by. The default is ImageNet's."""
     input_range: Annotated[tuple[float, ...], Range(-1000, 1000)] = ()
-    """Of an ONNX classifier: the values of black and white, instead of mean and std, such as 0,1 or -1,1 or 0,255."""
+    """For an ONNX classifier: the values of black and white, instead of mean and std, such as 0,1 or -1,1 or 0,255."""
     channels: Literal["rgb", "bgr"] = "rgb"
-    """Of an ONNX classifier: the order of the color channels. mean and std are always those of red, green, blue."""
+    """For an ONNX classifier: the order of the color channels. mean and std are always given as red, green, blue."""
     crop_pct: Annotated[float, Range(0.5, 1)] = 1.0
-    """Of an ONNX classifier: side of the center crop of validation and test photos, as a share of the photo's shorter
+    """For an ONNX classifier: side of the center crop of validation and test photos, as a share of the photo's shorter
     side (crop_pct in timm)."""
 
     def __post_init__(self) -> None:
@@ -312,9 +311,9 @@ class StudentConfig:
     the input size of one student, `NAME=FILE` its weights, `NAME@128=FILE` both. Empty: models that fit the budget, or
     `mobilenetv3_small_100` without a budget."""
     weights: str = "auto"
-    """Starting weights of students that do not name their own, as in teacher.weights. "none": train from scratch."""
+    """Starting weights of students that do not set their own, as in teacher.weights. "none": train from scratch."""
     size: Annotated[int | Auto, Range(1)] = "auto"
-    """Input size in pixels of students that do not name their own. "auto": the size the weights were trained with."""
+    """Input size in pixels of students that do not set their own. "auto": the size the weights were trained with."""
     crop_pct: Annotated[float | Auto, Range(0.5, 1)] = "auto"
     """Side of the center crop that the trained student sees, as a share of the photo's shorter side (crop_pct in timm).
     Objects look larger in training crops than in whole photos, and a smaller center crop compensates for that. "auto":
@@ -323,13 +322,13 @@ class StudentConfig:
     """Training epochs. "auto": enough to see about 60,000 views, or 120,000 when training from scratch, but between 10
     and 200; with more than 2,500 photos the number of views grows with the square root of the number of photos."""
     patience: Annotated[float, Range(0, 100, open_low=True)] = 1.0
-    """Factor on the number of epochs if it is "auto": 3 trains three times as long."""
+    """Factor applied to epochs if that is "auto": 3 trains three times as long."""
     last_epochs: Annotated[int | Auto, Range(0)] = "auto"
-    """Epochs of a last stage of the distilled student on the labeled photos only, without mix-up, at a tenth of the
-    learning rate (after SSLD, Cui et al. 2021). It is undone if the validation loss is not lower for it. "auto": 6 if
-    there are photos without labels and the labels are not noisy, otherwise 0."""
+    """Epochs of a final stage of the distilled student on the labeled photos only, without mix-up, at a tenth of the
+    learning rate (after SSLD, Cui et al. 2021). The stage is undone if it does not lower the validation loss. "auto":
+    6 if there are unlabeled photos and the labels are not noisy, otherwise 0."""
     batch_size: Annotated[int | Auto, Range(2)] = "auto"
-    """Photos per training step, reduced to an eighth of the training photos in small data sets. "auto": 64, or 16 when
+    """Photos per training step, reduced to an eighth of the training photos in small datasets. "auto": 64, or 16 when
     training from scratch with a method other than "dist"."""
     lr: Annotated[float | Auto, Range(0, 1, open_low=True)] = "auto"
     """Peak learning rate (AdamW, 5 % warmup, cosine decay to 0). "auto": 3e-3, or 1e-2 when training from scratch."""
@@ -341,7 +340,7 @@ class StudentConfig:
     method: str = "kl"
     """Distillation loss. "kl": KL divergence of softened probabilities (Hinton 2015). "logit_mse": squared error of
     centered logits (Ba and Caruana 2014). "dist": correlations (Huang 2022), for 3 or more classes. "dkd": decoupled
-    distillation (Zhao 2022), for 5 or more classes. With several labels per photo there is "kl" only, of each class."""
+    distillation (Zhao 2022), for 5 or more classes. With several labels per photo, only "kl" works, per class."""
     temperature: Annotated[float | Auto, Range(0, open_low=True)] = "auto"
     """Softmax temperature of "kl" and "dkd". 1: no softening. "auto": 1, 2 or 4; the more confident the teacher is on
     the training photos, the higher. With several labels per photo: 1."""
@@ -379,7 +378,7 @@ class TwinConfig:
     """Label smoothing values to try."""
     length_shares: Annotated[tuple[float, ...], Range(0, 1, open_low=True)] = (1.0, 0.33, 0.11)
     """Training lengths to try, as shares of the student's steps; the best on the validation photos is used. Each gets
-    the whole learning rate schedule. With a single length nothing is tried."""
+    a full learning rate schedule. With a single length, nothing is tried."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "twin.")
@@ -394,11 +393,11 @@ class BudgetConfig:
     """Limits on the student. If any is set and student.models is empty, Potstill picks candidates that fit."""
 
     max_megabytes: Annotated[float, Range(0)] = 0.0
-    """Largest file size of the float32 model, in MB. 0: no limit. Short form: --max-size 3MB."""
+    """Maximum file size of the float32 model, in MB. 0: no limit. Short form: --max-size 3MB."""
     max_mmacs: Annotated[float, Range(0)] = 0.0
-    """Most multiply-accumulates per photo, in millions. 0: no limit. Short form: --max-macs 50M."""
+    """Maximum multiply-accumulates per photo, in millions. 0: no limit. Short form: --max-macs 50M."""
     max_milliseconds: Annotated[float, Range(0)] = 0.0
-    """Longest inference time per photo, in milliseconds, with torch on one CPU thread of this machine. 0: no limit.
+    """Maximum inference time per photo, in milliseconds, with torch on one CPU thread of this machine. 0: no limit.
     Short form: --max-latency 5ms."""
     candidates: Annotated[int, Range(1)] = 3
     """Number of students to train. The one to deploy is chosen among them on the validation photos."""
@@ -440,24 +439,24 @@ class MachineConfig:
     """Batch size for labeling with the teacher. "auto": 32, or another if that is at least 10 % faster: 16 or 64 on
     a CPU, 64 to 256 on a GPU. It affects only the speed."""
     jobs: Annotated[int | Auto, Range(1)] = "auto"
-    """Number of trainings that run at the same time. "auto": one per core on a CPU, one per GPU. Small models do not
-    fill a GPU: with more than one training per GPU they share it, as far as its memory goes."""
+    """Number of models trained at the same time. "auto": one per core on a CPU, one per GPU. Small models do not fill a
+    GPU: with more jobs than GPUs, several models share each GPU, as far as its memory allows."""
     processes_per_training: Annotated[int | Auto, Range(1)] = "auto"
-    """Number of processes that train one model together, each on a part of every batch, with a GPU or a core of its own
-    (DistributedDataParallel of PyTorch). They run on one machine. Changing it changes results only by rounding. "auto":
-    1, or the GPUs that `jobs` leaves to each training."""
+    """Number of processes that train one model together, each on a part of every batch, with its own GPU or core
+    (PyTorch's DistributedDataParallel). They run on one machine. Changing it changes results only by rounding. "auto":
+    1, or the number of GPUs that `jobs` leaves for each model."""
     threads: Annotated[int | Auto, Range(1)] = "auto"
-    """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
+    """CPU threads per model. "auto": 1, or more, by timing, if there are more cores than models to train. Changing it
     changes results only by rounding."""
     reuse: Literal["on", "off"] = "on"
-    """Whether a run takes over photos, teacher and soft labels from an earlier run beside it that made them from the
-    same photos with the same settings, versions and machine. "off": make everything anew."""
+    """Whether a run reuses photos, teacher and soft labels of an earlier run beside it that were made from the same
+    photos with the same settings, versions and machine. "off": recompute everything."""
     engine: Literal["local", "ray"] = "local"
-    """Where labeling and trainings run: in processes of this machine, or on the nodes of a Ray cluster (extra "ray"),
-    all of which must see the run folder under the same path."""
+    """Where to label and train: in processes on this machine, or on the nodes of a Ray cluster (extra "ray"), all of
+    which must see the run folder under the same path."""
     ray_address: str = ""
-    """Address of the Ray cluster, HOST:PORT. "": that of the environment variable RAY_ADDRESS, or the cluster that was
-    started on this machine."""
+    """Address of the Ray cluster, HOST:PORT. Empty: the environment variable RAY_ADDRESS, or a cluster started on this
+    machine."""
     cache_gb: Annotated[float, Range(0, 1e6)] = 8.0
     """Disk space in GB for views rendered at a student's input size, so that they are rendered once for all seeds and
     epochs. 0: render them every time."""
@@ -471,17 +470,17 @@ class UpdateConfig:
     """How photos are added to a finished run (`potstill update`)."""
 
     run: str = ""
-    """The run folder that the photos are added to; `potstill update` sets it. Its photos are kept as they are, packed
-    and split, so that both runs are tested on the same photos. Empty: a run of its own."""
+    """The run folder that the photos are added to, set by `potstill update`. Its photos stay packed and split as they
+    are, so that both runs are tested on the same photos. Empty: an independent run."""
     start: Literal["students", "weights"] = "students"
-    """Where trainings start. "students": each student from the weights of the run's student with the same seed, and
-    each twin from those of its twin. "weights": from the starting weights, as in a run of its own. Short form for the
+    """Where training starts. "students": each student from the weights of the run's student with the same seed, and
+    each twin from those of its twin. "weights": from the starting weights, as in an independent run. Short form for the
     latter: --from-scratch."""
     length: Annotated[float, Range(0, 4, open_low=True)] = 0.33
-    """Length of trainings that start from the run's students, as a share of the epochs that student.epochs gives."""
+    """Training length when starting from the run's students, as a share of student.epochs."""
     test_share: Annotated[float, Range(0, 0.9)] = 0.0
-    """Share of the added photos set aside for testing, beside the test photos that the run has. 0: none, unless they
-    come with a test folder of their own. Short form: --test-share 0.2."""
+    """Share of the added photos set aside for testing, in addition to the run's test photos. 0: none, unless they come
+    with their own test folder. Short form: --test-share 0.2."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "update.")
@@ -499,20 +498,20 @@ class Config:
     seeds: Annotated[int, Range(1)] = 3
     """Number of training runs with different random seeds, for each student and its twin."""
     metric: str = "accuracy"
-    """What counts where something is chosen on the validation photos: settings, training lengths, crops, seeds, the way
-    the teacher is trained, and the student to deploy. "accuracy", or with several labels per photo mAP in its place.
-    "balanced": the mean recall of all classes, for classes of unequal size. "macro-f1": the mean F1 of all classes.
-    "recall:CLASS": how much of CLASS is found and how much of the others is left alone, both counting alike."""
+    """The metric for all choices on the validation photos: settings, training lengths, crops, seeds, how the teacher is
+    trained, and the student to deploy. "accuracy", which is replaced by mAP with several labels per photo. "balanced":
+    the mean recall of all classes, for imbalanced classes. "macro-f1": the mean F1 of all classes. "recall:CLASS":
+    the mean of the recall of CLASS and that of all other classes taken together."""
     class_balance: Literal["auto", "none", "logit-adjusted", "weighted"] = "auto"
-    """How training makes up for classes of unequal size, for teacher, student and twin alike. "logit-adjusted": the
-    logarithms of the classes' shares are added to the logits in the loss (Menon et al. 2021), so that the model itself
-    predicts as if all classes were equally frequent. "weighted": photos count in inverse proportion to their class's
-    share; a teacher is logit-adjusted instead, which leaves its soft labels as they are. "none": neither. "auto":
-    "none" if metric is "accuracy", otherwise "logit-adjusted" or "none", chosen on the validation photos."""
+    """How training compensates for imbalanced classes, for teacher, student and twin alike. "logit-adjusted": log class
+    priors are added to the logits in the loss (Menon et al. 2021), so that the model itself predicts as if all classes
+    were equally frequent. "weighted": photos are weighted by inverse class frequency; a teacher is logit-adjusted
+    instead, which leaves its soft labels unchanged. "none": neither. "auto": "none" if metric is "accuracy", otherwise
+    "logit-adjusted" or "none", chosen on the validation photos."""
     operating_point: str = ""
-    """A share of a class to find, such as "recall:defective=0.95": the threshold is placed on the validation photos,
-    stored in every model and exported file, and used when photos are classified; what it finds of the test photos, and
-    at what share of false alarms, is in the report. A finished run gets another one without training again."""
+    """The recall that one class must reach, such as "recall:defective=0.95": the threshold is chosen on the validation
+    photos, stored in every model and exported file, and used for classification; the report states recall and false
+    alarms on the test photos. It can be changed for a finished run without training again."""
     images: ImagesConfig = field(default_factory=ImagesConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -541,7 +540,7 @@ class Config:
         for name in given:
             if name not in usable:
                 raise ConfigError(
-                    f"external.{name} counts for nothing with the teacher {', '.join(self.teacher.names)}. Leave it "
+                    f"external.{name} has no effect with the teacher {', '.join(self.teacher.names)}. Leave it "
                     'out, or name a teacher of another kind: teacher.model = "onnx:FILE" or "file:FILE".'
                 )
         if external and self.student.feature_weight not in ("auto", 0):

@@ -116,7 +116,7 @@ def _found(path: Path, notes: list[str], *, patterns: bool) -> list[Path]:
         return [path]
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  whole paths
     if not found:
-        raise DataError(f"No file fits the pattern {path}. In folders below, too: {path.parent / '**' / path.name}")
+        raise DataError(f"No file matches the pattern {path}. To include subfolders: {path.parent / '**' / path.name}")
     return [file for inner in found for file in (_photos_of(inner, notes) if inner.is_dir() else [inner])]
 
 

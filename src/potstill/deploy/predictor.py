@@ -253,7 +253,7 @@ def load_predictor(
             raise ModelError(f"{run.teacher} holds {counted(len(folders), 'model')}; name one of their folders.")
         return teacher_predictor(run, folders[0].parent)
     if arm not in ARMS:
-        raise ModelError(f"There is no arm {arm!r}; take distilled, alone or teacher.")
+        raise ModelError(f"There is no arm {arm!r}; choose distilled, alone or teacher.")
     folder = best_seed(run, student or chosen_student(run), arm, seed)
     return Predictor(load(folder), folder)
 
@@ -286,7 +286,7 @@ def chosen_student(run: Run) -> str:
         return read_chosen(path).name
     names = usable_students(run)
     if not names:
-        raise ModelError(f"No student of {run.path} is trained yet. How far it is: potstill status {run.path}")
+        raise ModelError(f"No student of {run.path} is trained yet. To see its progress: potstill status {run.path}")
     return names[0]
 
 

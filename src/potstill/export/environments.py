@@ -31,9 +31,9 @@ def python_for(format: Format, reporter: Reporter) -> str:
     folder = environment_folder(format)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (folder / READY).is_file():
-        reporter.info(f"Making an environment for {format.title} in {folder} (once; it may download over 1 GB)")
+        reporter.info(f"Creating an environment for {format.title} in {folder} (once; it may download over 1 GB)")
         _make(folder, python, requirements(format.extra))
-    reporter.info(f"{format.title}: converted and run in an environment of its own, {folder}")
+    reporter.info(f"{format.title}: converted and run in a separate environment, {folder}")
     return str(python)
 
 

@@ -172,14 +172,14 @@ def _expanded(data: Path) -> list[Path]:
         text = "".join(parts)
         path = Path(text)
         if number > _MAX_FILES:
-            raise DataError(f"{data} means more than {_MAX_FILES:,} files.")
+            raise DataError(f"{data} matches more than {_MAX_FILES:,} files.")
         if re.search(r"[*?\[]", text):
             root = _fixed_part(path)
             matches = {match for match in root.glob(str(path.relative_to(root))) if match.is_file()}
         else:
             matches = {path} if path.is_file() else set()
         if not matches:
-            raise DataError(f"There is no file {text}, which {data} means.")
+            raise DataError(f"There is no file {text}, which is part of {data}.")
         found |= matches
     return sorted(found)
 

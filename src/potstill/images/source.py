@@ -102,7 +102,7 @@ def find_source(data: Path, images: ImagesConfig, *, runs: Path = Path("runs")) 
     if table_file.is_table(data):
         return Source(data.parent, (TableSource(data, data.parent),), notes)
     if is_pattern(data):
-        raise DataError(f"{data} means files that are neither shards (.tar) nor parquet files of photos.")
+        raise DataError(f"{data} matches files that are neither shards (.tar) nor parquet files of photos.")
     if data.is_file():
         kinds = ", ".join((*SUFFIXES, *table_file.SUFFIXES))
         raise DataError(f"{data} is neither a folder nor a file that can be read ({kinds}).")
@@ -216,7 +216,7 @@ def grouped(folder: Folder, pattern: str) -> Folder:
     groups = [match.group(1) or "" if match else "" for match in found]
     if not any(groups):
         name = folder.files[0].path.name
-        raise DataError(f"images.group_pattern {pattern!r} fits no file name, such as {name!r}.")
+        raise DataError(f"images.group_pattern {pattern!r} matches no file name, such as {name!r}.")
     files = tuple(replace(file, group=group) for file, group in zip(folder.files, groups, strict=True))
     return replace(folder, files=files)
 

@@ -135,7 +135,7 @@ def _what_photos_brought(update: UpdateResult) -> Answer:
     difference = update.on_old.difference
     measured = update.on_old.is_better or update.on_old.is_worse
     names = "" if update.before == update.after else f" The student was {update.before}, and is {update.after} now."
-    start = "went on from those of" if update.warm else "were trained from the start, not from those of"
+    start = "continued from those of" if update.warm else "were trained from the start, not from those of"
     pairs = ", ".join(f"{a} and {b}" for a, b in zip(update.on_old.only_after, update.on_old.only_before, strict=True))
     return Answer(
         "What did the added photos bring?",
@@ -179,7 +179,7 @@ def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
     if point := at_operating_point(comparison, student):
         short = f"Finds {_percent(point.distilled.recall.value)} of {point.target.class_name}"
         plain = (
-            f"Without the threshold, every photo taken for its most probable class, {_of(accuracy)} of the "
+            f"Without the threshold, with the most probable class as the prediction, {_of(accuracy)} of the "
             f"{counted(comparison.test_photos, 'test photo')} are classified correctly."
         )
         return Answer("How good is the small model?", short, (*_at(point), plain))
@@ -192,7 +192,7 @@ def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
     if both:
         rare, common = both
         sentences.append(
-            f"It finds {_of(rare.distilled)} of the {counted(rare.photos, 'photo')} of {rare.name}, and takes "
+            f"It finds {_of(rare.distilled)} of the {counted(rare.photos, 'photo')} of {rare.name}, and mistakes "
             f"{_percent(1 - common.distilled.value)} of the {common.photos:,} of {common.name} for {rare.name}."
         )
     elif len(student.per_class) > 1:
@@ -206,10 +206,10 @@ def _how_good(comparison: Comparison, student: StudentResult) -> Answer:
 def _at(point: AtOperatingPoint) -> list[str]:
     """What the operating point comes to, in sentences."""
     target, found = point.target, point.distilled
-    right = f" Of what it reports, {_of(found.precision)} is {target.class_name}." if found.precision else ""
+    right = f" Of what it reports, {_of(found.precision)} are {target.class_name}." if found.precision else ""
     return [
         f"It finds {_of(found.recall)} of the {counted(point.photos, 'photo')} of {target.class_name}, and raises a "
-        f"false alarm for {_of(found.false_alarms)} of the {point.others:,} others.{right} Its threshold was placed on "
+        f"false alarm for {_of(found.false_alarms)} of the {point.others:,} others.{right} Its threshold was chosen on "
         f"val to find {100 * target.recall:g} %.",
         f"Its teacher finds {_percent(point.teacher.recall.value)} with false alarms for "
         f"{_percent(point.teacher.false_alarms.value)}.",
@@ -259,7 +259,7 @@ def _reliable(comparison: Comparison, findings: list[Finding]) -> Answer:
     stops = _titles(doubts, "stop")
     cautions = _titles(doubts, "caution")
     if stops:
-        return Answer("Can I rely on it?", "No", (f"{_listed(stops)}.", "What to do about it is said below."))
+        return Answer("Can I rely on it?", "No", (f"{_listed(stops)}.", "What to do about it is explained below."))
     if cautions:
         return Answer("Can I rely on it?", "With care", (expect, f"Read first: {_listed(cautions)}."))
     return Answer("Can I rely on it?", "Yes", (expect, "No reason was found to doubt these numbers."))

@@ -94,7 +94,7 @@ def operating_lines(comparison: Comparison) -> list[str]:
         lines.append(
             f"{student.name} finds {_with_interval(point.distilled.recall)} of {target.class_name}, with false alarms "
             f"for {_with_interval(point.distilled.false_alarms)} of the others ({', '.join(others)}); its threshold "
-            f"was placed on val to find {100 * target.recall:g}%."
+            f"was chosen on val to find {100 * target.recall:g}%."
         )
     return lines
 

@@ -37,9 +37,9 @@ class EarlierRuns:
         for run in self.runs:
             made_from = _inputs(run / stage.name)
             if made_from == inputs and (problem := next(damages(run / stage.name), None)):
-                self.say(f"{stage.name} is not taken over from {run}: {problem}")
+                self.say(f"{stage.name} is not reused from {run}: {problem}")
             elif made_from == inputs and _copied(run / stage.name, stage):
-                self.say(f"{stage.name} is taken over from {run}: the same photos and settings")
+                self.say(f"{stage.name} is reused from {run}: same photos and settings")
                 return True
             elif made_from not in (None, inputs):
                 others[run] = made_from
@@ -47,7 +47,7 @@ class EarlierRuns:
             nearest = min(others, key=lambda run: len(differences(others[run], inputs)))
             found = differences(others[nearest], inputs)
             more = f" and {len(found) - 2} more" if len(found) > 2 else ""
-            self.say(f"{stage.name} is made anew: {nearest} has another one ({'; '.join(found[:2])}{more})")
+            self.say(f"{stage.name} is recomputed: {nearest} has a different one ({'; '.join(found[:2])}{more})")
         return False
 
 

@@ -121,7 +121,7 @@ def worked_on(path: Path | str, say: Callable[[str], None], *, runs: Path = Path
             raise
         keeper.stop()
         _finish(run, lock)
-        say(f"{address} has all that is finished ({run.sent / 1e6:,.1f} MB were sent)")
+        say(f"{address} has everything that is finished ({run.sent / 1e6:,.1f} MB uploaded)")
     finally:
         with contextlib.suppress(StorageError):
             lock.release()
@@ -318,7 +318,7 @@ class _Keeper:
                 failed = ""
             except (PotstillError, OSError) as error:
                 if not failed:  # said once; it is tried again, and at the end it is an error
-                    self._say(f"Not sent to storage yet, will be tried again: {error}")
+                    self._say(f"Not uploaded yet, will try again: {error}")
                 failed = str(error)
 
 

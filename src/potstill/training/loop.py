@@ -358,7 +358,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int, int]:
         whole = False
     if not whole:
         raise DamageError(
-            f"{path} is damaged, or from another version. Remove it and run again: this training then starts anew."
+            f"{path} is damaged, or from another version. Remove it and run again: this training then starts over."
         )
     return tensors, step, seed
 

@@ -113,7 +113,7 @@ class HuggingFace:
             card = await self._client.json(f"{self._hub}/api/datasets/{self._dataset}")
             license = (card.get("cardData") or {}).get("license", "unknown")
             self._card = {"license": license, "revision": card.get("sha", "")}
-        self._reporter.info(f"{self._dataset}: license of the data set: {self._card.get('license', 'unknown')}")
+        self._reporter.info(f"{self._dataset}: license of the dataset: {self._card.get('license', 'unknown')}")
 
     def _candidate(self, concept: Concept, split: str, row: dict[str, Any]) -> Candidate | None:
         image = row["row"].get(self._image)
