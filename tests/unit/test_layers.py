@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "get": {*GROUND, "run", "monitoring", "processes", "data", "images"},
     "planning": FOUNDATION | {"images", "teacher", "soft_labels", "students", "comparison"},
     "estimate": FOUNDATION | {"planning", "teacher", "students", "comparison"},
-    "reading": {*GROUND, "config", "run", "images"},
+    "reading": {*GROUND, "config", "run", "storage", "images"},
     "pipeline": FOUNDATION
     | {"context", "images", "reading", "teacher", "soft_labels", "students", "comparison", "report", "deploy"}
     | {"planning", "estimate", "engines"},

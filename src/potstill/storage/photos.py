@@ -10,6 +10,7 @@ from potstill.run.files import check_space
 from potstill.storage.addresses import Address
 from potstill.storage.cache import LIMIT, RemoteFile, copies, is_here, limit_bytes, local_path, used_bytes
 from potstill.storage.client import StoredObject, download, listed
+from potstill.wording import counted
 
 _AT_ONCE = 16
 """Small files that are copied at the same time: each waits for the network most of the time."""
@@ -59,7 +60,8 @@ class RemoteTree:
         needed = sum(found.size for found in missing)
         if needed:
             self._require_room(needed)
-            say(f"Copying {len(missing):,} files ({needed / 1e9:.2f} GB) from {self.address} to {self.root}")
+            files = counted(len(missing), "file")
+            say(f"Copying {files} ({needed / 1e9:.2f} GB) from {self.address} to {self.root}")
         if not self.is_file:
             self._remove_others()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
