@@ -33,6 +33,7 @@ class _Here:
     started: list[str] = field(default_factory=list)
 
     has_one_device = False
+    largest_node = 1
 
     def room(self, processes: int) -> None:
         return None

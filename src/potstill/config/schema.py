@@ -444,8 +444,9 @@ class MachineConfig:
     fill a GPU: with more than one training per GPU they share it, as far as its memory goes."""
     processes_per_training: Annotated[int | Auto, Range(1)] = "auto"
     """Number of processes that train one model together, each on a part of every batch, with a GPU or a core of its own
-    (DistributedDataParallel of PyTorch). They run on one machine. Changing it changes results only by rounding. "auto":
-    1, or the GPUs that `jobs` leaves to each training."""
+    (DistributedDataParallel of PyTorch). They run on one machine, or, where no node of a Ray cluster has room for so
+    many, on several. Changing it changes results only by rounding. "auto": 1, or the GPUs of one node that `jobs`
+    leaves to each training."""
     threads: Annotated[int | Auto, Range(1)] = "auto"
     """CPU threads per training. "auto": 1, or more, by timing, if there are more cores than trainings. Changing it
     changes results only by rounding."""

@@ -4,8 +4,6 @@ Ray finds a free node, and starts a task again elsewhere when its node is lost. 
 file; photos, soft labels and models lie on storage that all nodes see.
 """
 
-import importlib
-import json
 import os
 import socket
 import uuid
@@ -24,13 +22,10 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from potstill import errors
 from potstill.config.schema import Auto, MachineConfig
-from potstill.errors import ConfigError, PotstillError
-from potstill.processes.child import ChildCrashError
-
-RETRIES = 10
-"""Times that a task is started again after its worker or node was lost."""
+from potstill.engines.engine import Task
+from potstill.engines.ray_group import RETRIES, RayGroup, crash, error_from, run_work
+from potstill.errors import ConfigError
 
 NODE_SECONDS = 90
 """A node that has not looked by then is not fit for work: starting a process and importing torch takes up to 20."""
@@ -113,28 +108,45 @@ class RayEngine:
 
     has_one_device = False
 
+    @property
+    def largest_node(self) -> int:
+        return max(self._units, default=0)
+
+    @property
+    def _units(self) -> list[int]:
+        """The GPUs, or the cores, of each node."""
+        return [node.gpus if self.on_gpus else node.cores for node in self.nodes]
+
     def room(self, processes: int) -> int:
-        return sum((node.gpus if self.on_gpus else node.cores) // processes for node in self.nodes)
+        on_one_node_each = sum(units // processes for units in self._units)
+        return on_one_node_each or sum(self._units) // processes
 
     def describe(self) -> list[str]:
         cores, gpus = (sum(getattr(node, kind) for node in self.nodes) for kind in ("cores", "gpus"))
         return [f"Ray cluster: nodes {len(self.nodes)}, cores {cores}, GPUs {gpus}"]
 
-    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> "RayTask":
-        most = max(node.cores for node in self.nodes)
-        options = {
-            "num_cpus": min(threads * processes, most),
-            "num_gpus": self._gpus(processes),
-            "max_retries": RETRIES,
-        }
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Task:
+        cores, gpus = self._cores(threads, processes), self._gpus(processes)
+        if processes > 1:
+            return RayGroup(module, job, {"CPU": cores, "GPU": gpus}, processes)
+        options = {"num_cpus": cores, "num_gpus": gpus, "max_retries": RETRIES}
         return RayTask(
-            ray.remote(**options)(_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
+            ray.remote(**options)(run_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
         )
 
+    def _cores(self, threads: int, processes: int) -> int:
+        """Cores to reserve for each process of a task: one for each thread, or as many as leave room for the task."""
+
+        def fitting(cores: int) -> int:
+            return sum(min(n.cores // cores, n.gpus if self.on_gpus else n.cores) for n in self.nodes)
+
+        least = 0 if self.on_gpus else 1
+        return next((cores for cores in range(threads, 0, -1) if fitting(cores) >= processes), least)
+
     def _gpus(self, processes: int) -> float:
-        """GPUs of a task: one for each process, or a share of one where more tasks are wanted than there are GPUs."""
+        """GPUs of each process of a task: one, or a share of one where more tasks are wanted than there are GPUs."""
         if not self.on_gpus or processes > 1:
-            return processes if self.on_gpus else 0
+            return 1 if self.on_gpus else 0
         wanted = self.room(1) if self.jobs == "auto" else self.jobs
         return 1 / max(1, -(-wanted // self.room(1)))
 
@@ -188,23 +200,13 @@ class RayTask:
         try:
             failure = ray.get(self.reference)
         except exceptions.RayError as error:
-            raise ChildCrashError(f"Ray: {str(error).strip()[-2000:]}") from None
+            raise crash(error) from None
         if failure is not None:
-            name, message = json.loads(failure)
-            raise getattr(errors, name, PotstillError)(message)
+            raise error_from(failure)
 
     def stop(self) -> None:
         ray.cancel(self.reference, force=True)
         ray.wait([self.reference], timeout=NODE_SECONDS, fetch_local=False)
-
-
-def _work(module: str, job: str) -> str | None:
-    """Run a task in this process of a node. Returns the class and message of a PotstillError, as JSON."""
-    try:
-        importlib.import_module(module).work(Path(job))
-    except PotstillError as error:
-        return json.dumps([type(error).__name__, str(error)])
-    return None
 
 
 def _look(mark: str) -> tuple[dict[str, str], bool]:
