@@ -351,7 +351,7 @@ def _stages(plan: Plan, context: Context, last: str) -> None:
 def _work(plan: Plan, context: Context, last: str) -> None:
     run = context.run
     with _stage("1_images", context):
-        store = collect_images(plan.images, context, resize=quick_bicubic)
+        store = collect_images(plan.images, context, resize=quick_bicubic, worker="potstill.packing")
     require_val_photos(plan.config.operating_point, store, run.classes())
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with _stage("2_teacher", context):

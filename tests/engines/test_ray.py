@@ -49,18 +49,35 @@ def hashes(run: Path) -> dict[str, str]:
     kept = {}
     for done in sorted(run.rglob("done.json")):
         for name, (_, sha256) in read_json(done).get("files", {}).items():
-            if Path(name).suffix in (".npy", ".npz", ".safetensors"):
+            if Path(name).suffix in (".npy", ".npz", ".safetensors") or name in ("pixels.bin", "images.csv"):
                 kept[f"{done.parent.relative_to(run)}/{name}"] = sha256
     return kept
 
 
-def test_a_run_has_the_same_bytes_as_on_this_machine(cluster: Any, photos: Path, tiny_run: Any, tmp_path: Path) -> None:
+def test_a_run_has_the_same_bytes_as_on_this_machine(
+    cluster: Any, photos: Path, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.images.shards.decode_here", _not_here)
     settings = {**TINY, "machine.engine": "ray", "machine.jobs": "auto"}
     result = potstill.distill(photos, settings=settings, run=tmp_path / "run", reporter=Reporter(quiet=True))
     assert "Ray cluster: nodes 2, cores 2, GPUs 0" in (result.path / "log.txt").read_text()
     mine, theirs = hashes(result.path), hashes(tiny_run.path)
     assert mine == theirs
     assert len(mine) > 5
+    assert "1_images/pixels.bin" in mine
+    with open_engine(ON_RAY, "cpu", tmp_path) as engine:
+        seen = sorted(photos.rglob("*.png"))[:3]
+        assert engine.nodes_without(seen) == []
+        monkeypatch.setattr(ray_engine, "_on", lambda node, function: ray.remote(num_cpus=0)(_sees_nothing))
+        assert len(engine.nodes_without(seen)) == 2
+
+
+def _not_here(*given: Any, **options: Any) -> None:
+    raise AssertionError("The nodes decode.")
+
+
+def _sees_nothing(paths: list[str]) -> list[int]:
+    return [-1] * len(paths)
 
 
 def test_a_dry_run_states_the_cluster(cluster: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,11 @@ class Engine(Protocol):
         """
         ...
 
+    def nodes_without(self, files: Sequence[Path]) -> list[str] | None:
+        """The names of the nodes that do not see these files as this machine does; None where there is no other
+        machine."""
+        ...
+
     def describe(self) -> list[str]:
         """The engine as lines to print; none for this machine."""
         ...

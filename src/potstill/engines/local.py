@@ -32,6 +32,9 @@ class LocalEngine:
     def room(self, processes: int) -> int | None:
         return None if self.has_one_device else len(self.gpus) // processes
 
+    def nodes_without(self, files: Sequence[Path]) -> None:
+        return None
+
     def describe(self) -> list[str]:
         return [] if self.has_one_device else [f"GPUs: {len(self.gpus)}"]
 

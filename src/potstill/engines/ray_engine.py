@@ -8,10 +8,10 @@ import os
 import socket
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ NODE_SECONDS = 90
 CONNECT_SECONDS = 10
 
 _PACKAGES = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
+_OPTIONAL = ("pillow-heif", "pillow-jxl-plugin", "pyarrow")
+"""Without which some photos cannot be read."""
 
 
 @contextmanager
@@ -120,6 +122,12 @@ class RayEngine:
     def room(self, processes: int) -> int:
         on_one_node_each = sum(units // processes for units in self._units)
         return on_one_node_each or sum(self._units) // processes
+
+    def nodes_without(self, files: Sequence[Path]) -> list[str]:
+        paths = [str(path) for path in files]
+        asked = [(node.name, _on(node, _sizes).remote(paths)) for node in _nodes()]
+        here = _sizes(paths)
+        return [name for name, reference in asked if _found(reference) != here]
 
     def describe(self) -> list[str]:
         cores, gpus = (sum(getattr(node, kind) for node in self.nodes) for kind in ("cores", "gpus"))
@@ -215,8 +223,26 @@ def _look(mark: str) -> tuple[dict[str, str], bool]:
 
 
 def _look_at(node: _Node, mark: Path) -> Any:
+    return _on(node, _look).remote(str(mark))
+
+
+def _on(node: _Node, function: Callable[..., Any]) -> Any:
+    """A function as a task of one node, beside whatever it is doing."""
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_look).remote(str(mark))
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
+
+
+def _sizes(paths: Sequence[str]) -> list[int]:
+    """Of files, in bytes; -1 for one that is not seen."""
+    return [Path(path).stat().st_size if Path(path).is_file() else -1 for path in paths]
+
+
+def _found(reference: Any) -> Any:
+    """What `_sizes` has found; None where the node does not say."""
+    try:
+        return ray.get(reference, timeout=NODE_SECONDS)
+    except exceptions.RayError:
+        return None
 
 
 def _outcome(node: _Node, reference: Any) -> tuple[dict[str, str], bool] | None:
@@ -236,7 +262,14 @@ def _outcome(node: _Node, reference: Any) -> tuple[dict[str, str], bool] | None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES}
+    return {name: version(name) for name in _PACKAGES} | {name: _version_or_none(name) for name in _OPTIONAL}
+
+
+def _version_or_none(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _first_line(error: Exception) -> str:
