@@ -282,13 +282,14 @@ def _with_room_of(engine: Engine, machine: Machine, batch_size: int) -> Machine:
     asked, units = machine.requested, engine.room(1) or 0
     processes = machine.processes
     if asked.processes_per_training == "auto" and asked.jobs != "auto" and machine.device == "cuda":
-        most = 1 if asked.compile == "on" else min(units // asked.jobs, batch_size)
+        # Several machines only where they are asked for: what their network is worth is not known here.
+        most = 1 if asked.compile == "on" else min(units // asked.jobs, batch_size, engine.largest_node)
         fitting = (number for number in range(most, 1, -1) if (engine.room(number) or 0) >= asked.jobs)
         processes = next(fitting, 1)
     room = engine.room(processes)
     if not room:
-        unit = "GPUs" if machine.device == "cuda" else "cores"
-        raise ConfigError(f"machine.processes_per_training = {processes}, but no node has so many {unit}.")
+        there = counted(units, "GPU", "GPUs") if machine.device == "cuda" else counted(units, "core")
+        raise ConfigError(f"machine.processes_per_training = {processes}, but all nodes together have only {there}.")
     jobs = room if asked.jobs == "auto" else asked.jobs
     alone = machine.cores if machine.device == "cpu" else 1
     return replace(machine, jobs=jobs, processes=processes, label_speedup=min(jobs * processes, units) / alone)
@@ -350,7 +351,7 @@ def _stages(plan: Plan, context: Context, last: str) -> None:
 def _work(plan: Plan, context: Context, last: str) -> None:
     run = context.run
     with _stage("1_images", context):
-        store = collect_images(plan.images, context, resize=quick_bicubic)
+        store = collect_images(plan.images, context, resize=quick_bicubic, worker="potstill.packing")
     require_val_photos(plan.config.operating_point, store, run.classes())
     plan = _planned_again(plan, len(store.rows("train", "unlabeled")), "Now that the photos are packed", context)
     with _stage("2_teacher", context):

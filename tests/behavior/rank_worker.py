@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.engines.job import mark_node
 
 from potstill.errors import DataError
-from potstill.processes.group import run_together
 from potstill.run.files import read_json
 from potstill.students import job as student_job
-from potstill.students import together, worker
+from potstill.students import worker
 from potstill.training import loop
 
 FAILURE = "failure.json"
@@ -21,16 +21,15 @@ FAILURE = "failure.json"
 
 
 def work(job: Path) -> None:
-    """As `potstill.students.together` or `potstill.students.worker`, whichever the job is for."""
+    """As `potstill.students.worker`."""
     values = read_json(job)
-    if values.get("processes", 1) > 1 and "rank" not in values:
-        together.run_together = lambda module, jobs, **options: run_together(__name__, jobs, **options)
-        together.work(job)
-        return
     loop.CHECKPOINT_SECONDS = 0.0
+    mark_node(job.parent)
     failure = Path(values["folder"]) / FAILURE
-    if failure.is_file() and read_json(failure)["rank"] == values["rank"]:
-        fail(read_json(failure)["step"], read_json(failure)["how"])
+    if failure.is_file() and read_json(failure)["rank"] == values.get("rank", 0):
+        fail(**read_json(failure))
+    if values.get("rank"):
+        loop._read_checkpoint = _another
     in_float64()
     worker.work(job)
 
@@ -54,13 +53,22 @@ def in_float64() -> None:
     torch.set_default_dtype(torch.float64)
 
 
-def fail(step: int, how: str) -> None:
-    """In the middle of a step."""
+def _another(path: Path) -> Any:
+    """What a node may see of a file that another one has replaced a moment ago."""
+    raise AssertionError("Only the first process reads checkpoints.")
+
+
+def fail(rank: int, step: int, how: str, once: str = "") -> None:
+    """In the middle of a step; only the first time, where there is a file `once` to leave as a mark of it."""
     loss_terms, steps = student_job.loss_terms, 0
+    if once and Path(once).exists():
+        return
 
     def failing(*given: Any, **options: Any) -> Any:
         nonlocal steps
         steps += 1
+        if steps > step and once:
+            Path(once).touch()
         if steps > step and how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if steps > step and how == "refuses":

@@ -16,9 +16,10 @@ from tests.support import TINY, processes_of
 import potstill
 from potstill.compute.device import decide
 from potstill.config.schema import MachineConfig
+from potstill.engines.engine import Engine
+from potstill.engines.local import LocalEngine
 from potstill.errors import ConfigError, DataError, PotstillError
 from potstill.monitoring.progress import Reporter
-from potstill.processes import child
 from potstill.run.files import read_json, sha256_of, write_json
 from potstill.run.folder import Stage
 from potstill.students.recipe import Job, Recipe
@@ -43,20 +44,24 @@ RECIPE = Recipe(
 Train = Callable[..., Path]
 
 
+def train_tiny(engine: Engine, run: Path, folder: Path, processes: int, **failure: object) -> None:
+    """Train a student of a run into a folder."""
+    job = Job(folder, "mobilenetv1_025", 32, "none", 0, RECIPE)
+    assert Stage(folder, folder.name).begin(job.inputs())
+    write_json(folder / "job.json", job.to_json())
+    write_json(folder / FAILURE, {"rank": -1, "step": 0, "how": "", **failure})
+    write_json(folder / "worker.json", {"run": str(run), "folder": str(folder), "threads": 1, "device": "cpu"})
+    engine.start("tests.behavior.rank_worker", folder / "worker.json", threads=1, processes=processes).check()
+
+
 @pytest.fixture(scope="module")
 def train(tiny_run: "potstill.Result", tmp_path_factory: pytest.TempPathFactory) -> Train:
     """`train(name, processes)` trains a student of the tiny run. Returns its folder."""
     root = tmp_path_factory.mktemp("students")
 
     def train(name: str, processes: int, **failure: object) -> Path:
-        job = Job(root / name, "mobilenetv1_025", 32, "none", 0, RECIPE)
-        assert Stage(job.folder, name).begin(job.inputs())
-        write_json(job.folder / "job.json", job.to_json())
-        write_json(job.folder / FAILURE, {"rank": -1, **failure})
-        values = {"run": str(tiny_run.path), "folder": str(job.folder), "threads": 1, "device": "cpu"}
-        write_json(job.folder / "worker.json", values | ({"processes": processes} if processes > 1 else {"rank": 0}))
-        child.run("tests.behavior.rank_worker", job.folder / "worker.json", threads=1)
-        return job.folder
+        train_tiny(LocalEngine(), tiny_run.path, root / name, processes, **failure)
+        return root / name
 
     return train
 

@@ -2,11 +2,20 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from potstill.engines.local import VISIBLE, LocalEngine, visible_gpus
+from potstill.engines.local import LocalEngine, visible_gpus
+from potstill.processes.group import ChildGroup
 from potstill.run.files import write_json
+
+
+def environment(child: Any) -> dict[str, str]:
+    """Of a child process, which has none while it begins."""
+    while not (found := Path(f"/proc/{child.process.pid}/environ").read_bytes()):
+        time.sleep(0.01)
+    return dict(line.split("=", 1) for line in found.decode().split("\0") if "=" in line)
 
 
 def test_gpus_are_given_out_by_turns(tmp_path: Path) -> None:
@@ -20,14 +29,12 @@ def test_gpus_are_given_out_by_turns(tmp_path: Path) -> None:
         job = tmp_path / str(number) / "worker.json"
         write_json(job, {"seconds": 600})
         tasks.append(task := engine.start("tests.engines.job", job, threads=1, processes=processes))
-        environment = Path(f"/proc/{task.process.pid}/environ")
-        while not (lines := environment.read_bytes()):
-            time.sleep(0.01)  # it is empty while the process starts
-        return next(line for line in lines.decode().split("\0") if line.startswith(f"{VISIBLE}=")).partition("=")[2]
+        children = task.children if isinstance(task, ChildGroup) else [task]
+        return " ".join(environment(child)["CUDA_VISIBLE_DEVICES"] for child in children)
 
     try:
         assert [seen(0), seen(1)] == ["3", "GPU-a"]
-        assert seen(2, processes=2) == "5,3"
+        assert seen(2, processes=2) == "5 3", "each process one"
         assert seen(3) == "GPU-a"
         for task in tasks[:2]:
             task.stop()

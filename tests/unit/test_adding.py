@@ -186,7 +186,7 @@ def test_interrupted_packing_ends_with_the_same_files(
     store: PixelStore, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = added(store, new, tmp_path / "whole")
-    real, seen = packing._Store.add, 0
+    real, seen = packing.Store.add, 0
 
     def dying(self: Any, entry: Packed, data: bytes) -> None:
         nonlocal seen
@@ -197,7 +197,7 @@ def test_interrupted_packing_ends_with_the_same_files(
 
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_JOURNAL_EVERY", 4)
-        patch.setattr(packing._Store, "add", dying)
+        patch.setattr(packing.Store, "add", dying)
         with pytest.raises(KeyboardInterrupt):
             added(store, new, tmp_path / "run")
     decoded: list[str] = []

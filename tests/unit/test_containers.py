@@ -357,21 +357,21 @@ def test_an_interrupted_packing_goes_on(
     photos = {f"{name}/{n}.jpg": photo(name, n) for name in CLASSES for n in range(4)}
     write_tar(tmp_path / "data" / "0.tar", photos)
     packer(tmp_path / "data", tmp_path / "whole")
-    add, added = pack._Store.add, []
+    add, added = pack.Store.add, []
 
     def failing(store: Any, entry: Any, data: bytes) -> None:
         if len(added) == 5:
             raise KeyboardInterrupt
         added.append(entry.path)
         add(store, entry, data)
-        store._flush()
+        store.flush()
 
-    monkeypatch.setattr(pack._Store, "add", failing)
+    monkeypatch.setattr(pack.Store, "add", failing)
     with pytest.raises(KeyboardInterrupt):
         packer(tmp_path / "data", tmp_path / "killed")
     first, added = added, []
     monkeypatch.setattr(
-        pack._Store, "add", lambda store, entry, data: (added.append(entry.path), add(store, entry, data))
+        pack.Store, "add", lambda store, entry, data: (added.append(entry.path), add(store, entry, data))
     )
     packer(tmp_path / "data", tmp_path / "killed")
     assert sorted(first + added) == sorted(f"0.tar/{name}" for name in photos)

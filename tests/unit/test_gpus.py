@@ -32,8 +32,12 @@ class _Nodes:
 
     units: tuple[int, ...]
 
+    @property
+    def largest_node(self) -> int:
+        return max(self.units)
+
     def room(self, processes: int) -> int:
-        return sum(units // processes for units in self.units)
+        return sum(units // processes for units in self.units) or sum(self.units) // processes
 
 
 def spread(units: tuple[int, ...], *, device: str = "cuda", batch_size: int = 64, **settings: Any) -> Machine:
@@ -57,6 +61,8 @@ def spread(units: tuple[int, ...], *, device: str = "cuda", batch_size: int = 64
         ((8,), {"jobs": 1, "batch_size": 4}, 1, 4),  # no process without a photo
         ((8,), {"jobs": 1, "compile": "on"}, 1, 1),
         ((4, 4), {"jobs": 1}, 1, 4),  # a training runs on one node
+        ((4, 4), {"jobs": 1, "processes_per_training": 8}, 1, 8),  # unless it is told to
+        ((4, 4, 1), {"processes_per_training": 3}, 2, 3),  # where none has room, not as soon as all have more
         ((3, 3), {"jobs": 2}, 2, 3),
         ((8,), {"processes_per_training": 2}, 4, 2),
         ((8,), {"processes_per_training": 4, "jobs": 3}, 3, 4),
@@ -73,11 +79,11 @@ def test_gpus_are_divided_among_trainings(
     assert machine.spare_threads(jobs) == max(1, 16 // (jobs * processes))
 
 
-def test_a_node_must_have_room_for_a_whole_training() -> None:
-    with pytest.raises(ConfigError, match="processes_per_training = 3, but no node has so many GPUs"):
-        spread((2, 2), processes_per_training=3)
-    with pytest.raises(ConfigError, match="no node has so many cores"):
-        spread((2, 2), device="cpu", processes_per_training=3)
+def test_nodes_must_have_room_for_a_whole_training() -> None:
+    with pytest.raises(ConfigError, match="processes_per_training = 5, but all nodes together have only 4 GPUs"):
+        spread((2, 2), processes_per_training=5)
+    with pytest.raises(ConfigError, match="have only 1 core"):
+        spread((1,), device="cpu", processes_per_training=2)
 
 
 def test_the_next_batch_is_read_while_one_is_worked_on() -> None:

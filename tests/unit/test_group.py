@@ -1,22 +1,23 @@
 """Children that work together: where one fails, all end soon, and the error is that of the one that failed first."""
 
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from potstill.engines.local import LocalEngine
 from potstill.errors import DataError, LostProcessError, PotstillError
 from potstill.processes import group
-from potstill.processes.group import run_together
+from potstill.run.files import write_json
 
 MODULE = """
-import json, os, pathlib, signal, time
+import json, os, signal, socket, time
 from potstill.errors import DataError, LostProcessError
 
 def work(job):
-    order = json.loads(job.read_text())
+    values = json.loads(job.read_text())
+    order = values["orders"][values["rank"]]
     job.with_name("pid").write_text(str(os.getpid()))
     time.sleep(order.get("seconds", 0))
     if order["end"] == "refuse":
@@ -29,32 +30,51 @@ def work(job):
         os.kill(os.getpid(), signal.SIGKILL)
     if order["end"] == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    if order["end"] == "meet":
+        meet(values, job)
     job.with_name("done").touch()
+
+def meet(values, job):
+    place = values["meeting"]["host"], values["meeting"]["port"]
+    text = f"{values['rank']} of {values['processes']}"
+    if values["rank"] == 0:
+        listener = socket.socket(fileno=values["meeting"]["listener"])
+        heard = sorted(listener.accept()[0].recv(9) for _ in range(2))
+        assert heard == [b"1 of 3", b"2 of 3"]
+    else:
+        socket.create_connection(place).sendall(text.encode())
+    job.with_name("met").write_text(text)
 """
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files of three jobs."""
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a task."""
     (tmp_path / "work_for_group.py").write_text(MODULE)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setattr(group, "GRACE_SECONDS", 1.0)
-    folders = [tmp_path / f"rank-{number}" for number in range(3)]
-    for folder in folders:
-        folder.mkdir()
-    return [folder / "worker.json" for folder in folders]
+    return tmp_path / "worker.json"
 
 
-def run(jobs: list[Path], *orders: dict[str, object]) -> None:
-    for job, order in zip(jobs, orders, strict=True):
-        job.write_text(json.dumps(order))
-    run_together("work_for_group", jobs, threads=1)
+def files(job: Path, name: str) -> list[Path]:
+    """Those beside the job files of three processes."""
+    return [job.parent / f"rank-{number}" / name for number in range(3)]
 
 
-def test_all_work_to_their_end(jobs: list[Path]) -> None:
-    run(jobs, *[{"end": "well"}] * 3)
-    assert all(job.with_name("done").is_file() for job in jobs)
-    assert not any(job.with_name("output.txt").exists() for job in jobs)
+def run(job: Path, *orders: dict[str, object]) -> None:
+    write_json(job, {"orders": orders})
+    LocalEngine().start("work_for_group", job, threads=1, processes=len(orders)).check()
+
+
+def test_all_work_to_their_end(job: Path) -> None:
+    run(job, *[{"end": "well"}] * 3)
+    assert all(path.is_file() for path in files(job, "done"))
+    assert not any(path.exists() for path in files(job, "output.txt"))
+
+
+def test_they_know_each_other_and_where_to_meet(job: Path) -> None:
+    run(job, *[{"end": "meet"}] * 3)
+    assert [path.read_text() for path in files(job, "met")] == ["0 of 3", "1 of 3", "2 of 3"]
 
 
 @pytest.mark.parametrize(
@@ -67,18 +87,18 @@ def test_all_work_to_their_end(jobs: list[Path]) -> None:
     ],
 )  # fmt: skip
 def test_the_error_is_that_of_the_one_that_failed_first(
-    orders: list[dict[str, object]], error: type[PotstillError], message: str, jobs: list[Path]
+    orders: list[dict[str, object]], error: type[PotstillError], message: str, job: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        run(jobs, *orders)
+        run(job, *orders)
 
 
-def test_none_is_left_behind(jobs: list[Path]) -> None:
+def test_none_is_left_behind(job: Path) -> None:
     """One that hangs in the middle of talking to another does not hear a polite request."""
     started = time.monotonic()
     with pytest.raises(DataError):
-        run(jobs, {"end": "refuse", "seconds": 3}, {"end": "well", "seconds": 600}, {"end": "stop"})
+        run(job, {"end": "refuse", "seconds": 3}, {"end": "well", "seconds": 600}, {"end": "stop"})
     assert time.monotonic() - started < 60
-    for job in jobs:
-        number = int(job.with_name("pid").read_text())
+    for path in files(job, "pid"):
+        number = int(path.read_text())
         assert not Path(f"/proc/{number}").exists()

@@ -1,6 +1,7 @@
 """Shards: the same bytes whatever their number, and what is there is not made again."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from potstill.run.folder import Run
 from potstill.shards import MOST, RESULT, shard_size, write_in_shards
 
 
-class _Ended:
+class Ended:
     has_ended = True
 
     def check(self) -> None: ...
@@ -27,23 +28,27 @@ class _Ended:
 
 
 @dataclass
-class _Here:
+class Here:
     """An engine that works in this process, and remembers what it did."""
 
     started: list[str] = field(default_factory=list)
 
     has_one_device = False
+    largest_node = 1
 
     def room(self, processes: int) -> None:
+        return None
+
+    def nodes_without(self, files: Sequence[Path]) -> list[str] | None:
         return None
 
     def describe(self) -> list[str]:
         return []
 
-    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> _Ended:
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Ended:
         self.started.append(job.parent.name)
         importlib.import_module(module).work(job)
-        return _Ended()
+        return Ended()
 
 
 def work(job: Path) -> None:
@@ -57,17 +62,17 @@ def work(job: Path) -> None:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> _Here:
+def engine(monkeypatch: pytest.MonkeyPatch) -> Here:
     monkeypatch.setattr("potstill.engines.engine._POLL_SECONDS", 0)
-    return _Here()
+    return Here()
 
 
-def context(run: Path, engine: _Here, jobs: int) -> Context:
+def context(run: Path, engine: Here, jobs: int) -> Context:
     plain = context_of(Run(run))
     return replace(plain, engine=engine, machine=replace(plain.machine, jobs=jobs))
 
 
-def write(folder: Path, engine: _Here, *, jobs: int = 2, photos: int = 37, too_few: int = 0) -> np.ndarray:
+def write(folder: Path, engine: Here, *, jobs: int = 2, photos: int = 37, too_few: int = 0) -> np.ndarray:
     folder.mkdir(exist_ok=True)
     writer = RowWriter(folder / "rows.npy", (photos, 3), np.int32)
     values = {"too_few": too_few}
@@ -76,7 +81,7 @@ def write(folder: Path, engine: _Here, *, jobs: int = 2, photos: int = 37, too_f
     return np.load(folder / "rows.npy")
 
 
-def test_the_rows_are_in_order_whatever_the_number_of_tasks(tmp_path: Path, engine: _Here) -> None:
+def test_the_rows_are_in_order_whatever_the_number_of_tasks(tmp_path: Path, engine: Here) -> None:
     for jobs in (1, 2, 5):
         rows = write(tmp_path / str(jobs), engine, jobs=jobs)
         assert np.array_equal(rows, np.arange(37)[:, None].repeat(3, 1))
@@ -85,11 +90,11 @@ def test_the_rows_are_in_order_whatever_the_number_of_tasks(tmp_path: Path, engi
 
 
 def test_shards_that_are_there_are_not_made_again(
-    tmp_path: Path, engine: _Here, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = engine.start
 
-    def die(module: str, job: Path, *, threads: int, processes: int = 1) -> _Ended:
+    def die(module: str, job: Path, *, threads: int, processes: int = 1) -> Ended:
         if len(engine.started) == 3:
             raise KeyboardInterrupt
         return start(module, job, threads=threads)
@@ -106,7 +111,7 @@ def test_shards_that_are_there_are_not_made_again(
 
 
 def test_a_shard_that_was_damaged_meanwhile_is_made_again(
-    tmp_path: Path, engine: _Here, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -121,7 +126,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_made_again(
     assert len(engine.started) == 5 + 1
 
 
-def test_a_shard_of_another_shape_is_refused(tmp_path: Path, engine: _Here) -> None:
+def test_a_shard_of_another_shape_is_refused(tmp_path: Path, engine: Here) -> None:
     with pytest.raises(DamageError, match="is not the shard that was asked for"):
         write(tmp_path, engine, too_few=1)
 

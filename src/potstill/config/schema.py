@@ -443,8 +443,9 @@ class MachineConfig:
     GPU: with more jobs than GPUs, several models share each GPU, as far as its memory allows."""
     processes_per_training: Annotated[int | Auto, Range(1)] = "auto"
     """Number of processes that train one model together, each on a part of every batch, with its own GPU or core
-    (PyTorch's DistributedDataParallel). They run on one machine. Changing it changes results only by rounding. "auto":
-    1, or the number of GPUs that `jobs` leaves for each model."""
+    (PyTorch's DistributedDataParallel). They run on one machine, or, if no node of a Ray cluster has room for that
+    many, on several. Changing it changes results only by rounding. "auto": 1, or the number of GPUs of one node that
+    `jobs` leaves for each model."""
     threads: Annotated[int | Auto, Range(1)] = "auto"
     """CPU threads per model. "auto": 1, or more, by timing, if there are more cores than models to train. Changing it
     changes results only by rounding."""

@@ -3,5 +3,5 @@
 Work is a module with `work(job)` and a JSON file that says what to do, both in files that every node sees, so that an
 engine passes on nothing but their names. Every job may be interrupted at any time and begun again elsewhere.
 
-Imports `errors`, `config` and `processes`.
+Imports `errors`, `config`, `processes` and `run`.
 """

@@ -2,8 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
+
+from potstill.processes.group import Meeting
+from potstill.run.files import read_json, write_json
 
 _POLL_SECONDS = 0.5
 
@@ -33,12 +37,22 @@ class Engine(Protocol):
         """Whether it is this machine, with one device: short work may as well be done in this process."""
         ...
 
+    @property
+    def largest_node(self) -> int:
+        """The most processes, with one core or one GPU each, that a single machine has room for."""
+        ...
+
     def room(self, processes: int) -> int | None:
         """How many tasks, of so many processes with one core or one GPU each, run at the same time; None where the
         machine's settings tell. 0: not even one.
 
-        A task runs on one node.
+        Tasks that fit on one machine do not wait for parts of several.
         """
+        ...
+
+    def nodes_without(self, files: Sequence[Path]) -> list[str] | None:
+        """The names of the nodes that do not see these files as this machine does; None where there is no other
+        machine."""
         ...
 
     def describe(self) -> list[str]:
@@ -51,9 +65,20 @@ class Engine(Protocol):
         Args:
             job: a JSON file, alone in its folder as far as jobs are concerned.
             threads: CPU cores that each of its processes uses.
-            processes: that it starts, each with a GPU of its own where work runs on GPUs.
+            processes: that work on it together, each with a GPU of its own where work runs on GPUs. Where there are
+                several, each works on a file of its own, see `write_jobs`.
         """
         ...
+
+
+def write_jobs(job: Path, processes: int, meeting: Meeting) -> list[Path]:
+    """Write the files for the processes of a task: its own values, and `rank`, `processes` and `meeting`."""
+    values = read_json(job)
+    jobs = [job.parent / f"rank-{rank}" / job.name for rank in range(processes)]
+    for rank, path in enumerate(jobs):
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {**values, "rank": rank, "processes": processes, "meeting": asdict(meeting)})
+    return jobs
 
 
 def run_all(

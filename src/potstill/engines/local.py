@@ -1,44 +1,69 @@
-"""This machine: a process for each task, and GPUs by turns."""
+"""This machine: a process, or several, for each task, and GPUs by turns."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from potstill.engines.engine import Task, write_jobs
 from potstill.processes.child import Child
+from potstill.processes.group import ChildGroup, Meeting
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalEngine:
-    """Tasks in processes of their own. Where there are several GPUs, each task sees those that have the least to do."""
+    """Tasks in processes of their own. Where there are several GPUs, each process sees the one that has the least to
+    do."""
 
     def __init__(self, gpus: Sequence[str] = ()) -> None:
         """`gpus` as CUDA_VISIBLE_DEVICES names them; none where all tasks share one device."""
         self.gpus = tuple(gpus)
-        self._started: list[tuple[Child, list[str]]] = []
+        self._started: list[tuple[Task, list[str]]] = []
 
     @property
     def has_one_device(self) -> bool:
         return len(self.gpus) < 2
 
+    @property
+    def largest_node(self) -> int:
+        return len(self.gpus)
+
     def room(self, processes: int) -> int | None:
         return None if self.has_one_device else len(self.gpus) // processes
+
+    def nodes_without(self, files: Sequence[Path]) -> None:
+        return None
 
     def describe(self) -> list[str]:
         return [] if self.has_one_device else [f"GPUs: {len(self.gpus)}"]
 
-    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Child:
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Task:
         gpus = self._idlest(processes)
-        child = Child.start(module, job, threads=threads, environment={VISIBLE: ",".join(gpus)} if gpus else None)
-        self._started.append((child, gpus))
-        return child
+        environments = [{VISIBLE: gpu} for gpu in gpus] or [{}] * processes
+        task: Task
+        if processes == 1:
+            task = Child.start(module, job, threads=threads, environment=environments[0])
+        else:
+            task = _start_group(module, job, threads, environments)
+        self._started.append((task, gpus))
+        return task
 
     def _idlest(self, number: int) -> list[str]:
         """So many GPUs, those with the fewest tasks first."""
-        self._started = [(child, gpus) for child, gpus in self._started if not child.has_ended]
+        self._started = [(task, gpus) for task, gpus in self._started if not task.has_ended]
         tasks = Counter(gpu for _, gpus in self._started for gpu in gpus)
         return sorted(self.gpus, key=lambda gpu: tasks[gpu])[:number]
+
+
+def _start_group(module: str, job: Path, threads: int, environments: Sequence[Mapping[str, str]]) -> ChildGroup:
+    """Start a process for each environment."""
+    meeting = Meeting.at("127.0.0.1")
+    try:
+        jobs = write_jobs(job, len(environments), meeting)
+        return ChildGroup.start(module, jobs, threads=threads, meeting=meeting, environments=environments)
+    finally:
+        os.close(meeting.listener)
 
 
 def visible_gpus(count: int) -> list[str]:

@@ -4,16 +4,14 @@ Ray finds a free node, and starts a task again elsewhere when its node is lost. 
 file; photos, soft labels and models lie on storage that all nodes see.
 """
 
-import importlib
-import json
 import os
 import socket
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,10 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from potstill import errors
 from potstill.config.schema import Auto, MachineConfig
-from potstill.errors import ConfigError, PotstillError
-from potstill.processes.child import ChildCrashError
-
-RETRIES = 10
-"""Times that a task is started again after its worker or node was lost."""
+from potstill.engines.engine import Task
+from potstill.engines.ray_group import RETRIES, RayGroup, crash, error_from, run_work
+from potstill.errors import ConfigError
 
 NODE_SECONDS = 90
 """A node that has not looked by then is not fit for work: starting a process and importing torch takes up to 20."""
@@ -38,6 +33,8 @@ NODE_SECONDS = 90
 CONNECT_SECONDS = 10
 
 _PACKAGES = ("potstill", "torch", "timm", "numpy", "pillow", "safetensors")
+_OPTIONAL = ("pillow-heif", "pillow-jxl-plugin", "pyarrow")
+"""Without which some photos cannot be read."""
 
 
 @contextmanager
@@ -113,28 +110,51 @@ class RayEngine:
 
     has_one_device = False
 
+    @property
+    def largest_node(self) -> int:
+        return max(self._units, default=0)
+
+    @property
+    def _units(self) -> list[int]:
+        """The GPUs, or the cores, of each node."""
+        return [node.gpus if self.on_gpus else node.cores for node in self.nodes]
+
     def room(self, processes: int) -> int:
-        return sum((node.gpus if self.on_gpus else node.cores) // processes for node in self.nodes)
+        on_one_node_each = sum(units // processes for units in self._units)
+        return on_one_node_each or sum(self._units) // processes
+
+    def nodes_without(self, files: Sequence[Path]) -> list[str]:
+        paths = [str(path) for path in files]
+        asked = [(node.name, _on(node, _sizes).remote(paths)) for node in _nodes()]
+        here = _sizes(paths)
+        return [name for name, reference in asked if _found(reference) != here]
 
     def describe(self) -> list[str]:
         cores, gpus = (sum(getattr(node, kind) for node in self.nodes) for kind in ("cores", "gpus"))
         return [f"Ray cluster: nodes {len(self.nodes)}, cores {cores}, GPUs {gpus}"]
 
-    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> "RayTask":
-        most = max(node.cores for node in self.nodes)
-        options = {
-            "num_cpus": min(threads * processes, most),
-            "num_gpus": self._gpus(processes),
-            "max_retries": RETRIES,
-        }
+    def start(self, module: str, job: Path, *, threads: int, processes: int = 1) -> Task:
+        cores, gpus = self._cores(threads, processes), self._gpus(processes)
+        if processes > 1:
+            return RayGroup(module, job, {"CPU": cores, "GPU": gpus}, processes)
+        options = {"num_cpus": cores, "num_gpus": gpus, "max_retries": RETRIES}
         return RayTask(
-            ray.remote(**options)(_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
+            ray.remote(**options)(run_work).options(name=f"potstill {job.parent.name}").remote(module, str(job))
         )
 
+    def _cores(self, threads: int, processes: int) -> int:
+        """Cores to reserve for each process of a task: one for each thread, or as many as leave room for the task."""
+
+        def fitting(cores: int) -> int:
+            return sum(min(n.cores // cores, n.gpus if self.on_gpus else n.cores) for n in self.nodes)
+
+        least = 0 if self.on_gpus else 1
+        return next((cores for cores in range(threads, 0, -1) if fitting(cores) >= processes), least)
+
     def _gpus(self, processes: int) -> float:
-        """GPUs of a task: one for each process, or a share of one where more tasks are wanted than there are GPUs."""
+        """GPUs of each process of a task: one, or a share of one where more tasks are wanted than there are GPUs."""
         if not self.on_gpus or processes > 1:
-            return processes if self.on_gpus else 0
+            return 1 if self.on_gpus else 0
         wanted = self.room(1) if self.jobs == "auto" else self.jobs
         return 1 / max(1, -(-wanted // self.room(1)))
 
@@ -188,23 +208,13 @@ class RayTask:
         try:
             failure = ray.get(self.reference)
         except exceptions.RayError as error:
-            raise ChildCrashError(f"Ray: {str(error).strip()[-2000:]}") from None
+            raise crash(error) from None
         if failure is not None:
-            name, message = json.loads(failure)
-            raise getattr(errors, name, PotstillError)(message)
+            raise error_from(failure)
 
     def stop(self) -> None:
         ray.cancel(self.reference, force=True)
         ray.wait([self.reference], timeout=NODE_SECONDS, fetch_local=False)
-
-
-def _work(module: str, job: str) -> str | None:
-    """Run a task in this process of a node. Returns the class and message of a PotstillError, as JSON."""
-    try:
-        importlib.import_module(module).work(Path(job))
-    except PotstillError as error:
-        return json.dumps([type(error).__name__, str(error)])
-    return None
 
 
 def _look(mark: str) -> tuple[dict[str, str], bool]:
@@ -213,8 +223,26 @@ def _look(mark: str) -> tuple[dict[str, str], bool]:
 
 
 def _look_at(node: _Node, mark: Path) -> Any:
+    return _on(node, _look).remote(str(mark))
+
+
+def _on(node: _Node, function: Callable[..., Any]) -> Any:
+    """A function as a task of one node, beside whatever it is doing."""
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_look).remote(str(mark))
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
+
+
+def _sizes(paths: Sequence[str]) -> list[int]:
+    """Of files, in bytes; -1 for one that is not seen."""
+    return [Path(path).stat().st_size if Path(path).is_file() else -1 for path in paths]
+
+
+def _found(reference: Any) -> Any:
+    """What `_sizes` has found; None where the node does not say."""
+    try:
+        return ray.get(reference, timeout=NODE_SECONDS)
+    except exceptions.RayError:
+        return None
 
 
 def _outcome(node: _Node, reference: Any) -> tuple[dict[str, str], bool] | None:
@@ -234,7 +262,14 @@ def _outcome(node: _Node, reference: Any) -> tuple[dict[str, str], bool] | None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES}
+    return {name: version(name) for name in _PACKAGES} | {name: _version_or_none(name) for name in _OPTIONAL}
+
+
+def _version_or_none(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""Decodes the photos of a folder, in order and on all cores, into `pixels.bin`. A killed run resumes by its journal."""
+"""Packs the decoded photos of a folder, in order, into `pixels.bin`. A killed run resumes by its journal.
+
+They are decoded on all cores of this machine, or on the nodes of a cluster (`potstill.images.shards`).
+"""
 
 import functools
 import hashlib
@@ -6,10 +9,10 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from PIL import Image
 
@@ -21,6 +24,7 @@ from potstill.images.errors import BadPhotoError
 from potstill.images.folder import Folder, PhotoFile
 from potstill.images.known import KnownPhotos
 from potstill.images.statistics import require_usable
+from potstill.images.stored import Stored
 from potstill.monitoring.progress import Reporter
 from potstill.processes.cores import available_cores
 from potstill.processes.pools import in_order
@@ -82,30 +86,25 @@ def estimated_bytes(photos: int, short_side: int, *, jpeg: bool = False) -> floa
     return photos * short_side**2 * (4 / 3) * (0.6 if jpeg else 3)
 
 
-def pack(
-    folder: Folder,
-    pack_format: PackFormat,
-    target: Path,
-    reporter: Reporter,
-    *,
-    first: int = 0,
-    known: KnownPhotos | None = None,
-) -> list[Packed]:
+class Decode(Protocol):
+    """Decodes photos, wherever that is done."""
+
+    def __call__(self, folder: Folder, start: int, store: "Store") -> None:
+        """Add the folder's photos from the one at `start` on, in order."""
+        ...
+
+
+def pack(folder: Folder, decode: Decode, target: Path, reporter: Reporter, *, first: int = 0) -> list[Packed]:
     """Decode every file into `pixels.bin`, in order; after an interruption, from the last journaled photo on.
 
     Args:
         first: photos that `begin_with` has put there, which the folder does not hold.
-        known: photos that were packed in this very format before, and need not be decoded.
     Returns:
         These photos, and all files of the folder.
     """
-    with (
-        _Store(target) as store,
-        reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update,
-    ):
-        for entry, data in _decoded(folder, len(store.entries) - first, pack_format, known):
-            store.add(entry, data)
-            update(len(store.entries) - first)
+    with reporter.bar("Decoding photos", len(folder.files), unit="photo", part="photos") as update:
+        with Store(target, lambda files: update(files - first)) as store:
+            decode(folder, len(store.entries) - first, store)
         return store.entries
 
 
@@ -123,10 +122,12 @@ def begin_with(entries: Sequence[Packed], pixels: Path, target: Path) -> None:
     write_bytes(journal, b"".join(map(_line, entries)))
 
 
-class _Store:
+class Store:
     """`pixels.bin` and its journal, both only appended to. Use as a context manager."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, watch: Callable[[int], None] = lambda files: None) -> None:
+        """`watch` is told how many files there are, whenever one is added."""
+        self._watch = watch
         pixels = target / "pixels.bin"
         self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
         self.entries = list(_as_written(_read_journal(target / JOURNAL), self._pixels))
@@ -144,7 +145,7 @@ class _Store:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._pixels, self._journal:
             if kind is None:
-                self._flush()
+                self.flush()
 
     def add(self, entry: Packed, data: bytes) -> None:
         """Append a photo, or a rejected file, which has no bytes."""
@@ -154,10 +155,14 @@ class _Store:
         self.entries.append(entry)
         self._waiting.append(entry)
         if len(self._waiting) == _JOURNAL_EVERY:
-            self._flush()
+            self.flush()
+        self._watch(len(self.entries))
 
-    def _flush(self) -> None:
-        """Pixels first: the journal only lists what is on the disk."""
+    def flush(self) -> None:
+        """Keep what was added so far, even where this process is killed.
+
+        Pixels first: the journal only lists what is on the disk.
+        """
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
         self._journal.writelines(map(_line, self._waiting))
@@ -166,8 +171,7 @@ class _Store:
 
 
 def _line(entry: Packed) -> bytes:
-    # Not asdict: it copies the values, which takes longer than writing them.
-    text = json.dumps({name: getattr(entry, name) for name in Packed.__slots__}).encode()
+    text = json.dumps(values_of(entry)).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -177,8 +181,24 @@ def _read_journal(path: Path) -> Iterator[Packed]:
         crc, _, text = line.partition(b" ")
         if crc != b"%08x" % zlib.crc32(text):
             return
-        values = json.loads(text)
-        yield Packed(**{**values, "labels": tuple(values.get("labels", ()))})
+        yield entry_of(json.loads(text))
+
+
+def values_of(entry: Packed) -> dict[str, Any]:
+    """An entry as JSON. Not asdict: it copies the values, which takes longer than writing them."""
+    return {name: getattr(entry, name) for name in Packed.__slots__}
+
+
+def entry_of(values: Mapping[str, Any]) -> Packed:
+    """The entry of which `values_of` was told."""
+    return Packed(**{**values, "labels": tuple(values.get("labels", ()))})
+
+
+def stored(target: Path) -> Iterator[tuple[Packed, bytes]]:
+    """What `Store` has written into a folder, as far as it is whole."""
+    with (target / "pixels.bin").open("rb") as file:
+        for entry in _as_written(_read_journal(target / JOURNAL), file):
+            yield entry, os.pread(file.fileno(), entry.bytes, entry.offset)
 
 
 def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]:
@@ -189,28 +209,50 @@ def _as_written(entries: Iterator[Packed], pixels: BinaryIO) -> Iterator[Packed]
         yield entry
 
 
-def _decoded(
-    folder: Folder, start: int, pack_format: PackFormat, known: KnownPhotos | None
-) -> Iterator[tuple[Packed, bytes]]:
-    """Decode the folder's files from the one at `start` on, on all cores, results in order."""
+def decode_here(
+    folder: Folder, start: int, store: Store, *, pack_format: PackFormat, known: KnownPhotos | None
+) -> None:
+    """Decode on all cores of this machine. See `Decode`.
+
+    Args:
+        known: photos that were packed in this very format before, and need not be decoded.
+    """
     files = folder.files[start:]
-    named = ((file, folder.listed(file)) for file in files)  # one by one: there may be millions
-    work = functools.partial(_decode_chunk, pack_format=pack_format, known=known)
+    unread = ((unread_entry(folder, file), file.source) for file in files)  # one by one: there may be millions
     many = len(files) >= PROCESSES_FROM and available_cores() > 2 and known is None  # it would be sent with each task
-    return in_order(work, named, chunk=_CHUNK, processes=many)
+    for entry, data in decoded(unread, pack_format, known=known, processes=many):
+        store.add(entry, data)
+
+
+def unread_entry(folder: Folder, file: PhotoFile) -> Packed:
+    """What is known of a file by its name."""
+    return Packed(folder.listed(file), file.split, file.label, group=file.group, labels=file.labels)
+
+
+def decoded(
+    photos: Iterable[tuple[Packed, Path | Stored]],
+    pack_format: PackFormat,
+    *,
+    known: KnownPhotos | None = None,
+    processes: bool = False,
+    threads: int = 0,
+) -> Iterator[tuple[Packed, bytes]]:
+    """Photos of which the names are known, with all that their files say, and their pixels, in order."""
+    work = functools.partial(_decode_chunk, pack_format=pack_format, known=known)
+    return in_order(work, photos, chunk=_CHUNK, processes=processes, threads=threads)
 
 
 def _decode_chunk(
-    files: Sequence[tuple[PhotoFile, str]], pack_format: PackFormat, known: KnownPhotos | None
+    photos: Sequence[tuple[Packed, Path | Stored]], pack_format: PackFormat, known: KnownPhotos | None
 ) -> list[tuple[Packed, bytes]]:
-    return [_decode_one(file, path, pack_format, known) for file, path in files]
+    return [_decode_one(entry, source, pack_format, known) for entry, source in photos]
 
 
-def _decode_one(file: PhotoFile, path: str, pack_format: PackFormat, known: KnownPhotos | None) -> tuple[Packed, bytes]:
-    entry = Packed(path, file.split, file.label, group=file.group)
-    entry = replace(entry, labels=file.labels)
+def _decode_one(
+    entry: Packed, source: Path | Stored, pack_format: PackFormat, known: KnownPhotos | None
+) -> tuple[Packed, bytes]:
     try:
-        raw = read_bytes(file.source)
+        raw = read_bytes(source)
         entry = replace(entry, sha256=hashlib.sha256(raw).hexdigest())
         if known and (found := known.find(entry.sha256)):
             image, line = found

@@ -6,6 +6,7 @@ Photos are left out for the reasons for which `potstill check` would move them t
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from potstill.images.levels import folder_levels
 from potstill.images.pack import JOURNAL, Packed, PackFormat, begin_with, estimated_bytes, pack
 from potstill.images.plan import ImagesPlan
 from potstill.images.selection import require_every_class, select
+from potstill.images.shards import SHARDS, way_to_decode
 from potstill.images.tables import joined_attribution, packed_hashes, write_tables
 from potstill.monitoring.progress import Reporter
 from potstill.run.files import check_space, sha256_of, write_bytes, write_text
@@ -33,11 +35,13 @@ from potstill.run.integrity import require_whole
 from potstill.wording import counted
 
 
-def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic) -> PixelStore:
+def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicubic, worker: str = "") -> PixelStore:
     """Pack the photos of a folder for training. Writes `1_images/`.
 
     Args:
         resize: how photos are shrunk to what is packed.
+        worker: the module that packs shards of them in the same way on the nodes of a cluster; "": there is none, and
+            all are packed here.
     Raises:
         DataError: a class has too few usable photos.
         SpaceError: the packed photos would not fit on the disk.
@@ -70,7 +74,8 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
         begin_with(old, folder.earlier.images / "pixels.bin", run.images)
     known = None if jpeg else known_photos(stage, short_side, config.min_side, gray)
     how = PackFormat(short_side, config.min_side, jpeg, resize, gray)
-    entries = pack(folder, how, run.images, context.reporter, first=len(old), known=known)
+    decode = way_to_decode(folder, how, known, worker, context)
+    entries = pack(folder, decode, run.images, context.reporter, first=len(old))
     if known and (found := sum(entry.sha256 in known.lines for entry in entries[len(old) :])):
         context.reporter.info(
             f"{counted(found, 'photo')} not decoded again: {known.store.folder.parent} has the pixels"
@@ -81,6 +86,7 @@ def collect_images(plan: ImagesPlan, context: Context, *, resize: Resize = bicub
     store = PixelStore(run.images)
     counts = {split: len(store.rows(split)) for split in SPLITS}
     (run.images / JOURNAL).unlink()
+    shutil.rmtree(run.images / SHARDS, ignore_errors=True)
     stage.finish(
         counts=counts,
         rejected=len(rejected),

@@ -3,6 +3,7 @@
 import functools
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,6 +120,31 @@ class ParquetPhoto:
 
 
 Stored = TarPhoto | ParquetPhoto
+
+
+def to_json(photo: Path | Stored) -> dict[str, Any]:
+    """Where a photo is, in a file of this machine, for another process."""
+    if isinstance(photo, Path):
+        return {"path": _text(photo)}
+    container = photo.container
+    assert container.remote is None, "each process would copy it"
+    values = {name: getattr(photo, name) for name in type(photo).__slots__ if name != "container"}
+    return {"path": _text(container.path), "is": [container.size, container.mtime_ns], "place": values}
+
+
+def from_json(values: Mapping[str, Any]) -> Path | Stored:
+    """The photo of which `to_json` was told."""
+    path = Path(os.fsdecode(values["path"].encode("latin-1")))
+    if "place" not in values:
+        return path
+    kind = TarPhoto if "offset" in values["place"] else ParquetPhoto
+    return kind(Container(path, *values["is"]), **values["place"])
+
+
+def _text(path: Path) -> str:
+    """The bytes of a path, each as a character: some are no UTF-8."""
+    return os.fsencode(path).decode("latin-1")
+
 
 _lock = threading.Lock()
 """Threads that wait for one row group do not read it several times."""

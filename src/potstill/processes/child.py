@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Child:
         python: str | None = None,
         threads: int | None = None,
         environment: Mapping[str, str] | None = None,
+        files: Sequence[int] = (),
     ) -> "Child":
         """Let `module` work on a job.
 
@@ -54,13 +55,16 @@ class Child:
             python: the interpreter of another environment; this one's when None.
             threads: for OpenMP; None leaves the environment as it is.
             environment: variables that it has beside those of this process.
+            files: descriptors that it gets, under the same numbers.
         """
         output = job.with_name(OUTPUT)
         command = [python or sys.executable, "-m", "potstill.processes.child", module, str(job), str(os.getpid())]
         limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         variables = {**os.environ, **limits, **(environment or {})}
         with output.open("wb") as file:
-            process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=files
+            )
         return cls(process, output)
 
     @property

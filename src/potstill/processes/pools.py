@@ -36,7 +36,12 @@ def process_pool() -> ProcessPoolExecutor:
 
 
 def in_order(
-    work: Callable[[Sequence[Item]], list[Result]], items: Iterable[Item], *, chunk: int, processes: bool
+    work: Callable[[Sequence[Item]], list[Result]],
+    items: Iterable[Item],
+    *,
+    chunk: int,
+    processes: bool,
+    threads: int = 0,
 ) -> Iterator[Result]:
     """The results of `work` for chunks of the items, on all cores, one by one and in the order of the items.
 
@@ -45,12 +50,13 @@ def in_order(
         items: read as far as there is work ahead, so that they may be many.
         chunk: items that are handed over together.
         processes: whether the workers are processes instead of threads.
+        threads: the number of threads; 0: one per core.
     """
     # Small photos keep the interpreter busy, which threads share. Processes take seconds to start, and handing over the
     # pixels costs as much as a second process gains, so they pay off for many photos on three cores and more.
     limit = max(_CHUNKS_AHEAD, 2 * available_cores())
     rest = iter(items)
-    with process_pool() if processes else ThreadPoolExecutor(available_cores()) as pool:
+    with process_pool() if processes else ThreadPoolExecutor(threads or available_cores()) as pool:
         ahead: deque[Future[list[Result]]] = deque()
         while part := list(itertools.islice(rest, chunk)):
             ahead.append(pool.submit(work, part))

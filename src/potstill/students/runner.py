@@ -76,13 +76,12 @@ class JobRunner:
     def _side_by_side(self, jobs: Sequence[Job], threads: int, update: Callable[[int], None]) -> None:
         """One task per job."""
         work = {self._written(job, threads): job for job in jobs}
-        processes = self.context.machine.processes
         run_all(
             self.context.engine,
-            "potstill.students.worker" if processes == 1 else "potstill.students.together",
+            "potstill.students.worker",
             list(work),
             threads=threads,
-            processes=processes,
+            processes=self.context.machine.processes,
             at_once=self.context.machine.jobs,
             ended=lambda path, task: _finish(task, work[path]),
             watch=lambda: update(sum(_steps_done(job, self._photos()) for job in jobs)),
@@ -92,8 +91,6 @@ class JobRunner:
         """The file that tells the task what to do."""
         run, machine = self.context.run, self.context.machine
         values = {"run": str(run.path), "folder": str(job.folder), "threads": threads, "device": machine.device}
-        if machine.processes > 1:
-            values["processes"] = machine.processes
         write_json(job.folder / _WORK, values)
         return job.folder / _WORK
 

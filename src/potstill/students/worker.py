@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from potstill.processes.group import Meeting
 from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.students.job import train_job
@@ -15,17 +16,17 @@ from potstill.training.ranks import joined
 
 def work(job: Path) -> None:
     """Train as a JSON file says: `run` and `folder` (which holds the training's job.json), `threads`, `device`; and
-    where several processes train together `rank`, `processes` and `store`, a file by which they find each other."""
+    where several processes train together, each of which sees one GPU only, what `potstill.engines.engine.write_jobs`
+    adds."""
     values = read_json(job)
     torch.set_num_threads(values["threads"])
     run, training, device = Run(Path(values["run"])), Job.read(Path(values["folder"])), values["device"]
     update = _progress(training.folder / "step.txt")
-    if "store" not in values:
+    if "meeting" not in values:
         train_job(training, run, device, update)
         return
-    if device != "cpu":
-        torch.cuda.set_device(device)
-    with joined(Path(values["store"]), values["rank"], values["processes"], torch.device(device)) as ranks:
+    meeting = Meeting(**values["meeting"])
+    with joined(meeting, values["rank"], values["processes"], torch.device(device)) as ranks:
         train_job(training, run, device, update, ranks)
 
 

@@ -35,6 +35,9 @@ Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 WARMUP_SHARE = 0.05
 CHECKPOINT_SECONDS = 30.0
 
+_PLACE = "place"
+"""Among the tensors of a checkpoint, while it is handed to other processes: the step and the seed."""
+
 STEPS_AHEAD = 20
 """Steps after which a GPU's losses are read: reading waits for the GPU, and a waiting processor gives it no work."""
 
@@ -286,7 +289,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 class _State:
-    """All that a training needs to go on, in a file that the first process writes and every process reads."""
+    """All that a training needs to go on, in a file that the first process writes and reads: on a network's file
+    system, others may see an earlier one for a while."""
 
     def __init__(
         self,
@@ -319,9 +323,13 @@ class _State:
 
     def restore(self) -> tuple[int, int]:
         """Take up an interrupted training. Returns the number of finished steps, and the seed of its random numbers."""
-        if not self.path.is_file():
-            return 0, int(torch.randint(1 << 40, ()))
-        tensors, step, seed = _read_checkpoint(self.path)
+        step, seed, tensors = 0, int(torch.randint(1 << 40, ())), dict[str, Tensor]()
+        if self.ranks.is_first and self.path.is_file():
+            tensors, step, seed = _read_checkpoint(self.path)
+        tensors = self.ranks.from_first({**tensors, _PLACE: torch.tensor([step, seed])})
+        step, seed = tensors.pop(_PLACE).tolist()
+        if not tensors:
+            return step, seed
         self.trained.load_state_dict(_without_prefix(tensors, "model."))
         for name, tensor in self.average.kept.items():
             tensor.copy_(tensors[f"average.{name}"])

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from potstill.errors import ConfigError, LostProcessError
+from potstill.processes.group import Meeting
 
 TIMEOUT = timedelta(minutes=30)
 """A process that waits longer for another gives up: longer than any of them is busy alone."""
@@ -53,6 +53,20 @@ class Ranks:
         total = tensor.detach().to(self.device, copy=True)
         dist.all_reduce(total)
         return total.to(tensor.device)
+
+    def from_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that the first process has, in the processor's memory, whatever the others have."""
+        if self.count == 1:
+            return tensors
+        described = [{name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}]
+        dist.broadcast_object_list(described, src=0)
+        found = {}
+        for name, (shape, dtype) in described[0].items():
+            empty = torch.empty(shape, dtype=dtype, device=self.device)
+            tensor = tensors[name].to(self.device).contiguous() if self.is_first else empty
+            dist.broadcast(tensor, src=0)
+            found[name] = tensor.cpu()
+        return found
 
 
 ALONE = Ranks()
@@ -90,18 +104,23 @@ class Part:
 
 
 @contextlib.contextmanager
-def joined(store: Path, rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
-    """The ranks of one machine, from the moment all are there until the block ends.
+def joined(meeting: Meeting, rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
+    """The ranks of a training, from the moment all are there until the block ends.
 
-    Args:
-        store: a file that is not there yet, the same for all, on a disk of this machine.
     Raises:
         LostProcessError: another process has ended.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        found = dist.FileStore(str(store), count)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=found, rank=rank, world_size=count, timeout=TIMEOUT)
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            meeting.host,
+            meeting.port,
+            is_master=rank == 0,
+            timeout=TIMEOUT,
+            wait_for_workers=False,
+            master_listen_fd=meeting.listener if rank == 0 else None,
+        )
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
         yield Ranks(rank, count, device)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(words in str(error) for words in _LOST):
