@@ -1,5 +1,5 @@
-"""The files for clusters, which tests cannot run (`tools/try_slurm.sh` runs one): they are well formed, have only fields
-that exist, and start a command that Potstill understands."""
+"""The files for clusters, which tests cannot run (`tools/try_slurm.sh` runs one): they are well formed, have only
+fields that exist, and start a command that Potstill understands."""
 
 import shlex
 import shutil
