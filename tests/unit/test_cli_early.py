@@ -138,6 +138,25 @@ def test_a_finished_run_says_what_to_type_next(tiny_run: "potstill.Result", caps
     assert third.startswith(f"  potstill export {tiny_run.path} --to onnx ")
 
 
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["distill", "my photos", "--quick"], "  potstill distill 'my photos' "),
+        (["demo", "--quick"], "  potstill demo "),
+        (["distill", "x", "--quick", "--run=a"], "  the same command without --quick, with another --run "),
+        (["distill", "x"], "  potstill export "),
+    ],
+)
+def test_a_smoke_test_ends_with_the_command_of_the_real_run(
+    words: list[str], last: str, tiny_run: "potstill.Result", capsys: pytest.CaptureFixture[str]
+) -> None:
+    from potstill.cli.runs import print_result
+
+    with typed(words):
+        print_result(tiny_run)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+
+
 @pytest.mark.parametrize("ssh", [False, True])
 @pytest.mark.parametrize("no_browser", [False, True])
 def test_open(
