@@ -2,11 +2,15 @@
 
 import io
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.export.conftest import FORMATS, STUDENT
 
+from potstill.cli import run as main
 from potstill.data.pixels import PixelStore
 from potstill.deploy.predictor import best_seed, load_predictor
 from potstill.export import load_exported
@@ -165,3 +169,15 @@ def test_the_report_shows_every_file(exported_copy: Run) -> None:
     for name in NAMES:
         assert page.count(f"{STUDENT}/{name}") == 1
     assert "torch.export files have no int8 here" in page
+
+
+def test_the_command_ends_with_a_command_that_uses_a_file(
+    taught_copy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--precision", "float32", "--min-agreement", "50", "--max-loss", "50"]
+    assert main(["export", str(taught_copy.path), "--to", "onnx", *words]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"  potstill predict {taught_copy.export / STUDENT / 'student.onnx'} photo.jpg ")
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40)).save(photo)
+    assert main(["predict", shlex.split(line)[2], str(photo)]) == 0

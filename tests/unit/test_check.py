@@ -211,6 +211,7 @@ def test_the_command_writes_page_and_json(tmp_path: Path, capsys: pytest.Capture
     assert "train/cat/bad.jpg" in page
     assert command(["count", str(root), "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)
+    assert [group["name"] for group in counted["unused"]] == [".quarantine/"], "its own page and JSON are passed over"
     assert counted["splits"] == {"train": {"cat": 12, "dog": 12}, "test": {"cat": 3, "dog": 3}}
     assert counted["quarantine"] == {"not_image": 1}
     assert command(["check", str(root), "--purge", "all"]) == 2, "without a terminal, --yes is needed"

@@ -73,6 +73,10 @@ def test_without_a_hub_the_typed_command_is_given_with_models_from_packages(
     typed = f"potstill distill {photos} --seeds 2"
     assert f"{typed} --teacher efficientnet_lite2 --students efficientnet_lite0\n" in said
     assert said.count(f"{typed} --teacher efficientnet_lite0 --students mobilenetv1_025 ") == 1
+    assert "--seeds 1" not in said, "no option is given twice"
+    assert command(["distill", str(photos)]) == 2
+    sooner = "--teacher efficientnet_lite0 --teacher.train probe --students efficientnet_lite0@128 --seeds 1 "
+    assert f"  Much sooner, less accurate: potstill distill {photos} {sooner}" in capsys.readouterr().err
     assert command(["distill", str(photos), "--students", "resnet18"]) == 2
     assert "potstill distill PHOTOS --teacher efficientnet_lite2 --students efficientnet_lite0\n" in (
         capsys.readouterr().err
@@ -136,6 +140,25 @@ def test_a_finished_run_says_what_to_type_next(tiny_run: "potstill.Result", caps
     assert first.startswith(f"  potstill open {tiny_run.path} ")
     assert second.startswith(f"  potstill predict {tiny_run.path} photo.jpg ")
     assert third.startswith(f"  potstill export {tiny_run.path} --to onnx ")
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["distill", "my photos", "--quick"], "  potstill distill 'my photos' "),
+        (["demo", "--quick"], "  potstill demo "),
+        (["distill", "x", "--quick", "--run=a"], "  the same command without --quick, with another --run "),
+        (["distill", "x"], "  potstill export "),
+    ],
+)
+def test_a_smoke_test_ends_with_the_command_of_the_real_run(
+    words: list[str], last: str, tiny_run: "potstill.Result", capsys: pytest.CaptureFixture[str]
+) -> None:
+    from potstill.cli.runs import print_result
+
+    with typed(words):
+        print_result(tiny_run)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
 
 
 @pytest.mark.parametrize("ssh", [False, True])

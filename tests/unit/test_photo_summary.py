@@ -82,6 +82,21 @@ def test_count_says_what_distill_would_draw_and_what_to_type_next(
     assert f"  potstill distill {photos.name} --images.classes-from deepest --dry-run " in said
 
 
+def test_count_does_not_propose_a_check_that_refuses_several_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "photos"
+    make_photos(root, {"": 2}, classes=["disc", "frame"])
+    paths = [path.relative_to(root) for path in sorted(root.rglob("*.*"))]
+    table = "".join(f"{path.as_posix()},{path.parent.name};round\n" for path in paths)
+    (root / "labels.csv").write_text(f"path,label\n{table}")
+    words = ["count", str(root), "--labels", "labels.csv", "--images.labels-per-photo", "several"]
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert "potstill distill" in said
+    assert "potstill check" not in said
+
+
 def test_count_names_the_splits_that_are_drawn(tmp_path: Path) -> None:
     def said(*folders: str) -> str:
         root = tmp_path / "-".join(folders).replace("/", "")

@@ -182,6 +182,17 @@ def test_what_is_no_run_folder_is_said_with_the_runs_that_there_are(in_folder: P
         Run.open("photo.jpg")
 
 
+def test_a_folder_of_exported_files_is_said_with_them(tmp_path: Path) -> None:
+    export = tmp_path / "run" / "6_export"
+    for name in ("manifest.json", "student-int8.onnx", "student.onnx", "student.bin", "README.md"):
+        write_text(export / "small" / name, "{}")
+    for folder in (export, export / "small"):
+        with pytest.raises(PotstillError, match="is a folder of exported files, not a run folder") as caught:
+            Run.open(folder)
+        named = str(caught.value).partition("Name one of its files: ")[2]
+        assert named == f"{export / 'small' / 'student.onnx'}, {export / 'small' / 'student-int8.onnx'}."
+
+
 def test_a_new_run_folder_says_its_format_and_is_opened(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert run.create("potstill distill photos", "seeds = 1\n")

@@ -16,13 +16,13 @@ from potstill.data.label_errors import suspects
 from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
 from potstill.images.folder import Folder, plain_name
+from potstill.images.ignored import CHECK_REPORTS
 from potstill.images.reasons import action
 from potstill.images.source import find_source, read_source
 from potstill.monitoring.progress import Reporter
 from potstill.storage.addresses import refuse_storage
 
-REPORT = "check.json"
-PAGE = "check.html"
+PAGE, REPORT = CHECK_REPORTS
 MAX_SHARE = 0.2
 """Above this share of a class, nothing is moved without a yes: a fault of the machine can make all photos look bad."""
 

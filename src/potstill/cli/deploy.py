@@ -1,5 +1,6 @@
 """Commands about deploying: export, push."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -87,6 +88,9 @@ def export(
             )
             print_table(formats_on_terminal(results))
             print(f"Files: {opened.export}")
+            if made := [file.file for file in results if file.file is not None]:
+                path = shlex.quote(str(opened.export / made[0]))
+                print(f"\nNext:\n  potstill predict {path} photo.jpg   # classify a photo with an exported file")
         if "web" in _split(to):
             from potstill.export.web import export_web
 

@@ -1,10 +1,13 @@
 """What is said of a command line that cannot be parsed: what is wrong with it, and the name that was probably meant."""
 
 import difflib
+import types
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
 from cyclopts import (
+    CoercionError,
     CycloptsError,
     MissingArgumentError,
     RepeatArgumentError,
@@ -34,6 +37,9 @@ def refusal(error: CycloptsError, words: Sequence[str]) -> str:
         return f"{error.token.keyword} is given twice, perhaps under another of its names."
     if isinstance(error, UnknownCommandError):
         return _unknown_command(str((error.unused_tokens or [""])[0]))
+    if isinstance(error, CoercionError) and error.msg is None and error.token and error.token.keyword:
+        wanted = _wanted(error.target_type)
+        return f"{error.token.keyword} must be {wanted}, not {error.token.value!r}." if wanted else str(error)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         positional = error.argument.index is not None
         name = error.argument.field_info.name.upper() if positional else error.argument.name
@@ -41,6 +47,16 @@ def refusal(error: CycloptsError, words: Sequence[str]) -> str:
         example = EXAMPLES.get(words[0], "")
         return f"{missing} An example: {example}." if example else missing
     return str(error)
+
+
+def _wanted(kind: Any) -> str:
+    """A type in words, such as "a whole number or 'auto'"; "" where there are none for it."""
+    if get_origin(kind) in (Union, types.UnionType):
+        parts = [_wanted(part) for part in get_args(kind) if part is not types.NoneType]
+        return " or ".join(parts) if all(parts) else ""
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(value) for value in get_args(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "")
 
 
 def unknown_option(given: str, names: Iterable[str]) -> str:

@@ -676,11 +676,23 @@ def print_result(result: Any) -> None:
     _print_next(result)
 
 
+def _after_a_smoke_test() -> list[tuple[str, str]]:
+    """The real run that follows one with --quick, and what it is for; nothing after any other."""
+    from potstill.run.command import typed_command
+
+    words = shlex.split(typed_command())
+    if "--quick" not in words:
+        return []
+    if any(word.partition("=")[0] == "--run" for word in words):  # the folder belongs to the smoke test
+        return [("the same command without --quick, with another --run", "the real run")]
+    return [(shlex.join(word for word in words if word != "--quick"), "the real run: this was a smoke test")]
+
+
 def _print_next(result: Any) -> None:
     """Where the report is, and what to type next."""
     from potstill.run.folder import next_commands
 
     print(f"Report: {result.report}")
-    commands = next_commands(result.path)
+    commands = [*next_commands(result.path), *_after_a_smoke_test()]
     width = max(len(command) for command, _ in commands)
     print("\n".join(["", "Next:", *(f"  {command:{width}}   # {what}" for command, what in commands)]))

@@ -98,7 +98,14 @@ def _listed(hint: Any, tokens: Sequence[Any]) -> tuple[Any, ...]:
         if not all(parts) or not parts:
             raise ValueError(f"There is an empty name in {token.keyword} {token.value!r}.")
         found += parts
-    return tuple(kind(part) for part in found)
+    return tuple(_element(kind, part) for part in found)
+
+
+def _element(kind: Any, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a {'whole number' if kind is int else 'number'}.") from None
 
 
 def _amount(hint: Any, tokens: Sequence[Any]) -> float:

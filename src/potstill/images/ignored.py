@@ -30,6 +30,9 @@ browsers and file managers leave beside photos."""
 
 _OTHER = frozenset(_OTHER_EXTENSIONS.split())
 
+CHECK_REPORTS = ("check.html", "check.json")
+"""What `potstill check` writes into the photo folder it has checked: a page, and the findings as JSON."""
+
 OTHER = "other files"
 """The reason of what is no photo by its name."""
 

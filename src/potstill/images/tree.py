@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from potstill.errors import DataError
-from potstill.images.ignored import is_other_file, is_system_folder
+from potstill.images.ignored import CHECK_REPORTS, is_other_file, is_system_folder
 
 _DEEPEST = 60
 """Folders in folders: what lies deeper is not read. Python's own limit is near a thousand."""
@@ -85,6 +85,8 @@ class _Reader:
         folders: list[Tree] = []
         others: list[tuple[Path, int]] = []
         not_read: list[tuple[Path, str]] = []
+        if {entry.name for entry in entries}.issuperset(CHECK_REPORTS):
+            entries = [entry for entry in entries if entry.name not in CHECK_REPORTS]
         for entry in entries:
             inner = path / entry.name
             if not _is_folder(entry):

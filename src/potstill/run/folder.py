@@ -351,6 +351,9 @@ def _no_run(path: Path) -> str:
     if not path.exists():
         what, beside = f"There is no run folder {path}.", path.parent
         what += did_you_mean(path.name, (run.name for run in _runs_in(beside)))
+    elif exported := _exported_in(path):
+        names = ", ".join(map(str, exported))
+        return f"{path} is a folder of exported files, not a run folder.\n  Name one of its files: {names}."
     elif path.is_dir():
         what, beside = f"{path} is not a run folder (it has no config.toml).", path
     else:
@@ -360,6 +363,18 @@ def _no_run(path: Path) -> str:
     more = f", and {counted(len(found) - _NAMED, 'older one')}" if len(found) > _NAMED else ""
     names = ", ".join(map(str, found[:_NAMED]))
     return f"{what}\n  Run folders here: {names}{more}. `potstill distill DATA` makes new ones."
+
+
+def _exported_in(folder: Path) -> list[Path]:
+    """The exported files in a folder, or in the folders of students in it."""
+    manifests = [*folder.glob("manifest.json"), *sorted(folder.glob("*/manifest.json"))]
+    files = (file for manifest in manifests for file in sorted(manifest.parent.glob("student*.*"), key=_by_stem))
+    return [file for file in files if file.suffix != ".bin"]  # the weights of an .xml beside it
+
+
+def _by_stem(path: Path) -> str:
+    """The order of names in which student.onnx comes before student-int8.onnx."""
+    return path.stem
 
 
 def _runs_in(folder: Path) -> list[Path]:
