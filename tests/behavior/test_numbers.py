@@ -12,6 +12,7 @@ from tests.support import TINY, draw_photo, unseal
 
 import potstill
 from potstill import metrics
+from potstill.data.pixels import PixelStore
 from potstill.deploy.predictor import Prediction, load_predictor
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
@@ -137,3 +138,18 @@ def test_student_and_twin_differ_in_the_teachers_share_only(tiny_run: "potstill.
     for name in ours.keys() - taught - chosen:
         assert ours[name] == theirs[name], name
     assert (theirs["distill_weight"], theirs["feature_weight"], theirs["task_weight"]) == (0, 0, 1)
+
+
+def test_the_comparison_scores_what_predict_says(tiny_run: "potstill.Result", tmp_path: Path) -> None:
+    """Photos are cropped and shrunk in one way, for the numbers of the report as for a deployed model."""
+    run = tiny_run.run
+    with np.load(run.comparison / "predictions.npz") as stored:
+        rows, logits = stored["rows"], stored["mobilenetv1_025-32px/distilled"][1]
+    model = load_predictor(run.path, student="mobilenetv1_025-32px", seed=1)
+    store = PixelStore(run.images)
+    for row, one in zip(rows.tolist(), logits, strict=True):
+        store.photo(row).save(tmp_path / "photo.png")
+        found = model.predict(tmp_path / "photo.png")
+        assert isinstance(found, Prediction)
+        expected = dict(zip(run.classes(), metrics.softmax(one / model.info.trained.temperature).tolist(), strict=True))
+        assert found.probabilities == pytest.approx(expected, abs=1e-5)

@@ -71,9 +71,14 @@ def test_fit_temperature_finds_the_temperature_that_was_put_in(temperature: floa
     assert metrics.fit_temperature(honest * temperature, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_fit_temperature_stays_in_bounds_when_everything_is_right() -> None:
-    assert 0.05 <= metrics.fit_temperature(np.array([[3.0, 0.0]]), np.array([0])) < 0.2
-    assert metrics.fit_temperature(np.array([[3.0, 0.0]]), np.array([1])) == pytest.approx(20, rel=0.01)
+def test_a_temperature_is_near_1_where_few_photos_cannot_tell_it() -> None:
+    right, wrong = np.zeros(20, int), np.ones(20, int)
+    logits = np.tile([5.0, 0.0], (20, 1))
+    assert 0.7 < metrics.fit_temperature(logits, right) < 0.9, "without a prior 0.05"
+    assert metrics.fit_temperature(logits, wrong) == pytest.approx(20, rel=0.01), (
+        "20 photos that say otherwise count more"
+    )
+    assert 0.9 < metrics.fit_temperature(logits[:1], right[:1]) < 1
 
 
 def test_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -12,7 +12,7 @@ from potstill.compute.memory import keep_freed_memory
 from potstill.compute.precision import Precision
 from potstill.data.arrays import RowWriter
 from potstill.data.pixels import PixelStore
-from potstill.data.views import Renderer, plain_views
+from potstill.data.views import Renderer, plain_pixels
 from potstill.models.classifier import Classifier, normalize
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -39,14 +39,12 @@ def _features(model: Classifier, pixels: Tensor, precision: Precision) -> Tensor
 def plain_outputs(
     model: Classifier, store: PixelStore, rows: np.ndarray, precision: Precision, *, threads: int = 1
 ) -> Batch:
-    """Features (n, D) and logits (n, C) of the plain view of the photos `rows`, at the model's crop."""
+    """Features (n, D) and logits (n, C) of the photos `rows` as the deployed model is shown them, at its crop."""
     if not len(rows):
         return np.empty((0, model.num_features), np.float32), np.empty((0, len(model.info.classes)), np.float32)
-    views = plain_views(store, rows, model.info.crop_pct)[:, None]
-    renderer = Renderer(store, rows, views, model.info.size, threads=threads)
     parts = [
-        outputs(model, renderer(block, np.zeros(len(block), int)), precision)
-        for block in (np.arange(i, min(i + BATCH, len(rows))) for i in range(0, len(rows), BATCH))
+        outputs(model, plain_pixels(store, block, model.info.size, model.info.crop_pct, threads=threads), precision)
+        for block in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
     ]
     return np.concatenate([f for f, _ in parts]), np.concatenate([z for _, z in parts])
 

@@ -14,6 +14,7 @@ from PIL import Image
 from potstill.config.schema import ViewsConfig
 from potstill.data.ops import PER_VIEW, apply_ops, draw_ops
 from potstill.data.pixels import PixelStore
+from potstill.data.resize import fit
 
 VIEW = np.dtype(
     [
@@ -67,7 +68,7 @@ def draw_views(store: PixelStore, rows: np.ndarray, count: int, config: ViewsCon
 
 
 def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.ndarray:
-    """(n,) of VIEW: the center square of each photo, unchanged. What val, test and deployment use.
+    """(n,) of VIEW: the center square of each photo, unchanged, for a teacher. See also `plain_pixels`.
 
     Args:
         crop: share of the square's side that is kept, in (0, 1].
@@ -80,6 +81,17 @@ def plain_views(store: PixelStore, rows: np.ndarray, crop: float = 1.0) -> np.nd
     )
     views["color"], views["partner"], views["weight"] = 1.0, -1, 1.0
     return views
+
+
+def plain_pixels(store: PixelStore, rows: np.ndarray, size: int, crop: float = 1.0, *, threads: int = 1) -> np.ndarray:
+    """(n, size, size, 3) uint8: the photos as a deployed model is shown them, for val and test. See `fit`."""
+
+    def one(row: int) -> np.ndarray:
+        return fit(store.photo(row), size, crop)
+
+    with ThreadPoolExecutor(threads) as pool:
+        photos = list(pool.map(one, rows.tolist()))
+    return np.stack(photos) if photos else np.empty((0, size, size, 3), np.uint8)
 
 
 def mixed_labels(store: PixelStore, rows: np.ndarray, views: np.ndarray, classes: int) -> np.ndarray:

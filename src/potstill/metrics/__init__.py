@@ -80,7 +80,10 @@ def fit_temperature(
 ) -> float:
     """The T in [0.05, 20] that minimizes the NLL of logits / T: one number that repairs most over-confidence.
 
-    The NLL is convex in 1 / T, so a ternary search finds the minimum.
+    A prior that weighs as much as one photo draws T to 1. Without it the temperature of a model that is right on every
+    photo, as happens with twenty of them, falls without limit, and its first error on other photos costs 10 and more.
+
+    NLL and prior are convex in 1 / T, so a ternary search finds the minimum.
 
     Args:
         weights: (n,) how much each photo counts; all alike when None.
@@ -90,7 +93,9 @@ def fit_temperature(
 
     def loss(temperature: float) -> float:
         values = nll(logits / temperature, labels)
-        return float(np.mean(values if weights is None else weights * values))
+        # Minus the logarithm of a gamma density of 1 / T with its mode at 1.
+        prior = (1 / temperature - 1 + math.log(temperature)) / len(labels)
+        return float(np.mean(values if weights is None else weights * values)) + prior
 
     low, high = math.log(0.05), math.log(20)
     while high - low > 1e-4:

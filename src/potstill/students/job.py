@@ -23,7 +23,7 @@ from potstill.compute.precision import Precision
 from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
-from potstill.data.views import Renderer, mixed_labels, plain_views
+from potstill.data.views import Renderer, mixed_labels, plain_pixels
 from potstill.errors import ModelError, PotstillError
 from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric
@@ -163,9 +163,7 @@ class _Val:
         rows = store.rows("val")
         batches = ranks.part_of(-(-len(rows) // BATCH))
         mine = np.arange(len(rows))[batches.start * BATCH : batches.stop * BATCH]
-        renderer = Renderer(store, rows[mine], plain_views(store, rows[mine], crops[0])[:, None], size)
-        pixels = renderer(np.arange(len(mine)), np.zeros(len(mine), int))
-        return cls(store.labels(rows), mine, rows[mine], pixels, crops)
+        return cls(store.labels(rows), mine, rows[mine], plain_pixels(store, rows[mine], size, crops[0]), crops)
 
 
 @dataclass(frozen=True)

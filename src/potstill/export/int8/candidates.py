@@ -7,7 +7,7 @@ import numpy as np
 
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
-from potstill.data.views import Renderer, plain_views
+from potstill.data.views import Renderer, plain_pixels
 from potstill.models.classifier import ModelInfo
 from potstill.run.folder import Run
 
@@ -39,14 +39,13 @@ CANDIDATES = (
 def calibration_photos(run: Run, info: ModelInfo, *, plain: bool, most: int = CALIBRATION_PHOTOS) -> np.ndarray:
     """(N, S, S, 3) uint8: training photos, evenly spread over the classes, as the network sees them."""
     store = PixelStore(run.images)
-    if plain:
-        rows = store.rows("train")
-        views = plain_views(store, rows, info.crop_pct)[:, None]
-    else:
-        soft = SoftLabels.open(run)
-        rows, views = soft.photos, np.asarray(soft.views)
+    soft = None if plain else SoftLabels.open(run)
+    rows = store.rows("train") if soft is None else soft.photos
     # The store is ordered by photo id, a hash, so that evenly spaced photos are a random sample of all classes.
     picked = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
+    if soft is None:
+        return plain_pixels(store, rows[picked], info.size, info.crop_pct)
+    views = np.asarray(soft.views)
     return Renderer(store, rows, views, info.size)(picked, np.arange(len(picked)) % views.shape[1])
 
 
