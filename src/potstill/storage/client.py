@@ -140,20 +140,21 @@ def write(address: Address, data: bytes) -> None:
 def create(address: Address, data: bytes) -> bool:
     """Write a small object unless there is one. Returns whether it was written.
 
-    Stores that know conditional requests decide this between two that write at once; for others a look comes first.
+    A look comes first, since some stores ignore the condition of a request; those that know it decide between two that
+    write at once.
 
     Raises:
         StorageError: it cannot be written.
     """
 
     def put() -> bool:
+        if _store(address).exists(address.key):
+            return False
         try:
             _store(address).pipe_file(address.key, data, mode="create")
         except FileExistsError:
             return False
         except (TypeError, ValueError, NotImplementedError):
-            if _store(address).exists(address.key):
-                return False
             _store(address).pipe_file(address.key, data)
         return True
 
