@@ -1,4 +1,4 @@
-# `make demo` runs the main job on real photos, `make test` all tests, `make test-fast` the quick ones, `make docs` makes the site.
+# `make demo` runs the main job on real photos, `make test` the tests, `make test-fast` the quick ones, `make docs` makes the site.
 # They share one .venv, made from the package index; nothing else on the machine is touched.
 PYTHON ?= python3
 # Processes that run tests. Tests that share a file or a run stay in one process.
@@ -9,7 +9,7 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Spinning OpenMP threads lose most of their speed as soon as anything else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-fast browser torture lowest audit docs notebooks check format clean
+.PHONY: demo test test-long test-fast browser torture lowest audit docs notebooks check format clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,11 +20,15 @@ demo: $(STAMP)
 	$(BIN)/potstill demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not browser" $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest -m "not browser and not long" $(PARALLEL) $(ARGS)
+
+# The tests that `make test` leaves out, since each takes half a minute or more and has a shorter relative there.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long $(PARALLEL) $(ARGS)
 
 # Unit and property tests, without those marked slow.
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not browser and not slow" $(PARALLEL) tests/unit tests/property $(ARGS)
+	$(BIN)/python -m pytest -m "not browser and not slow and not long" $(PARALLEL) tests/unit tests/property $(ARGS)
 
 # Pages in a real Chromium: needs Debian's package chromium, and npm for the web export.
 browser: $(STAMP)
@@ -41,7 +45,7 @@ torture: $(STAMP)
 # Tests and a tiny job with the lowest versions that pyproject.toml allows, in build/lowest/. Newer warnings do not count.
 LOWEST_TESTS ?= tests/unit tests/property tests/end_to_end/test_main_job.py
 lowest: build/lowest/.installed
-	PYTHONPATH=src build/lowest/bin/python -m pytest -W default -m "not browser and not slow" $(LOWEST_TESTS) $(ARGS)
+	PYTHONPATH=src build/lowest/bin/python -m pytest -W default -m "not browser and not slow and not long" $(LOWEST_TESTS) $(ARGS)
 
 build/lowest/.installed: pyproject.toml
 	$(PYTHON) -m venv build/uv

@@ -178,7 +178,8 @@ def problems(site: Path) -> Iterator[str]:
 
 def build(folder: Path) -> Path:
     """Make the site below `folder`. Returns the site's folder. Raises SiteError."""
-    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("pages", "site"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     copy_pages(folder / "pages")
     shutil.copyfile(ROOT / "tools" / "docs_site.css", folder / "pages" / "site.css")
     config = tomllib.loads((ROOT / "tools" / "docs_site.toml").read_text("utf-8"))

@@ -27,6 +27,7 @@ def five_kinds(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.long
 def test_a_student_learns_from_dkd_alone(five_kinds: Path, tmp_path: Path) -> None:
     """With seeds 0 to 5 it had an accuracy of 70 % to 95 % on the 40 test photos; chance is 20 %."""
     assert len(KINDS) == METHODS["dkd"].min_classes

@@ -74,6 +74,7 @@ def test_what_was_lost_the_teacher_is_asked_again(lost: str, run_copy: Run, phot
     assert looks[TEACHER] >= at_least[lost]
 
 
+@pytest.mark.long
 def test_a_teacher_that_answers_in_onnx_runtime_is_counted_too(
     run_copy: Run, photos: Path, looks: Counter[str]
 ) -> None:

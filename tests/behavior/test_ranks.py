@@ -113,6 +113,7 @@ def test_killed_and_begun_again_it_ends_with_the_same_weights(train: Train, toge
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_on_with_another_number_of_processes(train: Train, alone: Path) -> None:
     with pytest.raises(PotstillError, match="Process 1 of 3 was killed"):
         train("fewer", 3, rank=0, step=9, how="killed")
@@ -120,12 +121,14 @@ def test_it_goes_on_with_another_number_of_processes(train: Train, alone: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_error_is_that_of_the_process_that_failed(train: Train) -> None:
     with pytest.raises(DataError, match="It says why"):
         train("refuses", 2, rank=1, step=2, how="refuses")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_two_processes_per_training(photos: Path, tiny_run: "potstill.Result") -> None:
     settings = {**TINY, "machine.processes_per_training": 2, "machine.reuse": "on", "seeds": 1}
     result = potstill.distill(

@@ -206,6 +206,7 @@ def _shuffle(run: Run) -> None:
         writer.close()
 
 
+@pytest.mark.long
 def test_shuffled_soft_labels_lose(run_copy: Run, tmp_path: Path) -> None:
     """Negative control: were the labels not used, or matched to the wrong photos, both would do equally well.
 

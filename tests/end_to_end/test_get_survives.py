@@ -71,6 +71,7 @@ def bad_world(per_class: int, share: float) -> tuple[World, dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_2000_photos_30_percent_faults_5_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, faults = bad_world(1600, 0.3)
     assert set(faults.values()) == {*PERMANENT, *PASSING, "notice"}

@@ -98,6 +98,7 @@ def test_killed_in_every_stage_it_ends_with_the_weights_of_an_unbroken_run(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_before_and_after_the_twins_length_is_chosen_it_ends_with_the_same_weights(
     victim: Victim, tiny_run: "potstill.Result", photos: Path, tmp_path: Path
 ) -> None:

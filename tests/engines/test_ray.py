@@ -192,6 +192,7 @@ def test_one_training_on_two_nodes_is_that_of_one_process_and_stays_so_where_one
     assert sha256_of(killed / "model.safetensors") == sha256_of(together / "model.safetensors")
 
 
+@pytest.mark.long
 def test_a_run_whose_trainings_are_on_two_nodes(cluster: Any, tiny_run: Any, photos: Path) -> None:
     settings = {**TINY, "machine.engine": "ray", "machine.processes_per_training": 2, "seeds": 1, "machine.reuse": "on"}
     run = tiny_run.path.with_name("on-ray")
@@ -203,6 +204,7 @@ def test_a_run_whose_trainings_are_on_two_nodes(cluster: Any, tiny_run: Any, pho
         list(dry_run(photos, from_mapping({**settings, "machine.processes_per_training": 3})))
 
 
+@pytest.mark.long
 def test_processes_of_a_task_are_on_one_node_where_it_has_room_and_begin_again_where_it_is_lost(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def nodes_of(folder: Path) -> set[str]:
     return {path.read_text() for path in folder.glob("rank-*/node")}
 
 
+@pytest.mark.long
 def test_errors_and_ends_of_tasks_of_several_processes(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

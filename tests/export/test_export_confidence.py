@@ -17,6 +17,7 @@ from potstill.run.folder import Run
 CONFIDENCE = 0.8
 
 
+@pytest.mark.long
 def test_files_of_a_run_with_another_confidence(taught_copy: Run, photos: Path) -> None:
     shutil.rmtree(taught_copy.export, ignore_errors=True)
     settings = {**TINY, "comparison.confidence": CONFIDENCE}

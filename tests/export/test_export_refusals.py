@@ -234,6 +234,7 @@ def test_of_int8_the_nearest_candidate_is_kept_when_none_is_near_enough() -> Non
     assert Tolerance(min_agreement=0.9).for_rounded().min_agreement == 0.9
 
 
+@pytest.mark.long
 def test_int8_keeps_the_candidate_that_is_nearest(taught_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is good enough all candidates are tried, and the nearest on val wins, not the last."""
     candidates = (CANDIDATES[0], SENSITIVE, CANDIDATES[1])
@@ -259,6 +260,7 @@ def test_int8_keeps_the_candidate_that_is_nearest(taught_copy: Run, monkeypatch:
     assert (taught_copy.export / result.file).is_file()
 
 
+@pytest.mark.long
 def test_what_another_format_left_beside_it_is_not_its_own(taught_copy: Run) -> None:
     """OpenVINO's student.bin once counted as the half of student.onnx."""
     export(taught_copy, ["torch"], ["float32"], reporter=quiet())
@@ -325,6 +327,7 @@ def test_results_read_back_are_those_written(exported: Run, exported_copy: Run) 
     assert (exported_copy.export / "export.json").read_bytes() == (exported.export / "export.json").read_bytes()
 
 
+@pytest.mark.long
 def test_intervals_have_the_confidence_of_the_run(taught_copy: Run) -> None:
     """Results with another confidence are measured again, and the card says which it is."""
 

@@ -98,6 +98,7 @@ def test_the_real_compiler_gives_the_same_losses_and_leaves_the_model_alone() ->
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_training_ends_like_a_plain_one(run_copy: Run, tmp_path: Path) -> None:
     soft = run_copy.stage("3_soft_labels").digest()
     plain = Recipe(epochs=1, batch_size=8, lr=5e-4, weight_decay=0.02, ema=0.9, dtype="float32", soft_labels=soft)

@@ -147,6 +147,7 @@ def test_its_head_sees_all_and_students_learn_the_last_features(folds: int, stor
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_larger_penalty_makes_smaller_weights(store: PixelStore, tmp_path: Path) -> None:
     sizes = []
     for penalty in (0.0, 0.02, 0.5):
