@@ -97,7 +97,7 @@ def rows_of(path: Path) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Of each student and twin of a run: its facts, and which test photos (n,) it classifies correctly."""
     run = Run.open(path)
     name = read_chosen(comparison_path(run)).name
-    with np.load(run.comparison / "predictions.npz") as stored:
+    with np.load(run.comparison / "predictions.npz", allow_pickle=False) as stored:
         labels = stored["labels"]
         for arm in ("distilled", "alone"):
             logits = stored[f"{name}/{arm}"]

@@ -9,6 +9,7 @@ from tests.docs.pages import ROOT
 from tests.docs.tools import load_tool
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+LONG = ("few_labels",)
 LIMIT = 60_000
 """Bytes of a stored notebook."""
 
@@ -27,7 +28,10 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=pytest.mark.long if path.stem in LONG else ()) for path in NOTEBOOKS],
+)
 def test_the_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "")  # back afterwards, as the tool sets it
     notebook = load_tool("notebooks").executed(path, tmp_path)

@@ -68,7 +68,8 @@ def test_the_loss_of_a_class_does_not_depend_on_how_many_photos_it_has(
     logits, labels = drawn
     again = np.concatenate([np.arange(400), np.flatnonzero(labels == 2)])
     metric = Metric.of(text, CLASSES)
-    assert metric.loss(logits[again], labels[again]) == pytest.approx(metric.loss(logits, labels), abs=1e-6)
+    # Up to the prior of the temperature, which counts as one photo of 400, or of more.
+    assert metric.loss(logits[again], labels[again]) == pytest.approx(metric.loss(logits, labels), abs=1e-5)
     assert metric.value(logits[again], labels[again]) == pytest.approx(metric.value(logits, labels))
     assert ACCURACY.loss(logits[again], labels[again]) != pytest.approx(ACCURACY.loss(logits, labels), abs=1e-6)
 
