@@ -149,7 +149,7 @@ def _exported(run: Path) -> dict[str, str]:
 
 def _send(command: Command, kill: Kill, dice: random.Random) -> None:
     """Send the signal; nothing where the process has ended by then."""
-    children = _children_of(command.pid)
+    children = _descendants_of(command.pid)
     try:
         if kill.whom == GROUP:
             os.killpg(command.pid, SIGNALS[kill.name])
@@ -163,9 +163,10 @@ def _send(command: Command, kill: Kill, dice: random.Random) -> None:
             time.sleep(0.1)
 
 
-def _children_of(pid: int) -> list[int]:
+def _descendants_of(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in path.read_text().split()] if path.is_file() else []
+    children = [int(word) for word in path.read_text().split()] if path.is_file() else []
+    return children + [number for child in children for number in _descendants_of(child)]
 
 
 def _outliving(run: Path) -> list[str]:

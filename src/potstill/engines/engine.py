@@ -9,7 +9,7 @@ from typing import Protocol
 from potstill.processes.group import Meeting
 from potstill.run.files import read_json, write_json
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
 
 
 class Task(Protocol):

@@ -1,7 +1,8 @@
 """Opens the engine that the settings name."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def open_engine(config: MachineConfig, device: str, folder: Path | None) -> Iter
         ConfigError: its packages are missing, there is no cluster, or a node of it cannot do the work.
     """
     if config.engine == "local":
-        yield LocalEngine(visible_gpus(torch.cuda.device_count()) if device == "cuda" else ())
+        with closing(_here(device, folder)) as here:
+            yield here
         return
     if find_spec("ray") is None:
         raise ConfigError('machine.engine = "ray" needs: pip install "potstill[ray]", on every node')
@@ -32,3 +34,12 @@ def open_engine(config: MachineConfig, device: str, folder: Path | None) -> Iter
 
     with ray_engine.connected(config, device, folder) as engine:
         yield engine
+
+
+def _here(device: str, folder: Path | None) -> LocalEngine:
+    """The engine of this machine. Neither CUDA nor the libraries of macOS work in forks of a process that has loaded
+    them."""
+    if device == "cuda":
+        return LocalEngine(visible_gpus(torch.cuda.device_count()))
+    forks = sys.platform == "linux" and not torch.cuda.is_available()
+    return LocalEngine(fork=str(folder) if forks else None)

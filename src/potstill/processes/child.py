@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from potstill import errors
 from potstill.errors import PotstillError
@@ -30,11 +31,31 @@ class ChildCrashError(PotstillError):
     """A child stopped without saying why; the message is the end of its output."""
 
 
+class Process(Protocol):
+    """What is asked of a process, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int | None:
+        """None while it has not begun."""
+        ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Child:
     """A child process at work."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     output: Path
 
     @classmethod
@@ -59,8 +80,7 @@ class Child:
         """
         output = job.with_name(OUTPUT)
         command = [python or sys.executable, "-m", "potstill.processes.child", module, str(job), str(os.getpid())]
-        limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        variables = {**os.environ, **limits, **(environment or {})}
+        variables = {**os.environ, **({} if threads is None else limits(threads)), **(environment or {})}
         with output.open("wb") as file:
             process = subprocess.Popen(
                 command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=files
@@ -87,6 +107,11 @@ class Child:
         """Ask the child to end, and wait until it has."""
         self.process.terminate()
         self.process.wait()
+
+
+def limits(threads: int) -> dict[str, str]:
+    """Environment variables of a process that computes with so many threads."""
+    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run(module: str, job: Path, *, python: str | None = None, threads: int | None = None) -> None:

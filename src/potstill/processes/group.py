@@ -133,7 +133,7 @@ def _error_of(child: Child, number: int, count: int) -> PotstillError | None:
     try:
         child.check()
     except ChildCrashError as error:
-        code = child.process.returncode
+        code = child.process.wait()
         reason = f"was killed by signal {-code}" if code < 0 else "stopped unexpectedly"
         return PotstillError(f"Process {number} of {count} {reason}:\n{error}")
     except PotstillError as error:
