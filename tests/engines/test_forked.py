@@ -169,23 +169,45 @@ def test_a_task_can_be_stopped_while_its_server_imports(module: Path, tmp_path: 
         Tasks(tmp_path, engine).start("work").check()
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_server_and_tasks_end_with_a_process_that_is_killed(tmp_path: Path, module: Path, name: str) -> None:
+def client(module: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """A process that starts the task `wait` in a folder, and waits for it."""
     code = (
         "import sys; from pathlib import Path; from potstill.engines.local import LocalEngine\n"
         "engine = LocalEngine(fork=sys.argv[1])\n"
         "engine.start('work_for_fork', Path(sys.argv[2]), threads=1).check()"
     )
-    tasks = Tasks(tmp_path, LocalEngine())
-    tasks.job("wait").parent.mkdir()
-    write_json(tasks.job("wait"), "wait")
+    job = folder / "wait/job.json"
+    job.parent.mkdir()
+    write_json(job, "wait")
     variables = {**environment(), "PYTHONPATH": f"{module}{os.pathsep}{environment().get('PYTHONPATH', '')}"}
-    client = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(tasks.job("wait"))], env=variables)
-    processes = tasks.processes("wait")
-    client.send_signal(signal.Signals[name])
-    client.wait()
+    return subprocess.Popen([sys.executable, "-c", code, str(folder / "server"), str(job)], env=variables)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_server_and_tasks_end_with_a_process_that_is_killed(tmp_path: Path, module: Path, name: str) -> None:
+    process = client(module, tmp_path)
+    processes = Tasks(tmp_path, LocalEngine()).processes("wait")
+    process.send_signal(signal.Signals[name])
+    process.wait()
     wait_until_gone(*processes)
     assert processes_of(tmp_path) == []
+
+
+def test_no_task_begins_once_its_client_was_killed(tmp_path: Path, module: Path) -> None:
+    def servers() -> list[str]:
+        return [line for line in processes_of(tmp_path) if "potstill.processes.forkserver" in line]
+
+    process, deadline = client(module, tmp_path), time.monotonic() + 60
+    while not servers():
+        assert time.monotonic() < deadline, "the server did not begin"
+        time.sleep(0.02)
+    time.sleep(0.3)  # the task is sent, and the server imports
+    process.kill()
+    process.wait()
+    while servers():
+        assert time.monotonic() < deadline, "the server lives on"
+        time.sleep(0.02)
+    assert not (tmp_path / "wait/pid").exists()
 
 
 def test_closing_ends_what_is_at_work(module: Path, tmp_path: Path) -> None:

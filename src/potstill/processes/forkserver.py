@@ -156,15 +156,16 @@ def serve(connection: socket.socket) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     while True:
-        for _, event in poll.poll(_POLL_SECONDS * 1000 if tasks else None):
-            # A client that was killed has begun nothing, whatever it asked for.
-            if event & select.POLLHUP or not (packet := connection.recv(_PACKET)):
+        if poll.poll(_POLL_SECONDS * 1000 if tasks else None):
+            if not (packet := connection.recv(_PACKET)):
                 return
             message = json.loads(packet)
             if "signal" in message:
                 _signal(tasks, message)
                 continue
             _import(message["module"])
+            if any(event & select.POLLHUP for _, event in poll.poll(0)):
+                return  # the client was killed meanwhile, and nothing that it asked for may begin
             pid = os.fork()
             if pid == 0:
                 connection.close()
