@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def test_dry_run_says_time_and_disk_and_makes_nothing(
     assert " GB of disk (" in disk
     assert all(part in disk for part in ("photos", "soft labels", "rendered views"))
     assert list(in_folder.iterdir()) == []
+
+
+def test_dry_run_of_a_learning_curve_has_a_plan_for_each_number_of_labels(
+    photos: Path, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["curve", str(photos), "--per-class", "6,4", "--dry-run", *flags(TINY)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    titles = [number for number, line in enumerate(lines) if line.endswith("labels per class")]
+    assert [lines[number] for number in titles] == ["4 labels per class", "6 labels per class"]
+    for first, last in pairwise([*titles, len(lines)]):
+        assert any(line.startswith("About ") for line in lines[first:last])
+    assert list(in_folder.iterdir()) == []
+    assert run(["curve", str(photos), "--per-class", "1", "--dry-run"]) == 2
 
 
 def test_a_comparison_that_was_deleted_is_made_again(photos: Path, tiny_run: "potstill.Result", run_copy: Run) -> None:

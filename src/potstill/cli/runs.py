@@ -207,6 +207,7 @@ def label(
 
 
 @command(
+    "potstill curve PHOTOS --per-class 20,50,100 --dry-run",
     "potstill curve PHOTOS --per-class 20,50,100 --seeds 1",
     note="All settings, by section: `potstill curve --help-all`",
 )
@@ -215,6 +216,7 @@ def curve(
     *,
     per_class: str,
     into: Path = Path("runs/curve"),
+    dry_run: bool = False,
     recipe: Path | None = None,
     settings: SettingFlags | None = None,
 ) -> None:
@@ -228,16 +230,22 @@ def curve(
         Numbers of labels per class, separated by commas, such as 20,50,100.
     into
         The folder to write the runs and curve.csv to.
+    dry_run
+        Print the plan of each run, its estimated time and its disk space, and stop.
     recipe
         A TOML file of settings. Flags override it.
     """
     say_loading()
     from potstill.monitoring.progress import Reporter
     from potstill.monitoring.tables import print_table
-    from potstill.tools.curve import curve_table, learning_curve
+    from potstill.tools.curve import curve_table, learning_curve, plan_curve
 
     config = combined(settings, recipe)
     counts = _numbers(per_class, int, "--per-class must be whole numbers separated by commas, such as 20,50,100.")
+    if dry_run:
+        for line in plan_curve(data, counts, config):
+            _say(line)
+        return
     print_table(curve_table(learning_curve(data, counts, config, into, Reporter())))
 
 

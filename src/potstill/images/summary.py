@@ -71,7 +71,7 @@ def _added_lines(folder: Folder, config: ImagesConfig, earlier: EarlierPhotos) -
         *(f"Note: {note}" for note in folder.notes),
         f"Classes: {len(folder.classes)} ({shown(folder.classes, 10)})",
         f"Photos of {from_here(earlier.run)}, kept as they are: {before}",
-        f"Photos to add: {', '.join(parts)}{shares}",
+        f"Photos to add, except any that the run already has: {', '.join(parts)}{shares}",
     ]
 
 

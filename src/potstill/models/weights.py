@@ -364,7 +364,7 @@ def _typed_without_models() -> str:
         return ""
     if not words or any(word.startswith(("--teacher", "--student")) for word in words):
         return "potstill distill PHOTOS"
-    return shlex.join(word for word in words if word not in ("--quick", "--dry-run"))
+    return shlex.join(word for word in words if word != "--quick")
 
 
 def _checked(

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from potstill.config.schema import Config
 from potstill.errors import ConfigError
 from potstill.monitoring.progress import Reporter
 from potstill.monitoring.tables import text_table
-from potstill.pipeline import distill
+from potstill.pipeline import distill, dry_run
 from potstill.run.files import write_text
 from potstill.wording import counted
 
@@ -44,12 +44,9 @@ def learning_curve(
     Raises:
         ConfigError: a number below 2.
     """
-    if not per_class or min(per_class) < 2:
-        raise ConfigError("Name at least one number of labels per class, all 2 or more: --per-class 20,50,100.")
     points: list[Point] = []
-    for count in sorted(set(per_class)):
-        reporter.info(f"{counted(count, 'label')} per class")
-        settings = from_mapping({"images.per_class": count}, base=config)
+    for count, settings in _settings(per_class, config):
+        reporter.info(_title(count))
         result = distill(data, config=settings, run=folder / f"per-class-{count}", reporter=reporter)
         comparison = result.comparison
         points += [
@@ -69,6 +66,24 @@ def learning_curve(
         ]
         write_text(folder / "curve.csv", _csv(points))
     return points
+
+
+def plan_curve(data: Path, per_class: Sequence[int], config: Config) -> Iterator[str]:
+    """What `learning_curve` would do and take, without starting it: the lines of each run. Raises as it does."""
+    for count, settings in _settings(per_class, config):
+        yield _title(count)
+        yield from dry_run(data, settings)
+
+
+def _settings(per_class: Sequence[int], config: Config) -> list[tuple[int, Config]]:
+    """Of each run, by its number of labels. Raises ConfigError for one below 2."""
+    if not per_class or min(per_class) < 2:
+        raise ConfigError("Name at least one number of labels per class, all 2 or more: --per-class 20,50,100.")
+    return [(count, from_mapping({"images.per_class": count}, base=config)) for count in sorted(set(per_class))]
+
+
+def _title(count: int) -> str:
+    return f"{counted(count, 'label')} per class"
 
 
 def curve_table(points: Sequence[Point]) -> Table:
