@@ -7,6 +7,7 @@ is made again by another, and what is done is what is there.
 
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from potstill.errors import DamageError
 from potstill.run.files import is_sealed, write_json
 
 MOST = 4096
-"""Photos in a shard, at most: what is lost with a worker, and made again."""
+"""Photos in a shard, at most and up to a batch: what is lost with a worker, and made again."""
 
 ROUNDS = 4
 """Shards for each task that runs at the same time, so that fast nodes do more than slow ones."""
@@ -41,17 +42,15 @@ def write_in_shards(
         label, part: of the progress bar.
     """
     photos, folder = writer.shape[0], writer.path.with_suffix(".shards")
-    size = shard_size(photos, context.machine.tasks, batch)
     machine = context.machine
     threads = 1 if machine.device == "cpu" else machine.spare_threads(machine.jobs)  # those that render views
     values = {**values, "run": str(context.run.path), "device": machine.device, "threads": threads}
     jobs = {}
-    for start in range(0, photos, size):
-        shard = folder / f"{start:08d}-{size}"
+    for rows in shards(photos, machine.tasks, batch):
+        shard = folder / f"{rows.start:08d}-{len(rows)}"
         shard.mkdir(parents=True, exist_ok=True)
-        stop = min(start + size, photos)
-        write_json(shard / "worker.json", {**values, "start": start, "stop": stop})
-        jobs[shard / "worker.json"] = stop - start
+        write_json(shard / "worker.json", {**values, "start": rows.start, "stop": rows.stop})
+        jobs[shard / "worker.json"] = len(rows)
 
     def done() -> int:
         return sum(photos for job, photos in jobs.items() if (job.with_name(RESULT)).is_file())
@@ -74,10 +73,13 @@ def write_in_shards(
     shutil.rmtree(folder)
 
 
-def shard_size(photos: int, at_once: int, batch: int) -> int:
-    """Photos in each shard, a multiple of `batch`."""
-    wanted = min(MOST, -(-photos // (ROUNDS * at_once)))
-    return max(1, -(-wanted // batch)) * batch
+def shards(photos: int, at_once: int, batch: int) -> list[range]:
+    """The photos of each shard: whole batches, as equal as they can be, and as many shards for each task."""
+    batches = -(-photos // batch)
+    wanted = max(ROUNDS * at_once, -(-photos // MOST))
+    count = min(batches, -(-wanted // at_once) * at_once)
+    starts = [batch * (batches * number // count) for number in range(count)]
+    return [range(start, stop) for start, stop in pairwise([*starts, photos])]
 
 
 def _append(writer: RowWriter, path: Path, count: int) -> None:

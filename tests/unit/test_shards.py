@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from potstill.data.arrays import RowWriter
 from potstill.errors import DamageError
 from potstill.run.files import read_json
 from potstill.run.folder import Run
-from potstill.shards import MOST, RESULT, shard_size, write_in_shards
+from potstill.shards import MOST, RESULT, shards, write_in_shards
 
 
 class Ended:
@@ -86,7 +87,7 @@ def test_the_rows_are_in_order_whatever_the_number_of_tasks(tmp_path: Path, engi
         rows = write(tmp_path / str(jobs), engine, jobs=jobs)
         assert np.array_equal(rows, np.arange(37)[:, None].repeat(3, 1))
         assert sorted(path.name for path in (tmp_path / str(jobs)).iterdir()) == ["rows.npy", "rows.npy.seal"]
-    assert len(engine.started) == 4 + 5 + 10, "shards of 12, 8 and 4 photos"
+    assert len(engine.started) == 4 + 8 + 10, "10 batches"
 
 
 def test_shards_that_are_there_are_not_made_again(
@@ -106,7 +107,7 @@ def test_shards_that_are_there_are_not_made_again(
     monkeypatch.setattr(engine, "start", start)
     rows = write(tmp_path, engine)
     assert np.array_equal(rows[:, 0], np.arange(37))
-    assert len(engine.started) == len(set(engine.started)) == 5
+    assert len(engine.started) == len(set(engine.started)) == 8
     assert engine.started[:3] == first
 
 
@@ -123,7 +124,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_made_again(
     shard = next(tmp_path.rglob(RESULT))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert np.array_equal(write(tmp_path, engine)[:, 0], np.arange(37))
-    assert len(engine.started) == 5 + 1
+    assert len(engine.started) == 8 + 1
 
 
 def test_a_shard_of_another_shape_is_refused(tmp_path: Path, engine: Here) -> None:
@@ -131,10 +132,13 @@ def test_a_shard_of_another_shape_is_refused(tmp_path: Path, engine: Here) -> No
         write(tmp_path, engine, too_few=1)
 
 
-@given(photos=st.integers(1, 10**7), at_once=st.integers(1, 1000), batch=st.integers(1, 64))
+@given(photos=st.integers(1, 10**6), at_once=st.integers(1, 1000), batch=st.integers(1, 64))
 def test_shards_begin_where_batches_do(photos: int, at_once: int, batch: int) -> None:
-    size = shard_size(photos, at_once, batch)
-    assert size % batch == 0
-    assert size < MOST + batch
-    assert size >= batch
-    assert photos > 4 * at_once * batch or size == batch
+    found = shards(photos, at_once, batch)
+    assert found[0].start == 0
+    assert found[-1].stop == photos
+    assert all(one.stop == next_one.start and one.stop % batch == 0 for one, next_one in pairwise(found))
+    batches = [-(-len(shard) // batch) for shard in found]
+    assert max(batches) - min(batches) <= 1, "as equal as they can be"
+    assert max(map(len, found)) < MOST + batch
+    assert len(found) % at_once == 0 or batches == [1] * len(found)
