@@ -21,6 +21,7 @@ from potstill.images import containers, pack, tar_shards
 from potstill.images.decode import read_bytes
 from potstill.images.folder import Folder
 from potstill.images.new_photos import read_new_photos
+from potstill.images.selection import read_for_training
 from potstill.images.source import open_photos
 from potstill.images.summary import folder_lines
 from potstill.monitoring.progress import Reporter
@@ -201,6 +202,20 @@ def test_a_fault_is_named_with_its_place(tmp_path: Path, fault: str) -> None:
     change(path)
     with pytest.raises(DataError, match=message):
         opened(tmp_path / "data", tmp_path)
+
+
+def test_photos_are_not_counted_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "data" / "0.tar", labeled(range(400), lambda n: b"%d" % (n // 10)))
+    calls, counts = [], containers.StoredFiles.counts
+
+    def counted(files: containers.StoredFiles) -> Any:
+        calls.append(files)
+        return counts(files)
+
+    monkeypatch.setattr(containers.StoredFiles, "counts", counted)
+    folder = read_for_training(tmp_path / "data", ImagesConfig(), runs=tmp_path)
+    assert len(folder.classes) == 40
+    assert 0 < len(calls) < 10
 
 
 def test_links_and_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,9 @@ def read_for_training(data: Path, config: ImagesConfig, *, runs: Path = Path("ru
     counts: Counter[tuple[str, int]] = Counter()
     for (split, label), number in folder.counts().items():
         counts[split or "train", label] += number
+    drawable = drawn_splits(folder)
     for label, name in enumerate(folder.classes):
-        if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=False):
+        if text := _lacking(name, {split: counts[split, label] for split in LABELED}, drawable, drawn=False):
             raise DataError(text + _what_to_do(folder, name))
     return folder
 
@@ -213,8 +214,9 @@ def limited(photos: list[Packed], config: ImagesConfig) -> tuple[list[Packed], l
 def require_every_class(kept: list[Packed], folder: Folder, rejected: list[Packed]) -> None:
     """Raise DataError for a class with too few usable photos in train, val or test."""
     counts = Counter((photo.split, label) for photo in kept for label in labels_of(photo))
+    drawable = drawn_splits(folder)
     for label, name in enumerate(folder.classes):
-        if text := _lacking(folder, name, {split: counts[split, label] for split in LABELED}, drawn=True):
+        if text := _lacking(name, {split: counts[split, label] for split in LABELED}, drawable, drawn=True):
             lost = [photo for photo in rejected if label in labels_of(photo)]
             example = (
                 f" {counted(len(lost), 'file was', 'files were')} rejected, such as {lost[0].path}: {lost[0].reason}."
@@ -231,13 +233,13 @@ def _together(kept: list[Packed], label: int) -> str:
     return f" Its photos belong to {counted(groups, 'group')}, each of which stays together{hint}." if groups else ""
 
 
-def _lacking(folder: Folder, name: str, counts: Mapping[Split, int], *, drawn: bool) -> str:
+def _lacking(name: str, counts: Mapping[Split, int], from_train: Sequence[Split], *, drawn: bool) -> str:
     """What a class has too few photos for; "" where it has enough.
 
     Args:
-        drawn: whether `counts` are those after photos of train were drawn for other splits.
+        from_train: the splits that are drawn from train, as of `drawn_splits`.
+        drawn: whether `counts` are those after photos of train were drawn for these.
     """
-    from_train = drawn_splits(folder)
     total = sum(counts[split] for split in ("train", *from_train))
     splits = ("train", *from_train)
     if from_train and total < len(splits):
