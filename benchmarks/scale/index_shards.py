@@ -94,7 +94,7 @@ def main() -> None:
                 *(round(found[name], 1) for name in ("seconds", "processor_seconds", "peak_mb")),
                 hardware() + (f", {args.note}" if args.note else ""),
                 datetime.now(UTC).date().isoformat(),
-                f"python benchmarks/scale/index_shards.py FOLDER --photos {args.photos}",
+                f"python benchmarks/scale/index_shards.py FOLDER --photos {args.photos} --classes {args.classes}",
             ]
         )
     new = not RESULTS.is_file()
