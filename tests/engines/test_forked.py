@@ -17,7 +17,7 @@ from potstill.engines.engine import Task
 from potstill.engines.local import LocalEngine
 from potstill.engines.opening import open_engine
 from potstill.errors import ExportError
-from potstill.processes.child import Child, ChildCrashError
+from potstill.processes.child import Child, ChildCrashError, ChildStoppedError
 from potstill.run.files import write_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks a process that has loaded libraries")
@@ -134,6 +134,13 @@ def test_a_module_that_cannot_be_imported_is_named(engine: LocalEngine, tmp_path
     write_json(tmp_path / "job.json", "work")
     with pytest.raises(ChildCrashError, match="No module named 'nothing_of_that_name'"):
         engine.start("nothing_of_that_name", tmp_path / "job.json", threads=1).check()
+
+
+def test_a_task_that_gets_ctrl_c_has_not_crashed(tasks: Tasks) -> None:
+    task = tasks.start("wait")
+    os.kill(tasks.processes("wait")[0], signal.SIGINT)
+    with pytest.raises(ChildStoppedError, match="Ctrl-C"):
+        task.check()
 
 
 def test_a_task_that_is_stopped_ends_alone(tasks: Tasks, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ def work(job):
         raise ExportError("two\\nlines")
     if order == "crash":
         raise ZeroDivisionError("by zero")
+    if isinstance(order, int):
+        os.kill(os.getpid(), order)
+        time.sleep(60)
     if order == "wait":
         job.with_name("pid").write_text(str(os.getpid()))
         time.sleep(60)
@@ -58,6 +61,21 @@ def test_a_crash_comes_with_the_end_of_the_output(job: Path) -> None:
     with pytest.raises(child.ChildCrashError, match=r"printed 1[\s\S]*ZeroDivisionError: by zero"):
         child.run("work_for_child", job, threads=1)
     assert "Traceback" in job.with_name("output.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_somebody_stopped_has_not_crashed(job: Path, number: int) -> None:
+    job.write_text(str(int(number)))
+    with pytest.raises(child.ChildStoppedError, match=r"stopped from outside \((Ctrl-C|SIGTERM)\)"):
+        child.run("work_for_child", job, threads=1)
+    assert "Traceback" not in job.with_name("output.txt").read_text()
+
+
+def test_one_that_was_killed_has_crashed(job: Path) -> None:
+    """Which a system without memory does, too."""
+    job.write_text(str(int(signal.SIGKILL)))
+    with pytest.raises(child.ChildCrashError, match="printed 1"):
+        child.run("work_for_child", job, threads=1)
 
 
 def test_it_ends_with_a_parent_that_is_killed(job: Path) -> None:

@@ -9,6 +9,7 @@ must not leave a child that works on, beside the next command in the same folder
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,21 @@ from potstill.processes.watch import end_with
 OUTPUT = "output.txt"
 """Beside the job: what the child prints."""
 
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C, as of shells."""
+
+_STOPPED = {_INTERRUPTED: "Ctrl-C", -signal.SIGINT: "Ctrl-C", -signal.SIGTERM: "SIGTERM"}
+
 _ERROR = "POTSTILL "
 """Begins the line with the class and the message of a PotstillError, as JSON."""
 
 
 class ChildCrashError(PotstillError):
     """A child stopped without saying why; the message is the end of its output."""
+
+
+class ChildStoppedError(PotstillError):
+    """Somebody stopped a child, so that its work says nothing."""
 
 
 class Process(Protocol):
@@ -92,16 +102,21 @@ class Child:
         return self.process.poll() is not None
 
     def check(self) -> None:
-        """Wait for the end. Raises the PotstillError that the child raised, or ChildCrashError."""
-        if self.process.wait() == 0:
+        """Wait for the end. Raises the PotstillError that the child raised, ChildStoppedError or ChildCrashError."""
+        code = self.process.wait()
+        if code == 0:
             self.output.unlink(missing_ok=True)
             return
+        if code in _STOPPED:
+            raise ChildStoppedError(
+                f"A process of this command was stopped from outside ({_STOPPED[code]}). Run the same command again."
+            )
         output = self.output.read_text("utf-8", errors="replace").strip()
         for line in output.splitlines():
             if line.startswith(_ERROR):
                 name, message = json.loads(line.removeprefix(_ERROR))
                 raise getattr(errors, name, PotstillError)(message)
-        raise ChildCrashError(output[-2000:] or f"It ended with code {self.process.returncode} and without a message.")
+        raise ChildCrashError(output[-2000:] or f"It ended with code {code} and without a message.")
 
     def stop(self) -> None:
         """Ask the child to end, and wait until it has."""
@@ -132,6 +147,8 @@ def main(module: str, job: str, parent: str) -> int:
     except PotstillError as error:
         print(f"\n{_ERROR}{json.dumps([type(error).__name__, str(error)])}")
         return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return 0
 
 
