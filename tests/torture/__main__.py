@@ -16,6 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from tests.torture.cases import WRONG, Campaign, Case, Outcome
@@ -109,20 +110,25 @@ def _in_turn(
     most: Mapping[str, int] | None,
 ) -> Iterator[tuple[str, int, Case]]:
     """Cases to make: those that went wrong, then new ones of each part in turn. Part, number, case."""
-    done = Counter(part for part, _ in by_case(earlier))
-    cases = {part: CAMPAIGNS[part](seed, job) for part in parts}
     for part in parts:
-        for number in range(done[part]):
-            case = next(cases[part])
-            if (part, number) in wrong:
+        repeated = {number for of, number in wrong if of == part}
+        for number, case in enumerate(islice(CAMPAIGNS[part](seed, job), max(repeated, default=-1) + 1)):
+            if number in repeated:
                 yield part, number, case
-    while cases:
-        for part in list(cases):
-            if most is not None and done[part] >= most[part]:
-                del cases[part]
-                continue
-            yield part, done[part], next(cases[part])
-            done[part] += 1
+    done = by_case(earlier)
+    waiting = {part: _numbered(part, seed, job, done) for part in parts}
+    while waiting:
+        for part in list(waiting):
+            number, case = next(waiting[part])
+            if most is not None and number >= most[part]:
+                del waiting[part]
+            else:
+                yield part, number, case
+
+
+def _numbered(part: str, seed: int, job: Path, done: Collection[tuple[str, int]]) -> Iterator[tuple[int, Case]]:
+    """The cases of a part that are not in the journal; it may have gaps, where several were put together."""
+    return ((number, case) for number, case in enumerate(CAMPAIGNS[part](seed, job)) if (part, number) not in done)
 
 
 def by_case(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:

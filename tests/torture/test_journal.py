@@ -43,6 +43,12 @@ def test_what_went_wrong_is_repeated_first_and_both_results_are_shown(
     assert make(6) == results
     assert made == [], "all are made, and what is still wrong is repeated only if asked for"
 
+    journal = tmp_path / "results/seed-0.jsonl"
+    lines = journal.read_text("utf-8").splitlines()
+    journal.write_text("\n".join(line for line in lines if '"number": 2,' not in line) + "\n", "utf-8")
+    results = make(6)
+    assert made == [2], "a journal of several parts may have gaps"
+
     write_page(tmp_path / "page.md", list(campaign.by_case(results).values()), 0)
     page = (tmp_path / "page.md").read_text("utf-8")
     assert "| a kind | 6 | 5 | 0 | 1 |" in page, "the last result of each case counts"
