@@ -225,15 +225,8 @@ def test_closing_ends_what_is_at_work(module: Path, tmp_path: Path) -> None:
     wait_until_gone(*processes)
 
 
-def test_the_engine_of_this_machine_forks_where_there_is_no_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forks() -> bool:
-        with open_engine(MachineConfig(), "cpu", tmp_path) as engine:
-            assert isinstance(engine, LocalEngine)
-            return engine.fork is not None
-
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert forks()
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert not forks()
+@pytest.mark.parametrize(("device", "forks"), [("cpu", True), ("cuda", False), ("mps", False)])
+def test_tasks_are_forks_on_the_cpu(tmp_path: Path, device: str, forks: bool) -> None:
+    with open_engine(MachineConfig(), device, tmp_path) as engine:
+        assert isinstance(engine, LocalEngine)
+        assert (engine.fork is not None) == forks

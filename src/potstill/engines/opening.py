@@ -37,9 +37,8 @@ def open_engine(config: MachineConfig, device: str, folder: Path | None) -> Iter
 
 
 def _here(device: str, folder: Path | None) -> LocalEngine:
-    """The engine of this machine. Neither CUDA nor the libraries of macOS work in forks of a process that has loaded
+    """The engine of this machine. Neither GPUs nor the libraries of macOS work in forks of a process that has loaded
     them."""
     if device == "cuda":
         return LocalEngine(visible_gpus(torch.cuda.device_count()))
-    forks = sys.platform == "linux" and not torch.cuda.is_available()
-    return LocalEngine(fork=str(folder) if forks else None)
+    return LocalEngine(fork=str(folder) if device == "cpu" and sys.platform == "linux" else None)
