@@ -1,5 +1,6 @@
 """Tasks as forks of a process that has imported what they need."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,24 +23,7 @@ from potstill.run.files import write_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks a process that has loaded libraries")
 
-MODULE = """
-import json, os, pathlib, sys, time
-from potstill.errors import ExportError
-
-SERVER = os.getpid()
-
-def work(job):
-    order = json.loads(job.read_text())
-    print("printed", os.environ["OMP_NUM_THREADS"], flush=True)
-    if order == "refuse":
-        raise ExportError("two\\nlines")
-    if order == "crash":
-        raise ZeroDivisionError("by zero")
-    job.with_name("pid").write_text(f"{os.getpid()} {SERVER}")
-    if order == "wait":
-        time.sleep(60)
-    job.with_name("done").write_text(str("torch" in sys.modules))
-"""
+WORK = "tests.child_work"
 
 
 class Tasks:
@@ -52,7 +36,7 @@ class Tasks:
         job = self.job(order)
         job.parent.mkdir(parents=True, exist_ok=True)
         write_json(job, order)
-        task: Task = self.engine.start("work_for_fork", job, threads=threads)
+        task: Task = self.engine.start(WORK, job, threads=threads)
         assert isinstance(task, Child)
         return task
 
@@ -70,17 +54,8 @@ class Tasks:
 
 
 @pytest.fixture(scope="module")
-def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("forked")
-    (folder / "work_for_fork.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def engine(module: Path) -> Iterator[LocalEngine]:
-    with closing(LocalEngine(fork=str(module))) as opened:
+def engine() -> Iterator[LocalEngine]:
+    with closing(LocalEngine(fork="tests")) as opened:
         yield opened
 
 
@@ -106,7 +81,7 @@ def wait_until_gone(*processes: int) -> None:
 
 def test_a_task_is_a_fork_of_a_process_that_has_imported_torch_and_leaves_no_output(tasks: Tasks) -> None:
     tasks.start("work").check()
-    assert tasks.job("work").with_name("done").read_text() == "True"
+    assert json.loads(tasks.job("work").with_name("done").read_text())["torch"]
     task, server = tasks.processes("work")
     assert task != server != os.getpid()
     assert not tasks.job("work").with_name("output.txt").exists()
@@ -168,31 +143,30 @@ def test_tasks_end_with_their_server_and_another_takes_its_place(tasks: Tasks) -
     tasks.start("work").check()
 
 
-def test_a_task_can_be_stopped_while_its_server_imports(module: Path, tmp_path: Path) -> None:
-    with closing(LocalEngine(fork=str(module))) as engine:
+def test_a_task_can_be_stopped_while_its_server_imports(tmp_path: Path) -> None:
+    with closing(LocalEngine(fork="tests")) as engine:
         task = Tasks(tmp_path, engine).start("wait")
         task.stop()
         assert task.has_ended
         Tasks(tmp_path, engine).start("work").check()
 
 
-def client(module: Path, folder: Path) -> subprocess.Popen[bytes]:
+def client(folder: Path) -> subprocess.Popen[bytes]:
     """A process that starts the task `wait` in a folder, and waits for it."""
     code = (
         "import sys; from pathlib import Path; from potstill.engines.local import LocalEngine\n"
         "engine = LocalEngine(fork=sys.argv[1])\n"
-        "engine.start('work_for_fork', Path(sys.argv[2]), threads=1).check()"
+        "engine.start('tests.child_work', Path(sys.argv[2]), threads=1).check()"
     )
     job = folder / "wait/job.json"
     job.parent.mkdir()
     write_json(job, "wait")
-    variables = {**environment(), "PYTHONPATH": f"{module}{os.pathsep}{environment().get('PYTHONPATH', '')}"}
-    return subprocess.Popen([sys.executable, "-c", code, str(folder / "server"), str(job)], env=variables)
+    return subprocess.Popen([sys.executable, "-c", code, str(folder / "server"), str(job)], env=environment())
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_server_and_tasks_end_with_a_process_that_is_killed(tmp_path: Path, module: Path, name: str) -> None:
-    process = client(module, tmp_path)
+def test_server_and_tasks_end_with_a_process_that_is_killed(tmp_path: Path, name: str) -> None:
+    process = client(tmp_path)
     processes = Tasks(tmp_path, LocalEngine()).processes("wait")
     process.send_signal(signal.Signals[name])
     process.wait()
@@ -200,11 +174,11 @@ def test_server_and_tasks_end_with_a_process_that_is_killed(tmp_path: Path, modu
     assert processes_of(tmp_path) == []
 
 
-def test_no_task_begins_once_its_client_was_killed(tmp_path: Path, module: Path) -> None:
+def test_no_task_begins_once_its_client_was_killed(tmp_path: Path) -> None:
     def servers() -> list[str]:
         return [line for line in processes_of(tmp_path) if "potstill.processes.forkserver" in line]
 
-    process, deadline = client(module, tmp_path), time.monotonic() + 60
+    process, deadline = client(tmp_path), time.monotonic() + 60
     while not servers():
         assert time.monotonic() < deadline, "the server did not begin"
         time.sleep(0.02)
@@ -217,8 +191,8 @@ def test_no_task_begins_once_its_client_was_killed(tmp_path: Path, module: Path)
     assert not (tmp_path / "wait/pid").exists()
 
 
-def test_closing_ends_what_is_at_work(module: Path, tmp_path: Path) -> None:
-    with closing(LocalEngine(fork=str(module))) as engine:
+def test_closing_ends_what_is_at_work(tmp_path: Path) -> None:
+    with closing(LocalEngine(fork="tests")) as engine:
         tasks = Tasks(tmp_path, engine)
         tasks.start("wait")
         processes = tasks.processes("wait")

@@ -130,10 +130,6 @@ class ForkedProcess:
         """None while it has not begun."""
         return self._server.pid(self._task)
 
-    @property
-    def returncode(self) -> int | None:
-        return self._server.code(self._task)
-
     def poll(self) -> int | None:
         return self._server.code(self._task)
 

@@ -90,7 +90,7 @@ class ChildGroup:
 
     @property
     def _has_failed(self) -> bool:
-        return any(child.has_ended and child.process.returncode for child in self.children)
+        return any(child.process.poll() for child in self.children)
 
     def check(self) -> None:
         """Wait for the end. Where one fails, the others are killed.
