@@ -19,6 +19,7 @@ from potstill.config.load import from_mapping
 from potstill.config.schema import Config, MachineConfig
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
+from potstill.data.splits import Split
 from potstill.data.unlike import read_unlike
 from potstill.deploy.predictor import best_seed, chosen_student
 from potstill.errors import DataError
@@ -49,6 +50,8 @@ class RunPhotos:
     """The files that have a label in the folder today, by their path in it."""
     unlabeled: frozenset[str]
     """Those of them that have no label, neither in the folder nor, where photos are copied, by `suggest --label`."""
+    drawn: tuple[Split, ...]
+    """The splits that are drawn from train."""
 
     @classmethod
     def of(cls, run: Run) -> "RunPhotos":
@@ -68,7 +71,7 @@ class RunPhotos:
         labeled = frozenset(name for name, file in files.items() if file.split != "unlabeled")
         given = {step.path for step in read_steps(journal_path(run))}
         unlabeled = frozenset(files) - labeled - given
-        return cls(data, folder, config, lines, labeled, unlabeled)
+        return cls(data, folder, config, lines, labeled, unlabeled, drawn_splits(folder))
 
     def becomes(self, row: int) -> str:
         """The split that a photo without a label is in once it lies in a class folder."""
@@ -76,7 +79,7 @@ class RunPhotos:
         given = None if self.folder.flat else "train"
         key = line.get("group") or line["sha256"]
         config = self.config.images
-        return assigned_split(given, key, drawn_splits(self.folder), config, config.test_share)
+        return assigned_split(given, key, self.drawn, config, config.test_share)
 
 
 @dataclass(frozen=True, slots=True)
