@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from inspect import signature
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 from PIL import Image
 from tests.support import draw_photo
 
@@ -16,7 +18,7 @@ import potstill
 from potstill.cli.runs import serve as command_serve
 from potstill.deploy import serve as serving
 from potstill.deploy.predictor import load_predictor
-from potstill.deploy.serve import Outputs, Served, classify, load_models, page_files, serve
+from potstill.deploy.serve import Outputs, Page, Served, classify, listen, load_models, page_files, serve
 from potstill.errors import ModelError, PotstillError
 from potstill.run.folder import Run
 
@@ -118,3 +120,31 @@ def test_it_is_for_this_machine_answers_programs_and_ends(tiny_run: "potstill.Re
     with pytest.raises(aiohttp.ClientConnectorError):
         asyncio.run(ask(page.url))
     assert signature(command_serve).parameters["host"].default == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "logged"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: \x00\r\n\r\n", b" 400 ", False),
+        (b"\x16\x03\x01 TLS\r\n\r\n", b" 400 ", False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b" 500 ", True),
+    ],
+    ids=["header", "TLS", "own fault"],
+)
+def test_what_is_not_http_is_refused_without_a_traceback(
+    request_: bytes, status: bytes, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(request: web.Request) -> web.Response:
+        raise RuntimeError("a mistake in the program")
+
+    app = web.Application()
+    app.router.add_get("/", fail)
+    listening = listen("127.0.0.1", 0)
+    with (
+        caplog.at_level(logging.INFO),
+        Page(app, listening),
+        socket.create_connection(listening.getsockname()[:2], timeout=20) as connection,
+    ):
+        connection.sendall(request_)
+        assert status in connection.recv(100)
+    assert bool(caplog.records) is logged

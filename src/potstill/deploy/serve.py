@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from potstill.deploy.predictor import (
     LabelsPrediction,
@@ -185,6 +187,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise PotstillError(f"The page cannot be served on {host}:{port}: {error}. Choose another --port.") from None
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """False for what is not HTTP, which anyone may send: it is answered with 400, and aiohttp logs a traceback."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_our_fault)
+
+
 class Page:
     """A page that is served until `close()`. Also a context manager."""
 
@@ -193,7 +204,7 @@ class Page:
         shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{port}/"
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=15.0, lingering_time=2.0
+            app, access_log=None, logger=_log, shutdown_timeout=1.0, keepalive_timeout=15.0, lingering_time=2.0
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
