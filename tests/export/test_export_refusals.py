@@ -301,13 +301,18 @@ def test_answers_must_be_probabilities(row: list[float], good: bool) -> None:
         ({"more": 1}, r"export\.json is damaged: .*'more'.* Export again"),
     ],
 )
-def test_an_export_json_of_another_version_is_refused_and_replaced(
+def test_an_export_json_of_another_version_is_refused(
     exported_copy: Run, change: dict[str, object], message: str
 ) -> None:
     path = exported_copy.export / "export.json"
     write_json(path, {**json.loads(path.read_text()), **change})
     with pytest.raises(ExportError, match=message):
         read_results(exported_copy)
+
+
+def test_an_export_json_that_is_refused_is_replaced(exported_copy: Run) -> None:
+    path = exported_copy.export / "export.json"
+    write_json(path, {**json.loads(path.read_text()), "more": 1})
     (result,) = export(exported_copy, ["torch"], ["float32"], tolerance=Tolerance(max_loss=0.05), reporter=quiet())
     assert exported_student(exported_copy, STUDENT).files == (result,)
 
