@@ -4,11 +4,13 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.reports import slim_copy
 from tests.support import CLASSES, SEVERAL, context_of, draw_pair, flags, label, make_pairs, teach
 
 import potstill
@@ -105,6 +107,30 @@ def test_the_report_has_map_where_accuracy_stands(labels_run: "potstill.Result")
     for name in CLASSES:
         assert page.count(name) >= 1
     assert "mAP, distilled − alone" in page
+
+
+def test_runs_are_compared_by_map(
+    labels_run: "potstill.Result", tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = slim_copy(labels_run.path, tmp_path / "again").path
+    assert run_command(["compare", str(labels_run.path), str(again), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measure"] == "mAP"
+    teacher, reference, twin, *others = found["rows"]
+    scores, student = labels_run.scores, labels_run.scores.students[0]
+    assert reference["against"] is None
+    assert twin["against"]["value"] == pytest.approx(-student.difference.value)
+    assert teacher["accuracy"]["value"] == scores.teacher.mean_average_precision.value
+    assert teacher["against"]["value"] == pytest.approx(-student.to_teacher.value)
+    assert twin["exact_match"] == asdict(student.alone.exact_match)
+    assert [row["accuracy"] for row in others] == [row["accuracy"] for row in found["rows"][:3]]
+    assert others[1]["against"]["value"] == 0
+    assert others[1]["against"]["low"] < 0 < others[1]["against"]["high"], "its seeds may have been others"
+    assert run_command(["compare", str(labels_run.path), str(again)]) == 0
+    shown = capsys.readouterr().out
+    assert "mAP" in shown
+    assert "exact match" in shown
+    assert "train views" not in shown
 
 
 def predicted(capsys: pytest.CaptureFixture[str], run: Path, photos: Sequence[Path], *words: str) -> str:
@@ -344,7 +370,7 @@ def test_doubt_is_that_of_each_label_and_put_into_words() -> None:
         (["suggest", "RUN"], "has no photos without labels"),
         (["controls", "RUN"], "for photos with one label each"),
         (["forecast", "RUN"], "for photos with one label each"),
-        (["compare", "RUN", "RUN"], "for photos with one label each"),
+        (["compare", "RUN", "TINY"], "only the photos of labels have several labels each"),
         (["predict", "RUN", "PAIRS", "--sort-into", "SORTED"], "--sort-into puts a photo into one folder"),
         (["curve", "PAIRS", "--per-class", "2", *flags(SEVERAL)], "per_class counts photos that have one label"),
         (["distill", "PAIRS", *flags(SEVERAL), "--metric", "balanced"], "is for photos with one label each"),
@@ -355,6 +381,7 @@ def test_doubt_is_that_of_each_label_and_put_into_words() -> None:
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_early(
     labels_run: "potstill.Result",
+    tiny_run: "potstill.Result",
     pairs: Path,
     photos: Path,
     in_folder: Path,
@@ -364,6 +391,7 @@ def test_what_makes_no_sense_is_refused_early(
 ) -> None:
     stands_for: dict[str, Any] = {
         "RUN": labels_run.path,
+        "TINY": tiny_run.path,
         "PAIRS": pairs,
         "SHAPES": photos,
         "SORTED": in_folder / "sorted",

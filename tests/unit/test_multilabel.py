@@ -151,3 +151,16 @@ def test_settings_are_chosen_by_the_binary_nll() -> None:
     logits, labels = np.array([[3.0, -3], [-3, 3], [2, 1]]), np.array([[1, 0], [0, 1], [1, 1]])
     assert metric.value(logits, labels) == 1
     assert metric.loss(logits, labels) < metric.loss(-logits, labels)
+
+
+def test_differences_of_runs_have_the_same_photos_and_seeds_of_their_own() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.random((60, 3)) < 0.4
+    first, second = (labels[None] + generator.normal(0, 1, (1, 60, 3)) for _ in range(2))
+    drawn = [multilabel.resampled_average_precisions(z, labels, resamples=40) for z in (first, second)]
+    found = multilabel.resampled_differences(first, second, labels, resamples=40)
+    assert found == pytest.approx(drawn[0] - drawn[1]), "with one seed each, the photos are all that is drawn"
+    several = np.concatenate([first, second])
+    apart = multilabel.resampled_differences(several, several, labels, resamples=40)
+    assert apart.std() > 0, "the seeds of two runs have nothing in common, even if they are alike"
+    assert abs(apart.mean()) < apart.std() / 3

@@ -547,9 +547,8 @@ def compare(*runs: Path, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     if as_json:
         print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
         return
-    print_table(found.table())
-    if (by_class := found.class_table()) is not None:
-        print_table(by_class)
+    for table in found.tables():
+        print_table(table)
     print("\n".join(found.notes()))
 
 

@@ -141,15 +141,48 @@ def resampled_average_precisions(
         groups: (n,) as in `metrics.bootstrap_mean`.
         shares: (C,) as in `average_precisions`.
     """
-    seeds, photos, classes = logits.shape
+    seeds, photos, _ = logits.shape
     by_class = None if shares is None else weights_to_shares(labels, shares)
-    ranked = [[Ranking.of(z[:, c], labels[:, c] > 0) for c in range(classes)] for z in logits]
+    ranked = _rankings(logits, labels)
     generator, parts, count = np.random.default_rng(seed), [], min(resamples, RESAMPLES)
     for start in range(0, count, _BLOCK):
         drawn_seeds, weights = draw(generator, min(_BLOCK, count - start), seeds, photos, groups)
-        each = np.stack([np.stack(_areas(model, weights, by_class), axis=-1) for model in ranked], axis=1)
-        parts.append((each * drawn_seeds[:, :, None]).sum(1))
+        parts.append(_over_seeds(ranked, drawn_seeds, weights, by_class))
     return np.concatenate(parts)
+
+
+def resampled_differences(
+    first: Array, second: Array, labels: Array, *, resamples: int, groups: Array | None = None
+) -> Array:
+    """(R, C) average precision of `first` minus that of `second`, of runs whose seeds have nothing in common: each
+    draws its own, and both the same photos.
+
+    Args:
+        first, second: (S1, n, C) and (S2, n, C) logits.
+        groups: (n,) as in `metrics.bootstrap_mean`.
+    """
+    models, photos = [(_rankings(logits, labels), len(logits)) for logits in (first, second)], len(labels)
+    generator, parts, count = np.random.default_rng(0), [], min(resamples, RESAMPLES)
+    for start in range(0, count, _BLOCK):
+        block = min(_BLOCK, count - start)
+        weights = draw(generator, block, 1, photos, groups)[1]
+        own, its = (
+            _over_seeds(ranked, generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=block) / seeds, weights)
+            for ranked, seeds in models
+        )
+        parts.append(own - its)
+    return np.concatenate(parts)
+
+
+def _rankings(logits: Array, labels: Array) -> list[list[Ranking]]:
+    """Of each seed (S, n, C) and class."""
+    return [[Ranking.of(z[:, c], labels[:, c] > 0) for c in range(labels.shape[1])] for z in logits]
+
+
+def _over_seeds(ranked: list[list[Ranking]], seeds: Array, weights: Array, by_class: Array | None = None) -> Array:
+    """(R, C) average precision under weights of the seeds (R, S), and of the photos as in `_areas`."""
+    each = np.stack([np.stack(_areas(model, weights, by_class), axis=-1) for model in ranked], axis=1)
+    return np.asarray((each * seeds[:, :, None]).sum(1))
 
 
 def _areas(ranked: list[Ranking], weights: Array, by_class: Array | None) -> list[Array]:

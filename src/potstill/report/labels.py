@@ -11,7 +11,7 @@ from potstill.monitoring.tables import text_table
 from potstill.report.page import rendered
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
-from potstill.run.label_results import LabelArm, LabelComparison, LabelTeacher, read_label_comparison
+from potstill.run.label_results import DEFINITION, LabelArm, LabelComparison, LabelTeacher, read_label_comparison
 from potstill.run.layout import ARMS, comparison_path
 from potstill.run.results import Costs
 from potstill.wording import counted
@@ -20,11 +20,6 @@ FEW_PHOTOS = 30
 """Test photos of a class, and val photos of all, below which a word is said."""
 FEW_EPOCHS = 5
 BAD_ECE = 0.05
-
-DEFINITION = (
-    "mAP is the mean over the classes of the average precision (scikit-learn's average_precision_score). F1 and exact "
-    "match are at thresholds that val chose, one per class"
-)
 
 
 @dataclass(frozen=True, slots=True)

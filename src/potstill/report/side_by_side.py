@@ -9,12 +9,13 @@ import numpy as np
 from rich.table import Table
 
 from potstill.errors import DataError
-from potstill.metrics import Interval, drawn_photos, percent
+from potstill.metrics import Interval, drawn_photos, multilabel, percent
 from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
 from potstill.run.integrity import require_whole
-from potstill.run.layout import ARMS
+from potstill.run.label_results import DEFINITION, LabelArm, LabelComparison, LabelTeacher, read_any_comparison
+from potstill.run.layout import ARMS, comparison_path
 from potstill.run.results import Agreement, ArmResult, ByClass, Comparison, Costs, OperatingResult, TeacherResult
 from potstill.storage.runs import local_run
 from potstill.wording import counted
@@ -32,10 +33,11 @@ class Row:
     arm: str
     seeds: int
     accuracy: Interval
+    """What `SideBySide.measure` says."""
     against: Interval | None
-    """Accuracy minus that of the reference; None for the reference itself."""
+    """This minus that of the reference; None for the reference itself."""
     agreement: Agreement | None
-    """With its own run's teacher; None for the teacher."""
+    """With its own run's teacher; None for the teacher. Of photos with several labels: share of decisions."""
     megabytes: float
     """This and the next two are 0 where they are not known of a teacher that is a file."""
     mmacs: float
@@ -45,12 +47,17 @@ class Row:
     operating_point: str
     """The class and the share of it that the thresholds were placed for; "" without an operating point."""
     operating: OperatingResult | None
+    macro_f1: Interval | None = None
+    """This and the next, of photos with several labels only: see `LabelScores`."""
+    exact_match: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
     """Every model of the runs. The reference is the first run's first student, distilled."""
 
+    measure: str
+    """"accuracy", or "mAP" of photos with several labels."""
     reference: str
     test_photos: int
     classes: list[str]
@@ -61,31 +68,28 @@ class SideBySide:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def table(self) -> Table:
-        """For the terminal."""
-        header = [
-            "run",
-            "model",
-            "",
-            "accuracy",
-            "interval",
-            "against reference",
-            "train views",
-            "test",
-            "MB",
-            "MMACs",
-            "ms",
-        ]
+    @property
+    def several_labels(self) -> bool:
+        return self.measure == "mAP"
+
+    def tables(self) -> list[Table]:
+        """For the terminal: every model, then the numbers of which there are more than one for each."""
+        second = self._label_table() if self.several_labels else self._class_table()
+        return [self._table()] + ([second] if second else [])
+
+    def _table(self) -> Table:
+        agreement = ["test"] if self.several_labels else ["train views", "test"]
+        header = ["run", "model", "", self.measure, "interval", "against reference", *agreement, "MB", "MMACs", "ms"]
         cells = [
             [r.run, r.model, r.arm, f"{r.accuracy.value:.1%}", _span(r.accuracy), _against(r.against),
-             *_agreement(r.agreement), f"{r.megabytes:.2f}" if r.megabytes else "–",
+             *_agreement(r.agreement)[-len(agreement):], f"{r.megabytes:.2f}" if r.megabytes else "–",
              f"{r.mmacs:,.0f}" if r.mmacs else "–", f"{r.milliseconds:.1f}" if r.milliseconds else "–"]
             for r in self.rows
         ]  # fmt: skip
         return text_table(header, cells, right=range(3, len(header)))
 
-    def class_table(self) -> Table | None:
-        """Numbers in which every class counts alike, and those at the operating point, for the terminal."""
+    def _class_table(self) -> Table | None:
+        """Numbers in which every class counts alike, and those at the operating point."""
         with_point = any(r.operating for r in self.rows)
         header = ["run", "model", "", "balanced accuracy", "macro F1"]
         header += ["operating point", "finds", "false alarms"] if with_point else []
@@ -97,14 +101,75 @@ class SideBySide:
             cells[-1] += [r.operating_point or "–", *map(_share, point)] if with_point else []
         return text_table(header, cells, right=range(3, len(header))) if any(r.by_class for r in self.rows) else None
 
+    def _label_table(self) -> Table:
+        """What stands on thresholds."""
+        header = ["run", "model", "", "macro F1", "exact match"]
+        cells = [[r.run, r.model, r.arm, _share(r.macro_f1), _share(r.exact_match)] for r in self.rows]
+        return text_table(header, cells, right=range(3, len(header)))
+
     def notes(self) -> list[str]:
-        """What the numbers of the table are."""
+        """What the numbers of the tables are."""
+        agreement = (
+            f"{DEFINITION}. Test: share of decisions that a model makes as the teacher of its own run does."
+            if self.several_labels
+            else "Train views and test: share on which a model predicts the class that the teacher of its own run does."
+        )
         return [
             f"{counted(self.test_photos, 'test photo')}, the same in all runs; {percent(self.confidence)} intervals "
             f"over seeds and photos (or groups of them). Reference: {self.reference}.",
-            "Train views and test: share on which a model predicts the class that the teacher of its own run does.",
+            agreement,
             *([] if self.same_machine else ["The runs were timed on different machines: do not compare their ms."]),
         ]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A run that takes part."""
+
+    name: str
+    files: RunFiles
+    comparison: Comparison | LabelComparison
+
+    @classmethod
+    def open(cls, path: Path | str) -> "_Compared":
+        files = RunFiles(Run.open(local_run(path, pixels=True)))
+        require_whole(files.run.path)
+        return cls(Path(path).resolve().name, files, read_any_comparison(comparison_path(files.run)))
+
+    @property
+    def several_labels(self) -> bool:
+        return isinstance(self.comparison, LabelComparison)
+
+    @property
+    def machine(self) -> tuple[str, str | None]:
+        return self.comparison.environment.processor, self.comparison.environment.gpu
+
+    def models(self) -> list["_Model"]:
+        if isinstance(self.comparison, LabelComparison):
+            return _label_models(self.comparison)
+        return _models(self.comparison)
+
+    def test_photos(self) -> dict[str, tuple[str, str]]:
+        """Class, or labels, and path of each test photo, by the sha256 of its file."""
+        return {p["sha256"]: (p["class"], p["path"]) for p in self.files.photos if p["split"] == "test"}
+
+    def row(self, model: "_Model", reference: "_Reference | None") -> Row:
+        """One line of the table; `reference` is None for the reference itself."""
+        target = None if isinstance(self.comparison, LabelComparison) else self.comparison.operating_point
+        return Row(
+            run=self.name,
+            model=model.name,
+            arm=model.arm,
+            seeds=1 if model.arm == "teacher" else self.comparison.seeds,
+            accuracy=model.score,
+            against=reference.subtracted_from(self.files, model.key) if reference else None,
+            agreement=model.agreement,
+            megabytes=model.costs.bytes / 1e6,
+            mmacs=model.costs.macs / 1e6,
+            milliseconds=model.costs.milliseconds,
+            operating_point=f"{target.class_name} {100 * target.recall:g}%" if target else "",
+            **model.more,
+        )
 
 
 def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
@@ -115,29 +180,25 @@ def side_by_side(runs: Sequence[Path | str]) -> SideBySide:
     """
     if len(runs) < 2:
         raise DataError("There is nothing to compare: name two runs or more.")
-    files = [RunFiles(Run.open(local_run(path, pixels=True))) for path in runs]
-    for file in files:
-        require_whole(file.run.path)
-    names = [Path(path).resolve().name for path in runs]
-    for other, name in zip(files[1:], names[1:], strict=True):
-        _require_fair(files[0], names[0], other, name)
-    comparison = files[0].comparison
-    reference = f"{comparison.students[0].name}/distilled"
-    correct = correct_predictions(files[0], reference)
-    groups = next((found for file in files if (found := file.predictions.groups) is not None), None)
-    rows: list[Row] = []
-    for run, name in zip(files, names, strict=True):
-        for model in _models(run.comparison):
-            is_reference = run is files[0] and model.key == reference
-            rows.append(_row(run, name, model, None if is_reference else correct, groups))
-    machines = {(run.environment.processor, run.environment.gpu) for run in files}
+    first, *others = compared = [_Compared.open(path) for path in runs]
+    for other in others:
+        _require_fair(first, other)
+    student = first.comparison.students[0].name
+    groups = next((found for each in compared if (found := each.files.predictions.groups) is not None), None)
+    reference = _Reference(first, f"{student}/distilled", groups)
+    rows = [
+        each.row(model, None if each is first and model.key == reference.key else reference)
+        for each in compared
+        for model in each.models()
+    ]
     return SideBySide(
-        reference=f"{comparison.students[0].name} distilled of {names[0]}",
-        test_photos=comparison.test_photos,
-        classes=files[0].classes,
-        confidence=comparison.confidence,
+        measure="mAP" if first.several_labels else "accuracy",
+        reference=f"{student} distilled of {first.name}",
+        test_photos=first.comparison.test_photos,
+        classes=list(first.comparison.classes),
+        confidence=first.comparison.confidence,
         rows=rows,
-        same_machine=len(machines) == 1,
+        same_machine=len({each.machine for each in compared}) == 1,
     )
 
 
@@ -149,43 +210,69 @@ class _Model:
     arm: str
     key: str
     """Of its logits in predictions.npz."""
-    accuracy: Interval
+    score: Interval
     costs: Costs
     agreement: Agreement | None
-    result: ArmResult | TeacherResult
+    more: dict[str, Any]
+    """Further fields of `Row`."""
 
 
 def _models(comparison: Comparison) -> list[_Model]:
+    def more(result: ArmResult | TeacherResult) -> dict[str, Any]:
+        return {"by_class": result.by_class, "operating": result.operating}
+
     teacher = comparison.teacher
+    name = " + ".join(teacher.models)
     return [
-        _Model(" + ".join(teacher.models), "teacher", "teacher", teacher.accuracy, teacher, None, teacher),
+        _Model(name, "teacher", "teacher", teacher.accuracy, teacher, None, more(teacher)),
         *(
-            _Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s, s.arm(arm).agreement, s.arm(arm))
+            _Model(s.name, arm, f"{s.name}/{arm}", s.arm(arm).accuracy, s, s.arm(arm).agreement, more(s.arm(arm)))
             for s in comparison.students
             for arm in ARMS
         ),
     ]
 
 
-def _row(files: RunFiles, run: str, model: _Model, reference: np.ndarray | None, groups: np.ndarray | None) -> Row:
-    """One line of the table. `reference`: (S, n) bool, None for the reference itself."""
-    correct, confidence = correct_predictions(files, model.key), files.comparison.confidence
-    target = files.comparison.operating_point
-    return Row(
-        run=run,
-        model=model.name,
-        arm=model.arm,
-        seeds=len(correct),
-        accuracy=model.accuracy,
-        against=None if reference is None else difference(correct, reference, confidence=confidence, groups=groups),
-        agreement=model.agreement,
-        megabytes=model.costs.bytes / 1e6,
-        mmacs=model.costs.macs / 1e6,
-        milliseconds=model.costs.milliseconds,
-        by_class=model.result.by_class,
-        operating_point=f"{target.class_name} {100 * target.recall:g}%" if target else "",
-        operating=model.result.operating,
-    )
+def _label_models(comparison: LabelComparison) -> list[_Model]:
+    """The same of photos with several labels."""
+
+    def model(name: str, arm: str, scores: LabelArm | LabelTeacher, costs: Costs) -> _Model:
+        agreement = (
+            Agreement(train_views=None, val=None, test=scores.agreement) if isinstance(scores, LabelArm) else None
+        )
+        key = "teacher" if arm == "teacher" else f"{name}/{arm}"
+        more = {"macro_f1": scores.macro_f1, "exact_match": scores.exact_match, "by_class": None, "operating": None}
+        return _Model(name, arm, key, scores.mean_average_precision, costs, agreement, more)
+
+    teacher = comparison.teacher
+    return [
+        model(" + ".join(teacher.models), "teacher", teacher, teacher),
+        *(model(s.name, arm, s.arm(arm), s) for s in comparison.students for arm in ARMS),
+    ]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What all others are compared with."""
+
+    run: _Compared
+    key: str
+    groups: np.ndarray | None
+    """(n,) of the test photos."""
+
+    def subtracted_from(self, files: RunFiles, key: str) -> Interval:
+        """Accuracy or mAP of the model `key` of another run, or of the same, minus that of the reference."""
+        own, confidence = self.run.files, self.run.comparison.confidence
+        if not self.run.several_labels:
+            correct, its = correct_predictions(files, key), correct_predictions(own, self.key)
+            return difference(correct, its, confidence=confidence, groups=self.groups)
+        first, second = files.predictions.logits(key), own.predictions.logits(self.key)
+        labels = own.predictions.labels
+        measured = [
+            np.mean([multilabel.average_precisions(z, labels) for z in logits], axis=0) for logits in (first, second)
+        ]
+        drawn = multilabel.resampled_differences(first, second, labels, resamples=RESAMPLES, groups=self.groups)
+        return multilabel.mean_interval(measured[0] - measured[1], drawn, confidence)
 
 
 def difference(
@@ -224,26 +311,34 @@ def correct_predictions(files: RunFiles, key: str) -> np.ndarray:
     return np.asarray(logits.argmax(-1) == labels)
 
 
-def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) -> None:
-    if first.classes != other.classes:
+def _require_fair(first: _Compared, other: _Compared) -> None:
+    refused = f"{first.name} and {other.name} cannot be compared"
+    if first.several_labels != other.several_labels:
+        several = first.name if first.several_labels else other.name
+        raise DataError(f"{refused}: only the photos of {several} have several labels each.")
+    ours, theirs = list(first.comparison.classes), list(other.comparison.classes)
+    if ours != theirs:
         raise DataError(
-            f"{first_name} and {name} cannot be compared: they have other classes.\n"
-            f"  {first_name}: {_some(first.classes)}\n  {name}: {_some(other.classes)}\n"
+            f"{refused}: they have other classes.\n  {first.name}: {_some(ours)}\n  {other.name}: {_some(theirs)}\n"
             "  Train both with the same class folders (or the same --images.classes)."
         )
-    confidences = [percent(files.comparison.confidence) for files in (first, other)]
+    confidences = [percent(each.comparison.confidence) for each in (first, other)]
     if confidences[0] != confidences[1]:
         raise DataError(
-            f"{first_name} and {name} cannot be compared: the one has {confidences[0]} intervals, the other "
-            f"{confidences[1]}.\n  Run `potstill distill` on one of them again with the --comparison.confidence of the "
-            "other; only its comparison is made again."
+            f"{refused}: the one has {confidences[0]} intervals, the other {confidences[1]}.\n"
+            "  Run `potstill distill` on one of them again with the --comparison.confidence of the other; only its "
+            "comparison is made again."
         )
-    ours, theirs = _test_photos(first), _test_photos(other)
+    _require_same_photos(first, other, refused)
+
+
+def _require_same_photos(first: _Compared, other: _Compared, refused: str) -> None:
+    ours, theirs = first.test_photos(), other.test_photos()
     only_ours, only_theirs = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
     if only_ours or only_theirs:
         raise DataError(
-            f"{first_name} and {name} cannot be compared: they were tested on other photos.\n"
-            f"  only in {first_name}: {len(only_ours)}, only in {name}: {len(only_theirs)}, in both: "
+            f"{refused}: they were tested on other photos.\n"
+            f"  only in {first.name}: {len(only_ours)}, only in {other.name}: {len(only_theirs)}, in both: "
             f"{len(ours.keys() & theirs.keys())}.\n"
             "  Train both on one folder with the same test/, or on a flat folder with the same images.test_share and "
             "images.split_seed."
@@ -252,15 +347,9 @@ def _require_fair(first: RunFiles, first_name: str, other: RunFiles, name: str) 
     if moved:
         path, label = ours[moved[0]][1], ours[moved[0]][0]
         raise DataError(
-            f"{first_name} and {name} cannot be compared: "
-            f"{counted(len(moved), 'test photo has another label', 'test photos have other labels')}, such as {path}: "
-            f"{label} and {theirs[moved[0]][0]}."
+            f"{refused}: {counted(len(moved), 'test photo has another label', 'test photos have other labels')}, such "
+            f"as {path}: {label} and {theirs[moved[0]][0]}."
         )
-
-
-def _test_photos(files: RunFiles) -> dict[str, tuple[str, str]]:
-    """Class and path of each test photo, by the sha256 of its file."""
-    return {p["sha256"]: (p["class"], p["path"]) for p in files.photos if p["split"] == "test"}
 
 
 def _some(names: list[str]) -> str:

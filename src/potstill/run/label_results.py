@@ -20,6 +20,12 @@ from potstill.run.results import (
 FORMAT = 1
 """Of comparison.json, beside `several_labels`."""
 
+DEFINITION = (
+    "mAP is the mean over the classes of the average precision (scikit-learn's average_precision_score). F1 and exact "
+    "match are at thresholds that val chose, one per class"
+)
+"""Of the scores, for reports."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScores:

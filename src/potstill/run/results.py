@@ -441,7 +441,8 @@ def require_one_label(path: Path) -> None:
     if several_labels_in(path):
         raise DataError(
             f"{path.parent.parent} is a run on photos with several labels. This is for photos with one label each; "
-            "what there is for several: `potstill open`, `predict`, `evaluate`, `suggest`, `serve` and `export`."
+            "what there is for several: `potstill open`, `predict`, `evaluate`, `compare`, `suggest`, `serve` and "
+            "`export`."
         )
 
 
