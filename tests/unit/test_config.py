@@ -110,6 +110,11 @@ def test_values_out_of_range_or_of_the_wrong_kind_are_refused(name: str, value: 
     assert name in str(caught.value), "the message names the setting"
 
 
+def test_a_value_for_a_section_is_refused_with_a_setting_of_it() -> None:
+    with pytest.raises(ConfigError, match=r"'twin' is a section, not a setting\. .* such as twin\.label_smoothing\."):
+        from_mapping({"twin": 3})
+
+
 def test_all_loss_weights_zero_is_refused() -> None:
     zero = {f"student.{name}_weight": 0 for name in ("task", "distill", "feature")}
     with pytest.raises(ConfigError, match="nothing would be learned"):

@@ -147,6 +147,10 @@ def _named(name: str, source: str) -> Setting:
     if name in RENAMED:
         raise ConfigError(f"{source}: the setting {name!r} is now called {RENAMED[name]!r}.")
     known = {setting.name: setting for setting in settings()}
+    if within := [other for other in known if other.startswith(f"{name}.")]:
+        raise ConfigError(
+            f"{source}: {name!r} is a section, not a setting. Set one of its settings, such as {within[0]}."
+        )
     if name not in known:
         raise ConfigError(f"{source}: there is no setting {name!r}.{did_you_mean(name, known, cutoff=0.5)}")
     return known[name]
