@@ -1,5 +1,6 @@
 """What `count` and `distill` say of the photos before anything is done with them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_count_says_what_distill_would_draw_and_what_to_type_next(
     assert f"  potstill distill {photos.name} --images.classes-from deepest --dry-run " in said
 
 
-def test_count_does_not_propose_a_check_that_refuses_several_labels(
+def test_count_proposes_a_check_of_photos_with_several_labels_that_works(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "photos"
@@ -94,7 +95,9 @@ def test_count_does_not_propose_a_check_that_refuses_several_labels(
     assert run(words) == 0
     said = capsys.readouterr().out
     assert "potstill distill" in said
-    assert "potstill check" not in said
+    (proposed,) = [line.partition("#")[0].split() for line in said.splitlines() if "potstill check" in line]
+    assert run([*proposed[1:], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["photos"] == 4
 
 
 def test_count_names_the_splits_that_are_drawn(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tables that give a photo several labels: which are understood, and what is refused, by row and file."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.support import context_of, draw_pair
 
 from potstill.check.count import count
-from potstill.check.run import check
+from potstill.check.run import apply, check
 from potstill.config.schema import ImagesConfig
 from potstill.data.table_file import read_table
 from potstill.errors import ConfigError, DataError
@@ -173,8 +174,27 @@ def test_settings_that_need_a_table_or_one_label_are_refused(photos: Path, tmp_p
     opened(photos, "path,labels\n0.png,cat;dog\n1.png,dog\n2.png,cat\n", **SEVERAL)
     with pytest.raises(ConfigError, match="per_class counts photos that have one label each"):
         read_for_training(photos, ImagesConfig(**SEVERAL, per_class=1))
-    with pytest.raises(DataError, match="`potstill check` is for photos with one label each"):
-        check(photos, images=ImagesConfig(**SEVERAL), reporter=Reporter(quiet=True))
+    with pytest.raises(DataError, match="--run finds likely wrong labels of photos with one label each"):
+        check(photos, run=tmp_path, images=ImagesConfig(**SEVERAL), reporter=Reporter(quiet=True))
+
+
+def test_check_finds_copies_with_other_labels_and_counts_each_class(photos: Path) -> None:
+    text = "path,labels\n0.png,cat;dog\n1.png,dog\n2.png,cat\n3.png,\n"
+    opened(photos, text, **SEVERAL, without_label="none")
+    shutil.copy(photos / "0.png", photos / "2.png")
+    (photos / "1.png").write_bytes(b"no photo")
+    images = ImagesConfig(**SEVERAL, without_label="none")
+    found = check(photos, images=images, reporter=Reporter(quiet=True))
+    assert {(f.path, f.label, f.code) for f in found.to_move} == {
+        ("0.png", "cat|dog", "two_classes"),
+        ("2.png", "cat", "two_classes"),
+        ("1.png", "dog", "not_image"),
+    }
+    assert found.share_lost == {"cat": 1, "dog": 1}
+    with pytest.raises(DataError, match="More than 20% of a class"):
+        apply(found)
+    assert apply(found, yes=True) == 3
+    assert sorted(path.name for path in photos.glob("*.png")) == ["3.png"]
 
 
 def test_count_counts_a_photo_once_and_for_each_of_its_classes(photos: Path) -> None:

@@ -76,13 +76,12 @@ class Counts:
 
         Args:
             words: of the command that counted: the photos, and the options that say how to read them.
-            checkable: whether `potstill check` takes such photos, which needs a folder. It never takes those that may
-                have several labels.
+            checkable: whether `potstill check` takes such photos, which needs a folder.
         """
         if not self.can_be_trained_on:
             return []
         commands = [(f"potstill distill {words} --dry-run", "the plan, and how long it takes")]
-        if checkable and not self.photos:
+        if checkable:
             commands.insert(0, (f"potstill check {words} --dry-run", "open every photo, which count does not"))
         width = max(len(command) for command, _ in commands)
         return ["", "Next:", *(f"  {command:{width}}   # {what}" for command, what in commands)]

@@ -15,7 +15,7 @@ from potstill.config.schema import ImagesConfig
 from potstill.data.label_errors import suspects
 from potstill.errors import DataError
 from potstill.images.copies import LEAK_BITS, NEAR_BITS, Photo, find_copies
-from potstill.images.folder import Folder, plain_name
+from potstill.images.folder import Folder, label_text, labels_of, plain_name
 from potstill.images.ignored import CHECK_REPORTS
 from potstill.images.reasons import action
 from potstill.images.source import find_source, read_source
@@ -114,11 +114,8 @@ def check(
     if source.containers:
         raise DataError(f"`potstill check` moves photos of a folder, and those of {root} are in large files.")
     folder = read_source(source, images or ImagesConfig())
-    if folder.several_labels:
-        raise DataError(
-            "`potstill check` is for photos with one label each; these may have several. `potstill distill` leaves out "
-            "damaged files and copies itself, with the reasons in 1_images/rejected.csv."
-        )
+    if folder.several_labels and run is not None:
+        raise DataError("--run finds likely wrong labels of photos with one label each; these may have several.")
     photos = _inspect(folder, min_side, reporter)
     found = [*_own_faults(folder, photos), *_copies(folder, photos, near_bits)]
     if run is not None:
@@ -160,13 +157,17 @@ def apply(result: CheckResult, *, yes: bool = False) -> int:
 
 def _split_and_label(folder: Folder, index: int) -> tuple[str, str]:
     file = folder.files[index]
-    return file.split or "", folder.classes[file.label] if file.label >= 0 else ""
+    return file.split or "", label_text(file, folder.classes)
+
+
+def _path(folder: Folder, index: int) -> str:
+    """Of a photo, below the photo folder."""
+    return folder.files[index].path.relative_to(folder.root).as_posix()
 
 
 def _finding(folder: Folder, index: int, code: str, **more: Any) -> Finding:
     split, label = _split_and_label(folder, index)
-    path = folder.files[index].path.relative_to(folder.root).as_posix()
-    return Finding(path=path, split=split, label=label, code=code, **more)
+    return Finding(path=_path(folder, index), split=split, label=label, code=code, **more)
 
 
 def _own_faults(folder: Folder, inspected: Sequence[Inspected]) -> Iterable[Finding]:
@@ -185,8 +186,7 @@ def _copies(folder: Folder, inspected: Sequence[Inspected], near_bits: int) -> I
     ]
     leak_bits = LEAK_BITS if near_bits >= 0 else near_bits
     for copy in find_copies(photos, near_bits=near_bits, leak_bits=leak_bits):
-        other = folder.files[copy.of].path.relative_to(folder.root).as_posix()
-        yield _finding(folder, copy.index, copy.code, other=other)
+        yield _finding(folder, copy.index, copy.code, other=_path(folder, copy.of))
 
 
 def _wrong_labels(folder: Folder, inspected: Sequence[Inspected], run: Path) -> Iterable[Finding]:
@@ -203,6 +203,11 @@ def _wrong_labels(folder: Folder, inspected: Sequence[Inspected], run: Path) -> 
 
 
 def _shares(folder: Folder, found: Iterable[Finding]) -> dict[str, float]:
-    total = Counter(folder.classes[file.label] for file in folder.files if file.label >= 0)
-    lost = Counter(finding.label for finding in {f.path: f for f in found if f.moves}.values())
-    return {label: lost[label] / count for label, count in total.items() if lost[label]}
+    """By class; a photo with several labels counts for each of them."""
+    moved = {finding.path for finding in found if finding.moves}
+    total, lost = Counter[int](), Counter[int]()
+    for index, file in enumerate(folder.files):
+        total.update(labels_of(file))
+        if moved and _path(folder, index) in moved:
+            lost.update(labels_of(file))
+    return {name: lost[label] / total[label] for label, name in enumerate(folder.classes) if lost[label]}

@@ -29,7 +29,7 @@ REASONS: dict[str, tuple[Action, str]] = {
     "in_test": ("quarantine", "the same picture is in test, or in val for a training photo; that one is kept"),
     "group_in_test": ("quarantine", "a photo without a label, of a group that is in test or val"),
     "in_run": ("note", "the run that photos are added to has the same bytes"),
-    "two_classes": ("quarantine", "the same picture is in two classes; decide which is right"),
+    "two_classes": ("quarantine", "the same picture is in two classes, or has other labels; decide which are right"),
     # worth reviewing, never moved
     "wrong_extension": ("note", "the file has another format than its extension says"),
     "animated": ("note", "several frames; the first one is used"),
