@@ -142,8 +142,7 @@ def test_the_report_and_the_tables_lead_with_it(pointed: "potstill.Result", tiny
     assert operating_lines(tiny_run.comparison) == []
     assert class_table(tiny_run.comparison) is None, "classes of equal size, by accuracy"
     beside = side_by_side([tiny_run.path, pointed.path])
-    table = beside.class_table()
-    assert table is not None
+    table = beside.tables()[1]
     assert [column.header for column in table.columns][-3:] == ["operating point", "finds", "false alarms"]
     assert beside.to_json()["rows"][4]["operating"]["recall"]["value"] == found.recall.value
 
@@ -205,7 +204,7 @@ def test_a_comparison_from_before_it_was_measured_is_still_read(run_copy: Run) -
     assert read_comparison(path).teacher.by_class is None
     page = render(RunFiles(run_copy))
     assert "were not measured when this comparison was made" in page
-    assert side_by_side([run_copy.path, run_copy.path]).class_table() is None
+    assert len(side_by_side([run_copy.path, run_copy.path]).tables()) == 1
 
 
 def test_by_another_metric_the_whole_job_is_done_and_says_what_was_chosen_by(photos: Path, tmp_path: Path) -> None:

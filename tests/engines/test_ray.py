@@ -176,20 +176,29 @@ def test_gpus_are_shared_where_more_trainings_are_wanted() -> None:
     assert on_cores.room(2) == 24
 
 
-def test_one_training_on_two_nodes_is_that_of_one_process_and_stays_so_where_one_is_killed(
-    cluster: Any, tiny_run: Any, tmp_path: Path
-) -> None:
-    alone, together, killed = (tmp_path / name for name in ("alone", "together", "killed"))
-    train_tiny(LocalEngine(), tiny_run.path, alone, 1)
-    with open_engine(ON_RAY, "cpu", tmp_path) as engine:
+@pytest.fixture(scope="module")
+def on_two_nodes(cluster: Any, tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training, each of its two processes on a node of its own."""
+    folder = tmp_path_factory.mktemp("nodes") / "together"
+    with open_engine(ON_RAY, "cpu", folder.parent) as engine:
         assert (engine.room(2), engine.largest_node) == (1, 1)
-        train_tiny(engine, tiny_run.path, together, 2)
-        once = tmp_path / "once"
+        train_tiny(engine, tiny_run.path, folder, 2)
+    return folder
+
+
+def test_one_training_on_two_nodes_is_that_of_one_process(on_two_nodes: Path, tiny_run: Any, tmp_path: Path) -> None:
+    train_tiny(LocalEngine(), tiny_run.path, tmp_path, 1)
+    assert len({path.read_text() for path in on_two_nodes.glob("rank-*/node")}) == 2
+    assert difference(tmp_path, on_two_nodes) < 1e-6
+
+
+@pytest.mark.long
+def test_it_stays_so_where_one_process_is_killed(on_two_nodes: Path, tiny_run: Any, tmp_path: Path) -> None:
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    with open_engine(ON_RAY, "cpu", tmp_path) as engine:
         train_tiny(engine, tiny_run.path, killed, 2, rank=1, step=9, how="killed", once=str(once))
-    assert len({path.read_text() for path in together.glob("rank-*/node")}) == 2
-    assert difference(alone, together) < 1e-6
     assert once.exists()
-    assert sha256_of(killed / "model.safetensors") == sha256_of(together / "model.safetensors")
+    assert sha256_of(killed / "model.safetensors") == sha256_of(on_two_nodes / "model.safetensors")
 
 
 @pytest.mark.long
