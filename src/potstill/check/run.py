@@ -205,9 +205,9 @@ def _wrong_labels(folder: Folder, inspected: Sequence[Inspected], run: Path) -> 
 def _shares(folder: Folder, found: Iterable[Finding]) -> dict[str, float]:
     """By class; a photo with several labels counts for each of them."""
     moved = {finding.path for finding in found if finding.moves}
-    total, lost = Counter[int](), Counter[int]()
-    for index, file in enumerate(folder.files):
-        total.update(labels_of(file))
-        if moved and _path(folder, index) in moved:
-            lost.update(labels_of(file))
+    total = Counter[int]()
+    for (_, label), photos in folder.counts().items():
+        total[label] += photos
+    gone = (file for index, file in enumerate(folder.files) if _path(folder, index) in moved)
+    lost = Counter(label for file in gone for label in labels_of(file))
     return {name: lost[label] / total[label] for label, name in enumerate(folder.classes) if lost[label]}

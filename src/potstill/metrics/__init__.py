@@ -257,13 +257,18 @@ def resampled_means(values: Array, *, resamples: int, seed: int = 0, groups: Arr
     means = np.empty((resamples, kinds))
     for start in range(0, resamples, 500):
         count = min(500, resamples - start)
-        picked_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+        picked_seeds = drawn_shares(seeds, count, generator)
         picked_photos = drawn_photos(photos, count, generator, groups)
         for kind in range(kinds):
             means[start : start + count, kind] = np.einsum(
                 "rs,sn,rn->r", picked_seeds, values[kind], picked_photos, optimize=True
             )
     return means
+
+
+def drawn_shares(number: int, count: int, generator: np.random.Generator) -> Array:
+    """(R, number) the share of each, such as a seed, in so many samples of the same size, drawn with replacement."""
+    return generator.multinomial(number, np.full(number, 1 / number), size=count) / number
 
 
 def drawn_photos(photos: int, count: int, generator: np.random.Generator, groups: Array | None = None) -> Array:
@@ -273,7 +278,7 @@ def drawn_photos(photos: int, count: int, generator: np.random.Generator, groups
         groups: as in `bootstrap_mean`. There are as many groups in a sample as in all; its number of photos may differ.
     """
     if groups is None:
-        return generator.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        return drawn_shares(photos, count, generator)
     names, group_of = np.unique(groups, return_inverse=True)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)[:, group_of]
     return np.asarray(drawn / drawn.sum(1, keepdims=True))

@@ -7,9 +7,9 @@ photo has, or all have, are left out of it.
 
 import numpy as np
 
-from potstill.metrics import ECE_BINS, Array, Interval, fit_temperature
+from potstill.metrics import ECE_BINS, Array, Interval, drawn_shares, fit_temperature
 from potstill.metrics.curves import Ranking
-from potstill.metrics.per_class import draw, interval
+from potstill.metrics.per_class import draw, interval, photo_weights
 
 RESAMPLES = 2_000
 """At most so many, as for areas under curves: average precision needs the photos in order, for each class and seed."""
@@ -165,11 +165,8 @@ def resampled_differences(
     generator, parts, count = np.random.default_rng(0), [], min(resamples, RESAMPLES)
     for start in range(0, count, _BLOCK):
         block = min(_BLOCK, count - start)
-        weights = draw(generator, block, 1, photos, groups)[1]
-        own, its = (
-            _over_seeds(ranked, generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=block) / seeds, weights)
-            for ranked, seeds in models
-        )
+        weights = photo_weights(generator, block, photos, groups)
+        own, its = (_over_seeds(ranked, drawn_shares(seeds, block, generator), weights) for ranked, seeds in models)
         parts.append(own - its)
     return np.concatenate(parts)
 

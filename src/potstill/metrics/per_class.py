@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from potstill.metrics import Array, Interval, drawn_photos
+from potstill.metrics import Array, Interval, drawn_photos, drawn_shares
 
 _BLOCK = 500
 
@@ -65,9 +65,13 @@ def draw(
 ) -> tuple[Array, Array]:
     """Weights of `count` resamples: (R, S) shares of the seeds, and (R, n) of the photos, of which whole `groups` (n,)
     are drawn where there are any."""
-    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-    weights = photos * drawn_photos(photos, count, generator, groups)
-    return drawn_seeds, weights.astype(np.float32)
+    drawn_seeds = drawn_shares(seeds, count, generator)
+    return drawn_seeds, photo_weights(generator, count, photos, groups)
+
+
+def photo_weights(generator: np.random.Generator, count: int, photos: int, groups: Array | None = None) -> Array:
+    """The weights of the photos alone, (R, n) float32."""
+    return (photos * drawn_photos(photos, count, generator, groups)).astype(np.float32)
 
 
 def interval(value: float, sampled: Array, confidence: float) -> Interval | None:

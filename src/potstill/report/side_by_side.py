@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from potstill.errors import DataError
-from potstill.metrics import Interval, drawn_photos, multilabel, percent
+from potstill.metrics import Interval, drawn_photos, drawn_shares, multilabel, percent
 from potstill.monitoring.tables import text_table
 from potstill.report.read import RunFiles
 from potstill.run.folder import Run
@@ -297,8 +297,7 @@ def difference(
         drawn = drawn_photos(photos, count, generator, groups)
         means = []
         for correct in (first, second):
-            seeds = len(correct)
-            picked = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+            picked = drawn_shares(len(correct), count, generator)
             means.append(np.sum(picked * (drawn @ correct.T.astype(float)), axis=1))
         values[start : start + count] = means[0] - means[1]
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
