@@ -44,6 +44,7 @@ TINY: dict[str, Any] = {
     "twin.label_smoothing": [0.0],
     "twin.length_shares": [1.0],
     "student.lr_factors": [1.0],
+    "student.pilot_share": 0.0,  # nor does it try loss weights
     "comparison.resamples": 200,
     "machine.precision": "float32",
     "machine.jobs": 1,

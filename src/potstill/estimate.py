@@ -71,8 +71,8 @@ NAMES = {
     "measure student": "students",
     "views": "students",
     "pilots": "students",
+    "finals": "students",
     "trainings": "students",
-    "twin": "students",
     TEST: "comparison",
     ON_TRAIN: "comparison",
 }
@@ -245,13 +245,16 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
         yield Part("views", stage, views * (info.size / 100) ** 2 / (VIEWS_PER_SECOND * machine.cores))
     if student.num_pilots:
         yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_share)
-    if not plan.students.twins:
-        yield part("trainings", seeds, seeds)
-    elif others:
-        yield part("trainings", seeds + 1 + len(others), seeds + longest + sum(others))
-        yield part("twin", seeds - 1, (seeds - 1) * longest)
-    else:
-        yield part("twin", 2 * seeds, seeds * (1 + longest))
+    twins = plan.students.twins
+    finalists = 2 if student.may_learn_mostly_from_labels and plan.labeled_photos == plan.train_photos else 0
+    lengths = [longest, *others] if twins and others else []
+    if finalists or lengths:  # that of seed 0 which is chosen is not trained again
+        settled = 0 if finalists else seeds
+        yield part("finals", settled + finalists + len(lengths), settled + finalists + sum(lengths))
+    more = seeds - 1 if finalists else 0 if lengths else seeds
+    more_twins = (seeds - 1 if lengths else seeds) if twins else 0
+    if more + more_twins:
+        yield part("trainings", more + more_twins, more + more_twins * longest)
     for name, photos in (
         (TEST, expected_test_photos(plan.images.folder, plan.config)),
         (ON_TRAIN, min(plan.train_photos, MAX_TRAIN_VIEWS)),
@@ -281,6 +284,6 @@ def _hints(plan: Plan) -> dict[str, str]:
         FINE_TUNING: f"fine-tuning {teachers}; --teacher.train probe does without",
         "soft labels": f"labeling with {teachers}{smaller}; --views.count 8 needs fewer views",
         "pilots": f"trying settings for {students}; --student.pilot-share 0 does without",
+        "finals": f"training {students}{twins}{fewer_seeds}",
         "trainings": f"training {students}{twins}{fewer_seeds}",
-        "twin": f"training {students}{twins}{fewer_seeds}",
     }

@@ -82,18 +82,50 @@ def test_every_seed_of_the_twin_has_the_length_that_val_prefers(
     assert len(trained) == 6, "a finished run is left as it is"
 
 
+@pytest.fixture
+def harmful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pilots and trainings in full say that the teacher hurts."""
+    monkeypatch.setattr(_Training, "doubts_teacher", lambda self, pilots: True)
+    monkeypatch.setattr(_Training, "_twin_leads", lambda self, tried: True)
+
+
+@pytest.mark.usefixtures("harmful")
 def test_a_student_without_a_teacher_is_as_long_as_its_twin_and_the_same(
-    photos: Path, taught: Run, prefer: Callable[[int], None], trained: list[str], monkeypatch: pytest.MonkeyPatch
+    photos: Path, taught: Run, prefer: Callable[[int], None], trained: list[str]
 ) -> None:
-    monkeypatch.setattr(_Training, "choose", lambda self, candidates, pilots: 2 * (candidates["alone"][0],))
     prefer(1)
     comparison = distill(photos, taught).comparison
-    assert trained == ["alone-3-epochs", "alone-2-epochs", "alone-1-epochs", "distilled"]
+    assert trained == ["distilled-final-0", "alone-3-epochs", "alone-2-epochs", "alone-1-epochs", "distilled"]
     hashes = weight_hashes(taught.students / NAME)
     for seed in (0, 1):
         assert hashes[f"seed-{seed}/distilled"] == hashes[f"seed-{seed}/alone"]
     assert comparison.students[0].twin_length == 1
     assert comparison.students[0].difference.value == 0
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_every_seed_of_the_student_has_the_loss_weights_that_val_prefers(
+    photos: Path, taught: Run, trained: list[str], monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    """Two of them are trained in full, with seed 0, and with twins or without the same ones are chosen."""
+    settings = TINY | {"student.pilot_share": 0.34, "student.lr_factors": [1.0], "twin.label_smoothing": [0.0]}
+
+    def losses(training: Any, folder: Path) -> np.ndarray:
+        return np.full(4, abs(read_json(folder / "model.json")["trained"]["recipe"]["distill_weight"] - weight))
+
+    monkeypatch.setattr(students_stage._Training, "_val_losses", losses)
+    how: dict[str, Any] = {"settings": settings, "run": taught.path, "reporter": Reporter(quiet=True)}
+    potstill.distill(photos, **how, twin=False)
+    assert trained == ["distilled-final-0", "distilled-final-1", "distilled"], "seed 0 is not trained again"
+    result = potstill.distill(photos, **how)
+    assert trained[3:] == ["alone", "alone"]
+    same = weight_hashes(taught.students / NAME)
+    assert same["seed-0/distilled"] == same[f"pilots/distilled-final-{0 if weight == 1 else 1}"]
+    assert same["pilots/distilled-final-0"] != same["pilots/distilled-final-1"]
+    for seed in (0, 1):
+        recipe = read_json(taught.students / NAME / f"seed-{seed}" / "distilled" / "model.json")["trained"]["recipe"]
+        assert (recipe["distill_weight"], recipe["task_weight"]) == ((1.0, 0.3) if weight == 1 else (0.5, 1.0))
+    assert result.comparison.students[0].twin_length == 1
 
 
 def test_a_run_from_before_lengths_were_tried_is_kept_or_refused(

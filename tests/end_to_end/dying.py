@@ -75,7 +75,7 @@ POINTS: dict[str, Hook] = {
     "student": at(training._State, "save", 5, when=saves_to("seed-0/distilled")),
     "twin": at(training._State, "save", 12, when=saves_to("seed-0/alone")),
     "length": at(training._State, "save", 3, when=saves_to("pilots/alone-2-epochs")),
-    "chosen length": at(students._Training, "choose_length", 1),
+    "chosen length": at(students._Training, "choose_finally", 1),
     "copied length": at(job_runner, "copy_job", 1),
     "children import": at(job_runner, "_steps_done", 1),
     "children train": at(job_runner, "_steps_done", 1, when=child_is_training),

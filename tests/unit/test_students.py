@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.support import context_of
+from tests.unit.test_planning import config_of, folder_of
 
 from potstill.config.load import from_mapping
 from potstill.images.folder import Folder, PhotoFile
@@ -84,26 +85,49 @@ def _training(folder: Path, settings: dict[str, object]) -> _Training:
 
 
 @pytest.mark.parametrize(
-    ("settings", "student_right", "taught"),
+    ("settings", "student_right", "doubt"),
     [
-        ({}, 180, True),
-        ({}, 158, True),  # two photos behind: noise
-        ({}, 120, False),
-        ({"student.distill_weight": 1.0, "student.feature_weight": 1.0}, 120, True),  # as the user set it
+        ({}, 180, False),
+        ({}, 158, False),  # two photos behind: noise
+        ({}, 120, True),
+        ({"student.distill_weight": 1.0, "student.feature_weight": 1.0}, 120, False),  # as the user set it
     ],
 )
-def test_a_teacher_that_does_harm_on_val_is_left_out_where_weights_are_auto(
-    tmp_path: Path, settings: dict[str, object], student_right: int, taught: bool
+def test_a_teacher_whose_pilots_are_worse_is_in_doubt_where_weights_are_auto(
+    tmp_path: Path, settings: dict[str, object], student_right: int, doubt: bool
 ) -> None:
-    photos = np.arange(200)  # the two are wrong on others
-    candidates = {"distilled": [STUDENT], "alone": [TWIN]}
-    pilots = {
-        "distilled": [_pilot(tmp_path / "distilled", STUDENT, photos < student_right)],
-        "alone": [_pilot(tmp_path / "alone", TWIN, photos >= 40)],
-    }
-    distilled, alone = _training(tmp_path, settings).choose(candidates, pilots)
+    pilots = _both_arms(tmp_path, student_right)
+    training = _training(tmp_path, settings)
+    assert training.doubts_teacher(pilots) == doubt
+    assert not training.doubts_teacher({**pilots, "alone": []}), "nothing was tried"
+
+
+@pytest.mark.parametrize(
+    ("doubt", "student_right", "taught"),
+    [
+        (True, 180, True),  # short pilots were wrong about the teacher
+        (True, 158, True),
+        (True, 120, False),
+        (False, 120, True),  # its pilots were better
+    ],
+)
+def test_a_teacher_in_doubt_is_left_out_where_trainings_in_full_agree(
+    tmp_path: Path, doubt: bool, student_right: int, taught: bool
+) -> None:
+    finals = _both_arms(tmp_path, student_right)
+    finalists = {"distilled": [STUDENT], "alone": [TWIN]}
+    distilled, alone = _training(tmp_path, {}).choose_finally(finalists, finals, doubt=doubt)
     assert alone == TWIN
     assert distilled == (STUDENT if taught else TWIN)
+
+
+def _both_arms(folder: Path, student_right: int) -> dict[str, list[Job]]:
+    """A finished training of each arm, of which the twin's is right on 160 photos, and each is wrong on others."""
+    photos = np.arange(200)
+    return {
+        "distilled": [_pilot(folder / "distilled", STUDENT, photos < student_right)],
+        "alone": [_pilot(folder / "alone", TWIN, photos >= 40)],
+    }
 
 
 def test_each_arm_takes_the_pilot_that_val_is_surest_of(tmp_path: Path) -> None:
@@ -112,15 +136,47 @@ def test_each_arm_takes_the_pilot_that_val_is_surest_of(tmp_path: Path) -> None:
         "distilled": [replace(STUDENT, lr=lr) for lr in (1e-3, 2e-3, 3e-3)],
         "alone": [replace(TWIN, label_smoothing=share) for share in (0.0, 0.1, 0.2)],
     }
-    pilots = {
-        arm: [
+    training = _training(tmp_path, {})
+    for arm, recipes in candidates.items():
+        pilots = [
             _pilot(tmp_path / f"{arm}-{number}", recipe, np.arange(200) < right[number])
             for number, recipe in enumerate(recipes)
         ]
-        for arm, recipes in candidates.items()
-    }
-    chosen = _training(tmp_path, {}).choose(candidates, pilots)
-    assert chosen == (candidates["distilled"][1], candidates["alone"][1])
+        assert training.choose(arm, recipes, pilots) == recipes[1]
+        assert training.choose(arm, recipes, []) == recipes[0]
+
+
+@pytest.mark.parametrize("right", [(150, 190), (190, 150)])
+def test_the_student_takes_the_loss_weights_that_val_is_surest_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], right: tuple[int, int]
+) -> None:
+    training = _training(tmp_path, {})
+    training = replace(training, context=replace(training.context, reporter=Reporter()))
+    finalists = training.student.finalists(STUDENT, TWIN, FACTS)
+    finals = [
+        _pilot(tmp_path / f"distilled-final-{number}", recipe, np.arange(200) < correct)
+        for number, (recipe, correct) in enumerate(zip(finalists, right, strict=True))
+    ]
+    found = training.choose_finally(
+        {"distilled": finalists, "alone": [TWIN]}, {"distilled": finals, "alone": []}, doubt=False
+    )
+    assert found == (finalists[int(np.argmax(right))], TWIN)
+    said = " ".join(capsys.readouterr().err.split())
+    weights = ("1 distillation, 1 features, 1 labels", "0.5 distillation, 0 features, 1 labels")[int(np.argmax(right))]
+    assert f"distilled, chosen on val: kl, T 1, weights {weights}" in said
+
+
+def test_labels_may_count_for_more_where_all_photos_have_good_ones() -> None:
+    best, twin = replace(STUDENT, lr=1e-3, temperature=2.0), replace(TWIN, lr=3e-3)
+    (student,) = make_plan(folder_of(), config_of()).students.students
+    first, second = student.finalists(best, twin, FACTS)
+    assert first == best
+    assert second == replace(best, lr=3e-3, distill_weight=0.5, feature_weight=0.0, task_weight=1.0)
+    for facts in (replace(FACTS, has_unlabeled=True), replace(FACTS, label_noise=0.1)):
+        assert student.finalists(best, twin, facts) == [best]
+    for settings in ({"student.task_weight": 0.3}, {"student.pilot_share": 0.0}):
+        (fixed,) = make_plan(folder_of(), config_of(**settings)).students.students
+        assert fixed.finalists(best, twin, FACTS) == [best], "as the user set it"
 
 
 @pytest.mark.parametrize(("right", "best"), [((150, 190, 170), 1), ((190, 150, 150), 0), ((170, 170, 150), 0)])
@@ -133,7 +189,11 @@ def test_the_twin_takes_the_length_that_val_is_surest_of(
         _pilot(tmp_path / f"alone-{epochs}-epochs", replace(TWIN, epochs=epochs), np.arange(200) < correct)
         for epochs, correct in zip((100, 33, 11), right, strict=True)
     ]
-    assert training.choose_length(lengths) == lengths[best].recipe
+    recipes = [job.recipe for job in lengths]
+    found = training.choose_finally(
+        {"distilled": [STUDENT], "alone": recipes}, {"distilled": [], "alone": lengths}, doubt=False
+    )
+    assert found == (STUDENT, recipes[best])
     said = " ".join(capsys.readouterr().err.split())
     assert f"alone, chosen on val: {('100%', '33%', '11%')[best]} of the student's steps (NLL 0." in said
 
@@ -153,7 +213,10 @@ def test_the_twin_tries_lengths_with_the_same_recipe(
     plan = _training(tmp_path, {"twin.length_shares": shares, "student.epochs": epochs}).student
     twin = plan.alone(FACTS)[1]
     assert plan.lengths(twin) == [replace(twin, epochs=count) for count in expected]
-    jobs = _training(tmp_path, {})._lengths(plan.lengths(twin))
+    finalists = {"distilled": [STUDENT], "alone": plan.lengths(twin)}
+    finals = _training(tmp_path, {})._finals(finalists, doubt=False)
+    assert finals["distilled"] == []
+    jobs = finals["alone"]
     assert len(jobs) == (0 if len(expected) == 1 else len(expected))
     assert all(job.seed == 0 for job in jobs)
 

@@ -356,10 +356,13 @@ class StudentConfig:
     photos."""
     search: Literal["lr", "weights"] = "lr"
     """What to try in short pilot runs of the student. "lr": the learning rates. "weights": also a doubled temperature
-    and no feature loss. With automatic loss weights, the student drops the teacher if the twin's best pilot run is
-    clearly better."""
+    and no feature loss. With automatic loss weights, full-length trainings with the first seed then decide two more
+    things: if all photos are labeled, whether to weight the labels more than the teacher (0.5 for the teacher's
+    probabilities, 0 for its features, 1 for the labels); and, if the twin's pilot runs were better, whether to drop the
+    teacher."""
     pilot_share: Annotated[float, Range(0, 1)] = 0.3
-    """Length of the pilot runs, as a share of the epochs. 0: no pilot runs, use the first candidate."""
+    """Length of the pilot runs, as a share of the epochs. 0: no pilot runs, use the first candidate, and try no other
+    loss weights."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "student.")

@@ -16,6 +16,10 @@ LAST_EPOCHS = 6
 STRONG_SMOOTHING = 0.2
 """Label smoothing that the twin may choose as well where labels are noisy."""
 
+MOSTLY_LABELS = 0.5, 0.0, 1.0
+"""Loss weights of teacher, features and labels for photos that all have labels: there, these can teach more than the
+teacher (docs/LOG.md, 2026-11-28)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoftLabelFacts:
@@ -117,15 +121,27 @@ class StudentPlan:
         epochs = {max(1, round(share * self.shared.epochs)) for share in self.length_shares}
         return [replace(twin, epochs=count) for count in sorted(epochs, reverse=True)]
 
-    def num_trainings(self, seeds: int) -> float:
-        """All trainings of student and twin, counted in trainings of full length: pilots, lengths that the twin tries,
-        and all seeds, with the twin at the longest of its lengths."""
-        longest, *others = (recipe.epochs / self.shared.epochs for recipe in self.lengths(self.shared))
-        return self.num_pilots * self.pilot_share + sum(others) + seeds * (1 + longest)
+    def finalists(self, best: Recipe, twin: Recipe, facts: SoftLabelFacts) -> list[Recipe]:
+        """The student's recipes that are trained in full, for val to choose from.
+
+        Args:
+            best: of its pilots.
+            twin: the best of the twin's pilots. Its learning rate suits `MOSTLY_LABELS`.
+        """
+        if facts.has_unlabeled or facts.noisy or not self.may_learn_mostly_from_labels:
+            return [best]
+        distill, features, labels = MOSTLY_LABELS
+        weighted = replace(best, distill_weight=distill, feature_weight=features, task_weight=labels)
+        return [best, replace(weighted, lr=twin.lr, class_balance=twin.class_balance)]
+
+    @property
+    def may_learn_mostly_from_labels(self) -> bool:
+        """Whether `MOSTLY_LABELS` are tried where all photos are labeled, and the labels are good."""
+        return self.pilot_share > 0 and self.auto >= {"distill_weight", "feature_weight", "task_weight"}
 
     @property
     def may_drop_teacher(self) -> bool:
-        """Whether the student learns without the teacher where the twin's best pilot is clearly better on val."""
+        """Whether the student learns without the teacher where the twin is clearly better on val."""
         return bool(self.auto & {"distill_weight", "feature_weight"})
 
     @property

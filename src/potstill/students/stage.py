@@ -3,7 +3,8 @@
 A student never meets the teacher, only the stored soft labels. The twin has the same starting weights, optimizer and
 averaging, and the same photos and views in the same order as far as they have labels, the only targets that it learns
 from. Its label smoothing and learning rate are chosen on val, by short pilots, and so is the student's learning rate.
-How long it is trained is chosen on val too: what is enough steps for a student can be too many for labels alone.
+How long it is trained is chosen on val too: what is enough steps for a student can be too many for labels alone. That
+needs trainings of the full length, and so do the student's loss weights, and whether the teacher helps at all.
 
 Each training is one job in a folder of its own (`potstill.students.runner`).
 """
@@ -87,34 +88,32 @@ class _Training:
         return self.context.run.students / self.student.name
 
     def run(self) -> None:
-        """Measure, choose recipes by pilots on val, and train."""
-        context, name = self.context, self.student.name
+        """Measure, choose recipes on val, first by pilots, then by trainings in full, and train with every seed."""
+        context, name, seeds = self.context, self.student.name, counted(self.plan.seeds, "seed")
         context.reporter.begin("measure student", f"{name}: timing it to choose how to train it here")
-        measured = self._measured()
-        candidates = self._candidates(measured)
+        measured, facts = self._measured(), self._facts()
+        candidates = self._candidates(measured, facts)
         pilots = {arm: self._pilots(arm, candidates[arm]) for arm in ARMS}
         runner = JobRunner(context, prepare=self._render)
         tried = [job for arm in ARMS for job in pilots[arm]]
         title = f"{name}: trying {counted(len(tried), 'setting')} on val, for student and twin"
         runner.run(tried, title, measured.threads, part="pilots")
-        distilled, alone = self.choose(candidates, pilots)
-        lengths = self._lengths(self.student.lengths(alone))
-        students = self._seeds("distilled", distilled) if distilled != alone else []
-        times = counted(self.plan.seeds, "seed")
-        if students and not self.plan.twins:
-            runner.run(students, f"{name}: training the student, {times}", measured.threads, part="trainings")
-            return
-        if lengths:  # beside the students, so that no core waits
-            tried_lengths = f"trying {counted(len(lengths), 'length')} for the twin"
-            title = f"training the student, {times}, and {tried_lengths}" if students else tried_lengths
-            runner.run([*students, *lengths], f"{name}: {title}", measured.threads, part="trainings")
-        twin = self.choose_length(lengths) if lengths else self.student.lengths(alone)[0]
-        jobs = students or self._seeds("distilled", twin)
-        title = "training the student"
+        distilled, alone = (self.choose(arm, candidates[arm], pilots[arm]) for arm in ARMS)
+        doubt = self.doubts_teacher(pilots)
+        finalists = {"distilled": self.student.finalists(distilled, alone, facts), "alone": self.student.lengths(alone)}
+        finals = self._finals(finalists, doubt=doubt)
+        trials = [job for arm in ARMS for job in finals[arm]]
+        if trials:
+            # Beside them what depends on none of them, so that no core waits.
+            settled = [] if finals["distilled"] else self._seeds("distilled", distilled)
+            title = f"{name}: training the student, {seeds}, and " if settled else f"{name}: "
+            title += f"comparing {counted(len(trials), 'longer training')} on val"
+            runner.run([*settled, *trials], title, measured.threads, part="finals")
+        student, twin = self.choose_finally(finalists, finals, doubt=doubt)
+        jobs, what = self._seeds("distilled", student), "student"
         if self.plan.twins:
-            jobs = [*jobs, *self._seeds("alone", twin)]
-            title = "training the twin" if lengths and students else "training student and twin"
-        runner.run([*lengths, *jobs], f"{name}: {title}, {times}", measured.threads, part="twin")
+            jobs, what = [*jobs, *self._seeds("alone", twin)], "student and twin"
+        runner.run([*trials, *jobs], f"{name}: training {what}, {seeds}", measured.threads, part="trainings")
 
     def _render(self) -> None:
         render_views(self.student.input_size, self.plan.cache_gb, self.soft, self.context)
@@ -153,9 +152,8 @@ class _Training:
         measured.write(self.folder)
         return measured
 
-    def _candidates(self, measured: Measured) -> dict[str, list[Recipe]]:
+    def _candidates(self, measured: Measured, facts: SoftLabelFacts) -> dict[str, list[Recipe]]:
         """The recipes of each arm, the first by rule."""
-        facts = self._facts()
         digest = self.context.run.stage("3_soft_labels").digest()
         planned = {"distilled": self.student.distilled(facts), "alone": self.student.alone(facts)}
         return {
@@ -198,53 +196,85 @@ class _Training:
             for number, recipe in enumerate(candidates)
         ]
 
-    def _lengths(self, recipes: Sequence[Recipe]) -> list[Job]:
-        """Trainings of the twin with seed 0 at every length; none where there is nothing to choose from."""
-        if len(recipes) == 1:
-            return []
+    def _finals(self, finalists: dict[str, list[Recipe]], *, doubt: bool) -> dict[str, list[Job]]:
+        """Trainings in full with seed 0, for val to choose from: of the student's finalists, and of the twin at every
+        length. An arm with a single finalist needs none, unless the teacher is in doubt, and nor does the twin where it
+        is trained later."""
         folder = self.folder / "pilots"
-        return [self._job(folder / f"alone-{recipe.epochs}-epochs", "alone", 0, recipe) for recipe in recipes]
+        students = [
+            self._job(folder / f"distilled-final-{number}", "distilled", 0, recipe)
+            for number, recipe in enumerate(finalists["distilled"])
+        ]
+        lengths = [
+            self._job(folder / f"alone-{recipe.epochs}-epochs", "alone", 0, recipe) for recipe in finalists["alone"]
+        ]
+        return {
+            "distilled": students if doubt or len(students) > 1 else [],
+            "alone": lengths if doubt or (len(lengths) > 1 and self.plan.twins) else [],
+        }
 
     def _seeds(self, arm: str, recipe: Recipe) -> list[Job]:
         """The trainings of an arm with every seed."""
         run, name = self.context.run, self.student.name
         return [self._job(model_folder(run, name, seed, arm), arm, seed, recipe) for seed in range(self.plan.seeds)]
 
-    def choose_length(self, lengths: Sequence[Job]) -> Recipe:
-        """The twin's recipe at the length with the lowest loss on val, the longest of equals."""
-        losses = [float(self._val_losses(job.folder).mean()) for job in lengths]
-        shares = [f"{job.recipe.epochs / self.student.shared.epochs:.0%}" for job in lengths]
+    def choose(self, arm: str, candidates: Sequence[Recipe], pilots: Sequence[Job]) -> Recipe:
+        """Of an arm's pilots the recipe with the lowest loss on val (`potstill.metrics.choice`), which ranks with less
+        noise than accuracy."""
+        if not pilots:
+            return candidates[0]
+        losses = self._losses(pilots)
         best = int(np.argmin(losses))
-        others = ", ".join(f"{shares[i]}: {losses[i]:.3f}" for i in range(len(losses)) if i != best)
-        self.context.reporter.info(
-            f"{self.student.name} alone, chosen on val: {shares[best]} of the student's steps "
-            f"({self._metric.loss_title} {losses[best]:.3f}; {others})"
-        )
-        return lengths[best].recipe
+        self._report(arm, f"{_summary(candidates[best])} ({self._metric.loss_title} {losses[best]:.3f})")
+        return candidates[best]
 
-    def choose(self, candidates: dict[str, list[Recipe]], pilots: dict[str, list[Job]]) -> tuple[Recipe, Recipe]:
-        """The recipes of student and twin: of each arm's pilots the one with the lowest loss on val
-        (`potstill.metrics.choice`), which ranks with less noise than accuracy.
+    def doubts_teacher(self, pilots: dict[str, list[Job]]) -> bool:
+        """Whether the twin has the better pilot where loss weights are "auto". Nothing is decided by that: short
+        trainings favor the twin, and what distillation gives comes late (Beyer et al. 2022, arXiv:2106.05237,
+        section 4)."""
+        return self.student.may_drop_teacher and all(pilots.values()) and self._twin_leads(pilots)
 
-        Where loss weights are "auto" and the twin's best pilot is better than the student's by more than one standard
-        error of their paired difference, both learn without the teacher. A smaller lead is noise: short pilots favor
-        the twin, and what distillation gives comes late (Beyer et al. 2022, arXiv:2106.05237, section 4).
-        """
-        name, report = self.student.name, self.context.reporter.info
-        chosen, losses = {}, {}
-        for arm in ARMS:
-            found = [self._val_losses(job.folder) for job in pilots[arm]] or [np.zeros(1)]
-            best = int(np.argmin([values.mean() for values in found]))
-            chosen[arm], losses[arm] = candidates[arm][best], found[best]
-            if pilots[arm]:
-                loss = f"{self._metric.loss_title} {losses[arm].mean():.3f}"
-                report(f"{name} {arm}, chosen on val: {_summary(chosen[arm])} ({loss})")
-        if self.student.may_drop_teacher and all(pilots.values()):
-            lead = losses["distilled"] - losses["alone"]
-            if lead.mean() > lead.std() / np.sqrt(len(lead)):
-                report(f"{name}: distillation hurts on val; training the student without the teacher, like its twin")
-                chosen["distilled"] = chosen["alone"]
+    def choose_finally(
+        self, finalists: dict[str, list[Recipe]], finals: dict[str, list[Job]], *, doubt: bool
+    ) -> tuple[Recipe, Recipe]:
+        """The recipes of student and twin: of each arm's trainings in full the one with the lowest loss on val. Both
+        learn without the teacher where it was in doubt, and these trainings agree."""
+        chosen = {arm: recipes[0] for arm, recipes in finalists.items()}
+        for arm, jobs in finals.items():
+            if len(jobs) > 1:
+                losses = self._losses(jobs)
+                best = int(np.argmin(losses))
+                chosen[arm] = jobs[best].recipe
+                names = [self._final_name(job) for job in jobs]
+                others = "; ".join(f"{names[i]}: {losses[i]:.3f}" for i in range(len(jobs)) if i != best)
+                self._report(arm, f"{names[best]} ({self._metric.loss_title} {losses[best]:.3f}; {others})")
+        if doubt and self._twin_leads(finals):
+            taught, alone = (min(self._losses(finals[arm])) for arm in ARMS)
+            means = f"{self._metric.loss_title} {taught:.3f} with it, {alone:.3f} without"
+            self._report("distilled", f"no teacher, like its twin, since distillation hurts ({means})")
+            chosen["distilled"] = chosen["alone"]
         return chosen["distilled"], chosen["alone"]
+
+    def _final_name(self, job: Job) -> str:
+        """What distinguishes a training in full from the others of its arm."""
+        recipe = job.recipe
+        if recipe.arm == "alone":
+            return f"{recipe.epochs / self.student.shared.epochs:.0%} of the student's steps"
+        return _summary(recipe)
+
+    def _twin_leads(self, tried: dict[str, list[Job]]) -> bool:
+        """Whether the twin's best training is better on val than the student's by more than one standard error of their
+        paired difference; a smaller lead is noise."""
+        best = {arm: jobs[np.argmin(self._losses(jobs))] for arm, jobs in tried.items()}
+        lead = self._val_losses(best["distilled"].folder) - self._val_losses(best["alone"].folder)
+        return bool(lead.mean() > lead.std() / np.sqrt(len(lead)))
+
+    def _losses(self, jobs: Sequence[Job]) -> list[float]:
+        """The mean loss on val of finished trainings."""
+        return [float(self._val_losses(job.folder).mean()) for job in jobs]
+
+    def _report(self, arm: str, chosen: str) -> None:
+        self.context.reporter.info(f"{self.student.name} {arm}, chosen on val: {chosen}")
 
     @property
     def _metric(self) -> Metric:
