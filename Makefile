@@ -11,9 +11,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-long test-fast browser torture lowest audit docs notebooks check format clean
 
+# Modules are compiled as they are imported: compiling all of torch takes minutes.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile -e '.[dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
