@@ -167,11 +167,11 @@ def test_the_student_takes_the_loss_weights_that_val_is_surest_of(
 
 
 def test_labels_may_count_for_more_where_all_photos_have_good_ones() -> None:
-    best, twin = replace(STUDENT, lr=1e-3, temperature=2.0), replace(TWIN, lr=3e-3, label_smoothing=0.1)
+    best, twin = replace(STUDENT, lr=1e-3, temperature=2.0), replace(TWIN, lr=3e-3)
     (student,) = make_plan(folder_of(), config_of()).students.students
     first, second = student.finalists(best, twin, FACTS)
     assert first == best
-    assert second == replace(twin, temperature=2.0, distill_weight=0.5), "the twin's recipe, and the teacher beside it"
+    assert second == replace(best, lr=3e-3, distill_weight=0.5, feature_weight=0.0, task_weight=1.0)
     for facts in (replace(FACTS, has_unlabeled=True), replace(FACTS, label_noise=0.1)):
         assert student.finalists(best, twin, facts) == [best]
     for settings in ({"student.task_weight": 0.3}, {"student.pilot_share": 0.0}):

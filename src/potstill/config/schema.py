@@ -358,8 +358,8 @@ class StudentConfig:
     """What to try in short pilot runs of the student. "lr": the learning rates. "weights": also a doubled temperature
     and no feature loss. With automatic loss weights, full-length trainings with the first seed then decide two more
     things: if all photos are labeled, whether to weight the labels more than the teacher (0.5 for the teacher's
-    probabilities, 0 for its features, 1 for the labels, with the twin's learning rate and label smoothing); and, if
-    the twin's pilot runs were better, whether to drop the teacher."""
+    probabilities, 0 for its features, 1 for the labels); and, if the twin's pilot runs were better, whether to drop the
+    teacher."""
     pilot_share: Annotated[float, Range(0, 1)] = 0.3
     """Length of the pilot runs, as a share of the epochs. 0: no pilot runs, use the first candidate, and try no other
     loss weights."""

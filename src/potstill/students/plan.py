@@ -126,14 +126,13 @@ class StudentPlan:
 
         Args:
             best: of its pilots.
-            twin: the best of the twin's pilots. Where labels count most, its learning rate and smoothing suit them.
+            twin: the best of the twin's pilots. Its learning rate suits `MOSTLY_LABELS`.
         """
         if facts.has_unlabeled or facts.noisy or not self.may_learn_mostly_from_labels:
             return [best]
         distill, features, labels = MOSTLY_LABELS
         weighted = replace(best, distill_weight=distill, feature_weight=features, task_weight=labels)
-        smoothing, balance = twin.label_smoothing, twin.class_balance
-        return [best, replace(weighted, lr=twin.lr, label_smoothing=smoothing, class_balance=balance)]
+        return [best, replace(weighted, lr=twin.lr, class_balance=twin.class_balance)]
 
     @property
     def may_learn_mostly_from_labels(self) -> bool:

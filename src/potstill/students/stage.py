@@ -292,11 +292,9 @@ def _summary(recipe: Recipe) -> str:
     balance = "" if recipe.class_balance == "none" else f", {recipe.class_balance}"
     if recipe.arm == "alone":
         return f"label smoothing {recipe.label_smoothing:g}, learning rate {recipe.lr:g}, no teacher{balance}"
-    smoothing = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     return (
         f"{recipe.method}, T {recipe.temperature:g}, weights {recipe.distill_weight:g} distillation, "
-        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels{smoothing}, "
-        f"learning rate {recipe.lr:g}{balance}"
+        f"{recipe.feature_weight:g} features, {recipe.task_weight:g} labels, learning rate {recipe.lr:g}{balance}"
     )
 
 
