@@ -43,6 +43,7 @@ from potstill.planning import parse_students
 from potstill.report.read import RunFiles
 from potstill.run.layout import ARMS, model_folder
 from potstill.run.results import Comparison, StudentResult, read_training
+from potstill.wording import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -228,7 +229,7 @@ def difference_row(result: Result) -> dict[str, Any]:
 def _hardware(comparison: Comparison) -> str:
     machine = comparison.environment
     device = machine.gpu if machine.machine["device"] == "cuda" else machine.processor
-    return f"{machine.machine['cores']} cores, {device}, torch {machine.versions['torch']}"
+    return f"{counted(machine.machine['cores'], 'core')}, {device}, torch {machine.versions['torch']}"
 
 
 def _pools(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
