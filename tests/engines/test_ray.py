@@ -81,12 +81,12 @@ def _sees_nothing(paths: list[str]) -> list[int]:
 
 
 def test_a_dry_run_states_the_cluster(cluster: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rooms = []
-    monkeypatch.setattr("potstill.pipeline.estimate", lambda plan, machine: rooms.append(machine) or _Nothing())
+    machines = []
+    monkeypatch.setattr("potstill.pipeline.estimate", lambda plan, machine: machines.append(machine) or _Nothing())
     config = from_mapping({**TINY, "machine.engine": "ray", "machine.jobs": "auto"})
     assert "Ray cluster: nodes 2, cores 2, GPUs 0" in list(dry_run(photos, config))
-    assert rooms[0].jobs == 2
-    assert rooms[0].label_speedup == 2 / rooms[0].cores
+    assert machines[0].jobs == 2
+    assert machines[0].label_speedup == 2 / machines[0].cores
 
 
 class _Nothing:

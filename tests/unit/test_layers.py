@@ -31,7 +31,7 @@ FOUNDATION = {
 }
 """What all stages from the teacher to the comparison stand on."""
 
-ROOMS: dict[str, set[str]] = {
+LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "wording": set(),
     "processes": GROUND,
@@ -70,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
     "updating": {*GROUND, "config", "run", "monitoring", "pipeline"},
     "tools": FOUNDATION | {"context", "students", "pipeline", "get"},
 }
-"""Each room, and the rooms that it may import, from the ground up. The command line may import all of them."""
+"""Each layer, and the layers that it may import, from the ground up. The command line may import all of them."""
 
 STAGES = ("images", "teacher", "soft_labels", "students", "comparison", "export", "report")
 TOP = {"cli", "__main__", ""}
@@ -110,36 +110,36 @@ def own(path: Path, **options: bool) -> frozenset[str]:
 MODULES = modules()
 
 
-def room_of(module: str) -> str:
+def layer_of(module: str) -> str:
     return module.partition(".")[0]
 
 
 def test_every_module_is_in_a_room() -> None:
-    assert {room_of(module) for module in MODULES} == ROOMS.keys() | TOP
+    assert {layer_of(module) for module in MODULES} == LAYERS.keys() | TOP
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if room_of(m) not in TOP))
-def test_a_room_imports_only_what_it_stands_on(module: str) -> None:
-    room = room_of(module)
-    used = {room_of(name) for name in own(MODULES[module])} - {room}
-    if module == room:  # the package's own docstring and lazy names
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if layer_of(m) not in TOP))
+def test_a_layer_imports_only_what_it_stands_on(module: str) -> None:
+    layer = layer_of(module)
+    used = {layer_of(name) for name in own(MODULES[module])} - {layer}
+    if module == layer:  # the package's own docstring and lazy names
         used -= {""}
-    assert used <= ROOMS[room], f"{module} imports {sorted(used - ROOMS[room])}"
+    assert used <= LAYERS[layer], f"{module} imports {sorted(used - LAYERS[layer])}"
 
 
-def test_rooms_stand_on_the_ones_above_them_in_the_list() -> None:
+def test_layers_stand_on_the_ones_above_them_in_the_list() -> None:
     below: set[str] = set()
-    for room, stands_on in ROOMS.items():
-        assert stands_on <= below, room
-        below.add(room)
+    for layer, stands_on in LAYERS.items():
+        assert stands_on <= below, layer
+        below.add(layer)
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_a_room_says_what_lives_in_it(room: str) -> None:
-    text = ast.get_docstring(ast.parse(MODULES[room].read_text("utf-8")))
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_a_layer_says_what_is_in_it(layer: str) -> None:
+    text = ast.get_docstring(ast.parse(MODULES[layer].read_text("utf-8")))
     assert text is not None
-    if MODULES[room].name == "__init__.py":
-        assert "mports" in text, f"{room}/__init__.py does not say what it may import"
+    if MODULES[layer].name == "__init__.py":
+        assert "mports" in text, f"{layer}/__init__.py does not say what it may import"
 
 
 @cache
@@ -155,7 +155,7 @@ def _reachable(start: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("report", "export")])
 def test_no_stage_reaches_another_through_others(stage: str) -> None:
-    reached = {room_of(name) for module in MODULES if room_of(module) == stage for name in _reachable(module)}
+    reached = {layer_of(name) for module in MODULES if layer_of(module) == stage for name in _reachable(module)}
     assert reached & {*STAGES, "pipeline"} == {stage}
 
 
