@@ -114,7 +114,7 @@ def layer_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def test_every_module_is_in_a_room() -> None:
+def test_every_module_is_in_a_layer() -> None:
     assert {layer_of(module) for module in MODULES} == LAYERS.keys() | TOP
 
 
