@@ -246,15 +246,16 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
     if student.num_pilots:
         yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_share)
     twins = plan.students.twins
-    finalists = 2 if student.may_learn_mostly_from_labels and plan.labeled_photos == plan.train_photos else 0
+    finalists = 2 if student.may_learn_mostly_from_labels and not plan.has_unlabeled else 0
     lengths = [longest, *others] if twins and others else []
-    if finalists or lengths:  # that of seed 0 which is chosen is not trained again
-        settled = 0 if finalists else seeds
+    settled = seeds if lengths and not finalists else 0  # students that are trained beside the lengths
+    if finalists or lengths:
         yield part("finals", settled + finalists + len(lengths), settled + finalists + sum(lengths))
-    more = seeds - 1 if finalists else 0 if lengths else seeds
-    more_twins = (seeds - 1 if lengths else seeds) if twins else 0
-    if more + more_twins:
-        yield part("trainings", more + more_twins, more + more_twins * longest)
+    # That of seed 0 which is chosen is not trained again.
+    students_left = seeds - 1 if finalists else seeds - settled
+    twins_left = (seeds - 1 if lengths else seeds) if twins else 0
+    if students_left + twins_left:
+        yield part("trainings", students_left + twins_left, students_left + twins_left * longest)
     for name, photos in (
         (TEST, expected_test_photos(plan.images.folder, plan.config)),
         (ON_TRAIN, min(plan.train_photos, MAX_TRAIN_VIEWS)),

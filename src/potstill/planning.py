@@ -81,8 +81,14 @@ class Plan:
         known = before.lines()
         return [line for line in self.lines()[2:] if line not in known]
 
+    @property
+    def has_unlabeled(self) -> bool:
+        """Whether there are photos to train on without a label. Photos that turned out to be unreadable are counted
+        among the labeled ones still."""
+        return self.labeled_photos < self.train_photos
+
     def _with_labels(self) -> str:
-        return f" ({self.labeled_photos:,} with a label)" if self.labeled_photos < self.train_photos else ""
+        return f" ({self.labeled_photos:,} with a label)" if self.has_unlabeled else ""
 
     def lines(self) -> list[str]:
         """The plan as lines to print."""

@@ -9,7 +9,7 @@ import potstill
 from potstill.compute.machine import Machine
 from potstill.compute.precision import Precision
 from potstill.estimate import FINE_TUNING, NAMES, TEST, Estimate, estimate
-from potstill.planning import make_plan
+from potstill.planning import Plan, make_plan
 from potstill.run.files import read_json
 
 MACHINE = Machine("cpu", 2, 2)
@@ -119,3 +119,22 @@ def test_without_twins_less_is_trained_and_nothing_is_compared() -> None:
     assert "distilled, without its twin" in first.lines()[-1]
     assert first.for_photos(100).students.twins is False
     assert not any("twin" in hint for hint in estimate(first, MACHINE).hints.values())
+
+
+@pytest.mark.usefixtures("even")
+def test_trainings_that_choose_loss_weights_are_expected_where_all_photos_are_labeled() -> None:
+    """Also once it is known that a few of the photos cannot be used."""
+    one_by_one, finished = Machine("cpu", 1, 1), ["3_soft_labels"]
+    labeled = make_plan(folder_of(), config_of())
+    pool = make_plan(folder_of(), config_of(**{"images.per_class": 10}))
+    for plan in (labeled, labeled.for_photos(labeled.train_photos - 3)):
+        assert not plan.has_unlabeled
+    packed = labeled.for_photos(labeled.train_photos - 3)
+
+    def in_finals(plan: Plan) -> float:
+        return sum(part.seconds for part in estimate(plan, one_by_one, finished).parts if part.name == "finals")
+
+    # Two of the student beside the twin's lengths, instead of one with each of three seeds.
+    assert pool.has_unlabeled
+    assert in_finals(pool) > in_finals(labeled) > 0
+    assert in_finals(packed) == pytest.approx(in_finals(labeled), rel=0.1)
