@@ -244,7 +244,7 @@ def _student_parts(student: StudentPlan, plan: Plan, machine: Machine) -> Iterat
     if views * info.size**2 * 3 <= plan.students.cache_gb * 1e9:
         yield Part("views", stage, views * (info.size / 100) ** 2 / (VIEWS_PER_SECOND * machine.cores))
     if student.num_pilots:
-        yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_share)
+        yield part("pilots", student.num_pilots, student.num_pilots * student.pilot_epochs / student.shared.epochs)
     twins = plan.students.twins
     finalists = 2 if student.may_learn_mostly_from_labels and not plan.has_unlabeled else 0
     lengths = [longest, *others] if twins and others else []

@@ -33,7 +33,14 @@ from potstill.wording import counted, from_here
 DEFAULT_STUDENT = "mobilenetv3_small_100"
 
 VIEWS_SEEN = 60_000
-"""Views that a student with "auto" epochs is trained on; twice as many where it starts from random weights."""
+"""Views that a student with "auto" epochs is trained on: from pretrained weights, with unlabeled photos among them."""
+
+LONGER_FROM_SCRATCH = 2
+"""Times as many for a student that starts from random weights."""
+
+LONGER_WITH_LABELS = 3
+"""Times as many for a pretrained student where all photos are labeled. There, a student with a teacher gains from a
+longer training, and its twin does not (docs/LOG.md, 2026-11-28)."""
 
 MANY_PHOTOS = 2500
 """From here on the number of views grows with the square root of the number of photos: more photos deserve a longer
@@ -321,10 +328,12 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
     student, classes = config.student, len(folder.classes)
     metric = metric_of(config.metric, several_labels=folder.several_labels)
     start = _start(spec, config, folder, twins)
-    epochs = num_epochs(spec, config, photos)
+    length = config.update.length if start else 1.0
+    short = num_epochs(spec, config, photos, all_labeled=False)
+    epochs = num_epochs(spec, config, photos, all_labeled=expected_labeled_photos(folder, config) >= photos)
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
-        epochs=max(1, round(config.update.length * epochs)) if start else epochs,
+        epochs=max(1, round(length * epochs)),
         batch_size=batch_size(spec, config, photos),
         lr=lr,
         weight_decay=student.weight_decay,
@@ -365,7 +374,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
         length_shares=config.twin.length_shares,
         search_weights=student.search == "weights",
         class_balances=class_balances(metric, config.class_balance),
-        pilot_share=student.pilot_share,
+        pilot_epochs=max(1, round(student.pilot_share * length * short)) if student.pilot_share else 0,
         start=start,
     )
 
@@ -407,9 +416,10 @@ def batch_size(spec: StudentSpec, config: Config, photos: int) -> int:
     return min(size, max(MIN_BATCH, photos // 8))
 
 
-def num_epochs(spec: StudentSpec, config: Config, photos: int) -> int:
+def num_epochs(spec: StudentSpec, config: Config, photos: int, *, all_labeled: bool) -> int:
     """The number of epochs: as set, or by the rule of `student.epochs`. `photos` counts the unlabeled ones too."""
-    return _epochs(config, photos, 2 * VIEWS_SEEN if spec.from_scratch else VIEWS_SEEN)
+    longer = LONGER_FROM_SCRATCH if spec.from_scratch else LONGER_WITH_LABELS if all_labeled else 1
+    return _epochs(config, photos, longer * VIEWS_SEEN)
 
 
 def num_views(config: Config, photos: int) -> int:

@@ -63,7 +63,7 @@ def test_what_changes_once_the_photos_are_packed_is_told() -> None:
     assert plan.for_photos(plan.train_photos).changes(plan) == []
     soft_labels, student = plan.for_photos(1200).changes(plan)
     assert soft_labels == "Soft labels: 24 views of each photo"
-    assert "50 epochs" in student
+    assert "150 epochs" in student
 
 
 def test_every_stage_gets_what_was_decided() -> None:
@@ -82,9 +82,26 @@ def test_every_stage_gets_what_was_decided() -> None:
 def test_the_number_of_packed_photos_decides_where_it_is_known() -> None:
     folder, config = folder_of(train=10_000), config_of()
     expected, packed = make_plan(folder, config), make_plan(folder, config, train_photos=1200)
-    assert expected.students.students[0].shared.epochs == 13
-    assert packed.students.students[0].shared.epochs == 50
+    assert expected.students.students[0].shared.epochs == 39
+    assert packed.students.students[0].shared.epochs == 150
     assert (packed.train_photos, packed.soft_labels.num_views) == (1200, 24)
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "pilot_epochs"),
+    [
+        ({}, 150, 15),
+        ({"images.per_class": 10}, 50, 15),
+        ({"student.epochs": 20}, 20, 6),
+        ({"student.patience": 2.0}, 300, 30),
+        ({"student.pilot_share": 0.0}, 150, 0),
+    ],
+)
+def test_where_all_photos_are_labeled_trainings_are_longer_but_pilots_are_not(
+    settings: dict[str, object], epochs: int, pilot_epochs: int
+) -> None:
+    (student,) = make_plan(folder_of(train=1500), config_of(**settings), train_photos=1200).students.students
+    assert (student.shared.epochs, student.pilot_epochs) == (epochs, pilot_epochs)
 
 
 @pytest.mark.parametrize(("classes", "weight"), [(3, 1.0), (30, 0.5), (80, 0.25)])

@@ -39,26 +39,28 @@ def test_batches_are_smaller_from_scratch_and_of_few_photos(
 
 
 @pytest.mark.parametrize(
-    ("settings", "photos", "epochs", "views"),
+    ("settings", "photos", "with_pool", "all_labeled", "views"),
     [
-        ({"student.weights": "auto"}, 1200, 50, 24),
-        ({"student.weights": "none"}, 1200, 100, 24),
-        ({"student.weights": "auto"}, 4000, 19, 15),
-        ({"student.weights": "none"}, 4000, 38, 15),
-        ({"student.weights": "none"}, 50, 200, 24),
-        ({"student.weights": "auto"}, 6800, 15, 9),
-        ({"student.weights": "auto"}, 100_000, 10, 4),
-        ({"student.weights": "auto", "student.patience": 3.0}, 4000, 57, 15),
-        ({"student.weights": "none", "student.epochs": 6, "student.patience": 3.0}, 1200, 6, 6),
-        ({"student.weights": "none", "student.epochs": 6}, 1200, 6, 6),
+        ({"student.weights": "auto"}, 1200, 50, 150, 24),
+        ({"student.weights": "none"}, 1200, 100, 100, 24),
+        ({"student.weights": "auto"}, 4000, 19, 57, 15),
+        ({"student.weights": "none"}, 4000, 38, 38, 15),
+        ({"student.weights": "auto"}, 50, 200, 200, 24),
+        ({"student.weights": "none"}, 50, 200, 200, 24),
+        ({"student.weights": "auto"}, 6800, 15, 44, 9),
+        ({"student.weights": "auto"}, 100_000, 10, 11, 4),
+        ({"student.weights": "auto", "student.patience": 3.0}, 4000, 57, 171, 15),
+        ({"student.weights": "auto", "student.epochs": 6, "student.patience": 3.0}, 1200, 6, 6, 6),
+        ({"student.weights": "none", "student.epochs": 6}, 1200, 6, 6, 6),
     ],
 )
-def test_from_scratch_takes_twice_as_long_on_the_same_views(
-    settings: dict[str, object], photos: int, epochs: int, views: int
+def test_epochs_follow_photos_labels_and_starting_weights_and_views_only_photos(
+    settings: dict[str, object], photos: int, with_pool: int, all_labeled: int, views: int
 ) -> None:
     config = from_mapping({"student.models": ["mobilenetv1_025"], **settings})
     (spec,) = parse_students(config)
-    assert num_epochs(spec, config, photos) == epochs
+    assert num_epochs(spec, config, photos, all_labeled=False) == with_pool
+    assert num_epochs(spec, config, photos, all_labeled=True) == all_labeled
     assert num_views(config, photos) == views
 
 

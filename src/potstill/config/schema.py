@@ -319,10 +319,11 @@ class StudentConfig:
     Objects look larger in training crops than in whole photos, and a smaller center crop compensates for that. "auto":
     1 or 0.875, chosen for each model on the validation photos."""
     epochs: Annotated[int | Auto, Range(1)] = "auto"
-    """Training epochs. "auto": enough to see about 60,000 views, or 120,000 when training from scratch, but between 10
-    and 200; with more than 2,500 photos the number of views grows with the square root of the number of photos."""
+    """Training epochs. "auto": enough to see about 180,000 views if all photos are labeled, 60,000 if some are not, and
+    120,000 when training from scratch, but between 10 and 200 epochs; with more than 2,500 photos the number of views
+    grows with the square root of the number of photos."""
     patience: Annotated[float, Range(0, 100, open_low=True)] = 1.0
-    """Factor applied to epochs if that is "auto": 3 trains three times as long."""
+    """Factor applied to epochs if that is "auto": 3 trains three times as long, 0.33 a third as long."""
     last_epochs: Annotated[int | Auto, Range(0)] = "auto"
     """Epochs of a final stage of the distilled student on the labeled photos only, without mix-up, at a tenth of the
     learning rate (after SSLD, Cui et al. 2021). The stage is undone if it does not lower the validation loss. "auto":
@@ -361,8 +362,8 @@ class StudentConfig:
     probabilities, 0 for its features, 1 for the labels); and, if the twin's pilot runs were better, whether to drop the
     teacher."""
     pilot_share: Annotated[float, Range(0, 1)] = 0.3
-    """Length of the pilot runs, as a share of the epochs. 0: no pilot runs, use the first candidate, and try no other
-    loss weights."""
+    """Length of the pilot runs, as a share of the epochs; if these are for 180,000 views, as a share of 60,000. 0: no
+    pilot runs, use the first candidate, and try no other loss weights."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, "student.")

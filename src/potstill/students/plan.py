@@ -76,8 +76,8 @@ class StudentPlan:
     """Whether twice the temperature and no feature loss are candidates, where these are "auto"."""
     class_balances: tuple[str, ...]
     """Ways to make up for classes of unequal size from which student and twin each choose on val."""
-    pilot_share: float
-    """Share of the epochs that each candidate is trained before one is chosen; 0: no pilots, the first is taken."""
+    pilot_epochs: int
+    """For how many epochs each candidate is trained before one is chosen; 0: no pilots, the first is taken."""
     start: str = ""
     """The folder of an earlier run's student, whose weights trainings start from; "": from the starting weights."""
 
@@ -137,7 +137,7 @@ class StudentPlan:
     @property
     def may_learn_mostly_from_labels(self) -> bool:
         """Whether `MOSTLY_LABELS` are tried where all photos are labeled, and the labels are good."""
-        return self.pilot_share > 0 and self.auto >= {"distill_weight", "feature_weight", "task_weight"}
+        return self.pilot_epochs > 0 and self.auto >= {"distill_weight", "feature_weight", "task_weight"}
 
     @property
     def may_drop_teacher(self) -> bool:
@@ -149,7 +149,7 @@ class StudentPlan:
         """Candidates of student and twin that are trained for a share of the epochs."""
         facts = SoftLabelFacts(confidence=0.0, label_noise=0.0, fine_tuned=False, has_unlabeled=False)
         counts = len(self.distilled(facts)), len(self.alone(facts))
-        return sum(count for count in counts if count > 1) if self.pilot_share else 0
+        return sum(count for count in counts if count > 1) if self.pilot_epochs else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

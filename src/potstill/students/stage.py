@@ -183,16 +183,11 @@ class _Training:
         return Job(folder, student.model, student.size, student.weights, seed, recipe, start=start)
 
     def _pilots(self, arm: str, candidates: Sequence[Recipe]) -> list[Job]:
-        share = self.student.pilot_share
-        if share == 0 or len(candidates) == 1:
+        epochs, folder = self.student.pilot_epochs, self.folder / "pilots"
+        if epochs == 0 or len(candidates) == 1:
             return []
         return [
-            self._job(
-                self.folder / "pilots" / f"{arm}-{number}",
-                arm,
-                0,
-                replace(recipe, epochs=max(1, round(share * recipe.epochs))),
-            )
+            self._job(folder / f"{arm}-{number}", arm, 0, replace(recipe, epochs=epochs))
             for number, recipe in enumerate(candidates)
         ]
 
