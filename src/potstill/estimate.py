@@ -173,7 +173,7 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
         in_shards = speed * machine.label_speedup
         speeds.append(in_shards)
         yield Part("measure teacher", "2_teacher", START_SECONDS + (CONVERSION_SECONDS if converted else 0.0))
-        if photos > plan.labeled_photos and config.unlike == "leave_out":
+        if plan.has_unlabeled and config.unlike == "leave_out":
             yield Part("unlike photos", "2_teacher", photos / speed)
         yield Part("features", "2_teacher", views / in_shards)
         head = _head_steps(plan) * feature_widths(info)[0] * HEAD_STEP_SECONDS
@@ -210,7 +210,7 @@ def _head_steps(plan: Plan) -> int:
     config, views = plan.teacher.config, plan.teacher.stored_views
     least = config.probe_min_steps
     steps = max(least, config.probe_epochs * plan.labeled_photos * views // PROBE_BATCH)
-    if plan.train_photos == plan.labeled_photos or config.unlabeled == "ignore":
+    if not plan.has_unlabeled or config.unlabeled == "ignore":
         return steps
     all_steps = max(least, config.probe_epochs * plan.train_photos * views // PROBE_BATCH)
     return steps + HEADS_FROM_ALL * min(all_steps, MAX_STEPS)

@@ -90,9 +90,8 @@ class Plan:
 
     @property
     def has_unlabeled(self) -> bool:
-        """Whether there are photos to train on without a label. Photos that turned out to be unreadable are counted
-        among the labeled ones still."""
-        return self.labeled_photos < self.train_photos
+        """Whether there are photos to train on without a label."""
+        return expects_unlabeled(self.images.folder, self.config)
 
     def _with_labels(self) -> str:
         return f" ({self.labeled_photos:,} with a label)" if self.has_unlabeled else ""
@@ -253,6 +252,15 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
     return _before(folder, "train") + int(min(photos, most) if most else photos)
 
 
+def expects_unlabeled(folder: Folder, config: Config) -> bool:
+    """Whether some of the photos to train on have no label, as far as file names tell.
+
+    The number of photos that were packed does not tell: some could not be used, and of each class a whole number was
+    drawn for val.
+    """
+    return expected_labeled_photos(folder, config) < expected_train_photos(folder, config)
+
+
 def expected_test_photos(folder: Folder, config: Config) -> int:
     """Photos to test on, as far as file names tell."""
     by_split = folder.by_split()
@@ -330,7 +338,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
     start = _start(spec, config, folder, twins)
     length = config.update.length if start else 1.0
     short = num_epochs(spec, config, photos, all_labeled=False)
-    epochs = num_epochs(spec, config, photos, all_labeled=expected_labeled_photos(folder, config) >= photos)
+    epochs = num_epochs(spec, config, photos, all_labeled=not expects_unlabeled(folder, config))
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
         epochs=max(1, round(length * epochs)),

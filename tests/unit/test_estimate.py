@@ -108,6 +108,7 @@ def test_more_seeds_take_longer() -> None:
     assert three > 1.5 * one
 
 
+@pytest.mark.usefixtures("even")
 def test_without_twins_less_is_trained_and_nothing_is_compared() -> None:
     whole, first = (make_plan(folder_of(), config_of(), twins=twins) for twins in (True, False))
     parts, fewer = (estimate(plan, MACHINE, ["3_soft_labels"]).parts for plan in (whole, first))

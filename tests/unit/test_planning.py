@@ -100,8 +100,19 @@ def test_the_number_of_packed_photos_decides_where_it_is_known() -> None:
 def test_where_all_photos_are_labeled_trainings_are_longer_but_pilots_are_not(
     settings: dict[str, object], epochs: int, pilot_epochs: int
 ) -> None:
-    (student,) = make_plan(folder_of(train=1500), config_of(**settings), train_photos=1200).students.students
+    folder, config = folder_of(train=1412), config_of(**settings)
+    (student,) = make_plan(folder, config, train_photos=1200).students.students
     assert (student.shared.epochs, student.pilot_epochs) == (epochs, pilot_epochs)
+
+
+@pytest.mark.parametrize("difference", [-3, 0, 3])
+def test_packed_photos_are_not_taken_for_unlabeled_ones(difference: int) -> None:
+    """Some could not be used, or fewer were drawn for val than the share says."""
+    labeled = make_plan(folder_of(train=1412), config_of())
+    packed = labeled.for_photos(labeled.train_photos + difference)
+    assert not packed.has_unlabeled
+    assert packed.students.students[0].shared.epochs == 150
+    assert not any("with a label" in line for line in packed.lines())
 
 
 @pytest.mark.parametrize(("classes", "weight"), [(3, 1.0), (30, 0.5), (80, 0.25)])
