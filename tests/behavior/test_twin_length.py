@@ -10,17 +10,25 @@ import pytest
 from tests.support import TINY, weight_hashes
 
 import potstill
+from potstill.compute.machine import Machine
+from potstill.compute.precision import Precision
+from potstill.config.load import from_mapping
 from potstill.errors import StaleError
+from potstill.estimate import TRAINING_FACTOR, TRAINING_SECONDS, estimate
+from potstill.images.folder import read_folder
 from potstill.monitoring.progress import Reporter
+from potstill.planning import make_plan
 from potstill.run.files import read_json
 from potstill.run.folder import Run
 from potstill.run.results import read_training
 from potstill.students import runner as job_runner
 from potstill.students import stage as students_stage
 from potstill.students.job import train_job
+from potstill.students.recipe import Job
 from potstill.students.stage import _Training
 
 NAME = "mobilenetv1_025-32px"
+SPEEDS = {"float32": 100.0}
 LENGTHS = {**TINY, "twin.length_shares": [1.0, 0.67, 0.33]}
 
 
@@ -126,6 +134,48 @@ def test_every_seed_of_the_student_has_the_loss_weights_that_val_prefers(
         recipe = read_json(taught.students / NAME / f"seed-{seed}" / "distilled" / "model.json")["trained"]["recipe"]
         assert (recipe["distill_weight"], recipe["task_weight"]) == ((1.0, 0.3) if weight == 1 else (0.5, 1.0))
     assert result.comparison.students[0].twin_length == 1
+
+
+@pytest.mark.parametrize(
+    ("labels_per_class", "twin"), [(0, True), (0, False), (8, True)], ids=["labeled", "without twin", "pool"]
+)
+def test_the_estimate_expects_the_trainings_that_are_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels_per_class: int, twin: bool
+) -> None:
+    """As many in each part, of the same length in all."""
+    settings = TINY | {
+        "images.per_class": labels_per_class,
+        "student.pilot_share": 0.34,
+        "student.lr_factors": [1.0, 0.5],
+        "twin.length_shares": [1.0, 0.67, 0.33],
+    }
+    run_jobs, trained = job_runner.JobRunner.run, dict[str, list[int]]()
+
+    def run(runner: job_runner.JobRunner, jobs: Any, label: str, threads: int, *, part: str = "") -> None:
+        epochs = trained.setdefault(part, [])
+
+        def train(job: Job, *others: Any) -> None:
+            epochs.append(job.recipe.epochs)
+            train_job(job, *others)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(job_runner, "train_job", train)
+            run_jobs(runner, jobs, label, threads, part=part)
+
+    def losses(training: Any, folder: Path) -> np.ndarray:
+        return np.full(4, 1 - read_json(folder / "model.json")["trained"]["recipe"]["distill_weight"])
+
+    monkeypatch.setattr(job_runner.JobRunner, "run", run)
+    monkeypatch.setattr(students_stage._Training, "_val_losses", losses)
+    monkeypatch.setattr("potstill.estimate.fastest_precision", lambda *_, **__: (Precision.on("cpu"), SPEEDS))
+    how: dict[str, Any] = {"settings": settings, "run": tmp_path / "run", "reporter": Reporter(quiet=True)}
+    potstill.distill(photos, **how, twin=twin)
+    plan = make_plan(read_folder(photos), from_mapping(settings), twins=twin)
+    expected = {part.name: part.seconds for part in estimate(plan, Machine("cpu", 1, 1)).parts}
+    epoch = TRAINING_FACTOR * plan.train_photos / SPEEDS["float32"]
+    for part in ("pilots", "finals", "trainings"):
+        seconds = len(trained[part]) * TRAINING_SECONDS + sum(trained[part]) * epoch
+        assert expected[part] == pytest.approx(seconds, rel=0.01), part
 
 
 def test_a_run_from_before_lengths_were_tried_is_kept_or_refused(
