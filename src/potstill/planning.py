@@ -337,7 +337,7 @@ def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twi
     metric = metric_of(config.metric, several_labels=folder.several_labels)
     start = _start(spec, config, folder, twins)
     length = config.update.length if start else 1.0
-    short = num_epochs(spec, config, photos, all_labeled=False)
+    short = num_epochs(spec, config, photos, all_labeled=False)  # what pilots are a share of
     epochs = num_epochs(spec, config, photos, all_labeled=not expects_unlabeled(folder, config))
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
