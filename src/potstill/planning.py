@@ -65,6 +65,9 @@ class Plan:
     """Photos to train on, labeled or not; expected from the file names until they have been packed."""
     labeled_photos: int
     """Those of them that have labels, as far as file names tell."""
+    has_unlabeled: bool
+    """Whether some of them have none, as far as file names tell. The number of packed photos does not tell: some could
+    not be used, and of each class a whole number was drawn for val."""
     images: ImagesPlan
     teacher: TeacherPlan
     soft_labels: SoftLabelsPlan
@@ -87,11 +90,6 @@ class Plan:
         """The lines of soft labels and students that differ from those of another plan."""
         known = before.lines()
         return [line for line in self.lines()[2:] if line not in known]
-
-    @property
-    def has_unlabeled(self) -> bool:
-        """Whether there are photos to train on without a label."""
-        return expects_unlabeled(self.images.folder, self.config)
 
     def _with_labels(self) -> str:
         return f" ({self.labeled_photos:,} with a label)" if self.has_unlabeled else ""
@@ -173,12 +171,17 @@ def make_plan(
         _require_for_several_labels(config)
     if target := parse_operating_point(config.operating_point):
         label_of(target.class_name, folder.classes, "operating_point")
-    photos = train_photos if train_photos is not None else expected_train_photos(folder, config)
+    labeled, expected = expected_labeled_photos(folder, config), expected_train_photos(folder, config)
+    photos = train_photos if train_photos is not None else expected
+    has_unlabeled = labeled < expected
     if external is None and config.teacher.external:
         external = open_external(config, folder.classes, _paths(folder), several_labels=several)
     sizes = (external.size,) if external else _checked_teacher_sizes(config, folder)
     students = StudentsPlan(
-        students=tuple(_student(spec, config, photos, folder, twins) for spec in parse_students(config)),
+        students=tuple(
+            _student(spec, config, photos, folder, twins, has_unlabeled=has_unlabeled)
+            for spec in parse_students(config)
+        ),
         seeds=config.seeds,
         twins=twins,
         cache_gb=config.machine.cache_gb,
@@ -192,7 +195,8 @@ def make_plan(
     plan = Plan(
         config=config,
         train_photos=photos,
-        labeled_photos=expected_labeled_photos(folder, config),
+        labeled_photos=labeled,
+        has_unlabeled=has_unlabeled,
         images=ImagesPlan(folder, config.images, largest),
         teacher=TeacherPlan(config.teacher, config.views, sizes, metric, config.class_balance, external),
         soft_labels=SoftLabelsPlan(config.teacher.names, config.views, num_views(config, photos)),
@@ -250,15 +254,6 @@ def expected_labeled_photos(folder: Folder, config: Config) -> int:
     photos = _train_files(folder, config)
     most = config.images.per_class * len(folder.classes)
     return _before(folder, "train") + int(min(photos, most) if most else photos)
-
-
-def expects_unlabeled(folder: Folder, config: Config) -> bool:
-    """Whether some of the photos to train on have no label, as far as file names tell.
-
-    The number of photos that were packed does not tell: some could not be used, and of each class a whole number was
-    drawn for val.
-    """
-    return expected_labeled_photos(folder, config) < expected_train_photos(folder, config)
 
 
 def expected_test_photos(folder: Folder, config: Config) -> int:
@@ -332,13 +327,15 @@ def _require_for_several_labels(config: Config) -> None:
             )
 
 
-def _student(spec: StudentSpec, config: Config, photos: int, folder: Folder, twins: bool) -> StudentPlan:
+def _student(
+    spec: StudentSpec, config: Config, photos: int, folder: Folder, twins: bool, *, has_unlabeled: bool
+) -> StudentPlan:
     student, classes = config.student, len(folder.classes)
     metric = metric_of(config.metric, several_labels=folder.several_labels)
     start = _start(spec, config, folder, twins)
     length = config.update.length if start else 1.0
     short = num_epochs(spec, config, photos, all_labeled=False)  # what pilots are a share of
-    epochs = num_epochs(spec, config, photos, all_labeled=not expects_unlabeled(folder, config))
+    epochs = num_epochs(spec, config, photos, all_labeled=not has_unlabeled)
     lr = student.lr if student.lr != "auto" else 1e-2 if spec.from_scratch else 3e-3
     shared = Recipe(
         epochs=max(1, round(length * epochs)),

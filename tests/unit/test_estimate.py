@@ -128,9 +128,9 @@ def test_trainings_that_choose_loss_weights_are_expected_where_all_photos_are_la
     one_by_one, finished = Machine("cpu", 1, 1), ["3_soft_labels"]
     labeled = make_plan(folder_of(), config_of())
     pool = make_plan(folder_of(), config_of(**{"images.per_class": 10}))
-    for plan in (labeled, labeled.for_photos(labeled.train_photos - 3)):
-        assert not plan.has_unlabeled
     packed = labeled.for_photos(labeled.train_photos - 3)
+    assert not labeled.has_unlabeled
+    assert not packed.has_unlabeled
 
     def in_finals(plan: Plan) -> float:
         return sum(part.seconds for part in estimate(plan, one_by_one, finished).parts if part.name == "finals")
