@@ -219,7 +219,10 @@ def _head_steps(plan: Plan) -> int:
 def _fine_tuning_seconds(plan: Plan, machine: Machine, name: str, size: int) -> float:
     """Of training one of the teacher's models once per fold."""
     teacher, folds = plan.teacher, plan.teacher.config.finetune_folds
-    photos = round(plan.labeled_photos * (folds - 1) / folds) if folds > 1 else plan.labeled_photos
+    photos = plan.labeled_photos
+    if teacher.config.unlabeled == "propagate":
+        photos += teacher.finetune_unlabeled(photos, plan.train_photos - photos)
+    photos = round(photos * (folds - 1) / folds) if folds > 1 else photos
     views = folds * photos * teacher.finetune_epochs(photos)
     model = build(describe(name, plan.images.folder.classes, size=teacher.finetune_size(size)))
     precision, speeds = fastest_precision(model, model.info.size, machine, training=True)

@@ -23,8 +23,9 @@ def _folds_of_groups(store: PixelStore, groups: np.ndarray, folds: int) -> np.nd
     first = {int(groups[row]): int(store.index["label"][row]) for row in train[::-1].tolist()}
     order = sorted(first, key=lambda group: (first[group], _draw(group)))
     fold = {group: position % folds for position, group in enumerate(order)}
-    # Photos without labels are in no fold; callers leave them out.
-    return np.array([fold.get(group, 0) for group in groups.tolist()], int)
+    # Groups without labels need no care: there are as many as one likes.
+    others = {group: int(folds * _draw(group)) for group in set(groups.tolist()) - set(fold)}
+    return np.array([(fold | others)[group] for group in groups.tolist()], int)
 
 
 def _draw(key: int) -> float:

@@ -97,9 +97,7 @@ def plain_pixels(store: PixelStore, rows: np.ndarray, size: int, crop: float = 1
 def mixed_labels(store: PixelStore, rows: np.ndarray, views: np.ndarray, classes: int) -> np.ndarray:
     """(N, V, C) float32: each view's label, blended with its partner's by the view's weight."""
     own = store.targets(rows, classes)[:, None]
-    # Where there is no partner, the photo itself has weight 0: its labels are known as far as the own ones are.
-    partner = np.where(views["partner"] >= 0, views["partner"], rows[:, None])
-    return _mix(own, store.targets(partner, classes), views["weight"])
+    return _mix(own, store.targets(_partner_or_own(rows, views), classes), views["weight"])
 
 
 def blended(values: np.ndarray, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -109,7 +107,13 @@ def blended(values: np.ndarray, rows: np.ndarray, views: np.ndarray) -> np.ndarr
     """
     position = np.full(int(rows.max()) + 1, -1)
     position[rows] = np.arange(len(rows))
-    return _mix(values[:, None], values[position[np.maximum(views["partner"], 0)]], views["weight"])
+    return _mix(values[:, None], values[position[_partner_or_own(rows, views)]], views["weight"])
+
+
+def _partner_or_own(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """(N, V) rows of the partners. Where there is none, the photo itself, with weight 0: its labels are known as far as
+    the own ones are."""
+    return np.where(views["partner"] >= 0, views["partner"], rows[:, None])
 
 
 def _mix(own: np.ndarray, partner: np.ndarray, weight: np.ndarray) -> np.ndarray:

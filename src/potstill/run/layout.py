@@ -27,6 +27,12 @@ def fold_folder(member: Path, fold: int) -> Path:
     return member / f"fold-{fold + 1}"
 
 
+def tuned_on_path(member: Path) -> Path:
+    """Rows (n,) of the pixel store: the photos without labels that the models of the folds learned from. There is no
+    such file where they learned from labeled photos only."""
+    return member / "tuned_on.npy"
+
+
 def teacher_networks(teacher: Path, models: tuple[str, ...]) -> list[list[Path]]:
     """Where the networks of a finished teacher are stored, in groups whose mean predictions count alike: of each model
     the linear probe, those that were fine-tuned, one per fold, or both."""

@@ -8,9 +8,9 @@
     statistics.npz   feature mean and std (D,), for the feature loss
     meta.json        how many networks made them, how confident they are, and how many labels seem to be wrong
 
-Train photos are labeled by the head, or the fine-tuned network, that was trained without them; photos without labels by
-the mean of all. With several teachers the logits are the logarithms of their mean probabilities, and the features stand
-side by side.
+Photos that the teacher learned from are labeled by the head, or the fine-tuned network, that was trained without them;
+others by the mean of all. With several teachers the logits are the logarithms of their mean probabilities, and the
+features stand side by side.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,13 @@ from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, load
 from potstill.models.fold_heads import load_fold_heads
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, sha256_of, write_json
-from potstill.run.layout import external_inputs, given_path, teacher_networks, unlike_path, weights_path
+from potstill.run.layout import external_inputs, given_path, teacher_networks, tuned_on_path, unlike_path, weights_path
 from potstill.shards import RESULT, write_in_shards
 from potstill.soft_labels.plan import SoftLabelsPlan
 from potstill.wording import counted
 
 _BLOCK = 256
+_NONE = np.empty(0, int)
 
 
 def store_soft_labels(plan: SoftLabelsPlan, context: Context) -> None:
@@ -222,17 +223,22 @@ class Labeling:
     def network(self, stored: "StoredNetwork") -> "_Network":
         """A network, ready to label these photos."""
         heads, model = stored.heads, stored.model
-        fold_heads = _FoldHeads(heads, self._folds(len(heads)), model.num_last_features)
+        fold_heads = _FoldHeads(heads, self._folds(len(heads), _NONE), model.num_last_features)
         return _Network(model, stored.backbone, fold_heads, stored.precision)
 
     def chosen(self, part: "_Part") -> np.ndarray:
         """(n,) positions of the photos that a network may label."""
-        fold = self._folds(part.networks)
+        if part.networks == 1:
+            return np.arange(len(self.photos))
+        tuned_on = tuned_on_path(part.folder.parent)
+        unlabeled = np.load(tuned_on, allow_pickle=False) if tuned_on.is_file() else _NONE
+        fold = self._folds(part.networks, unlabeled)
         return np.flatnonzero((fold == part.number) | (fold == -1))
 
-    def _folds(self, count: int) -> np.ndarray:
-        """(N,) of every photo, one of so many; -1 for those without a label."""
-        return np.where(self.store.is_labeled(self.photos), fold_of(self.store, self.photos, count), -1)
+    def _folds(self, count: int, unlabeled: np.ndarray) -> np.ndarray:
+        """(N,) of every photo, one of so many; -1 for those without a label, except for `unlabeled` (n,) rows."""
+        learned = self.store.is_labeled(self.photos) | np.isin(self.photos, unlabeled)
+        return np.where(learned, fold_of(self.store, self.photos, count), -1)
 
     def renderer(self, network: "_Network", part: "_Part", done: int) -> Renderer:
         """Of the views that the network is to label: all but the first so many."""

@@ -12,6 +12,10 @@ FINETUNE_VIEWS = 12_000
 
 MAX_FINETUNE_SIZE = 160
 
+MAX_FINETUNE_PHOTOS = 3_000
+"""Photos without labels take part in fine-tuning up to this number of photos in all. More would take longer than
+everything else: each photo is seen eight times at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class TeacherPlan:
@@ -32,6 +36,10 @@ class TeacherPlan:
         if self.config.finetune_epochs != "auto":
             return self.config.finetune_epochs
         return int(np.clip(round(FINETUNE_VIEWS / max(photos, 1)), 8, 40))
+
+    def finetune_unlabeled(self, labeled: int, unlabeled: int) -> int:
+        """How many photos without labels fine-tuned networks learn from, where the probe did."""
+        return min(unlabeled, max(MAX_FINETUNE_PHOTOS - labeled, 0))
 
     def finetune_size(self, size: int) -> int:
         """Input side in pixels of a fine-tuned network, for that of the probe."""

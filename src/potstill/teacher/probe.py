@@ -97,6 +97,13 @@ class Probe:
             head = self._fit(f"{name}-all-{number}", belief, known | others, MAX_STEPS)
         return head
 
+    def beliefs(self, head: nn.Module) -> np.ndarray:
+        """(N, C) float32: the labels of the photos that have some, and the probabilities of a head for the others."""
+        found = self.store.targets(self.photos, self.classes)
+        others = np.flatnonzero(~self.known)
+        found[others] = metrics.softmax(self._logits(head, others))
+        return found
+
     def shares(self, head: nn.Module) -> np.ndarray:
         """(C,) of the classes in the targets that a head from all photos learned from, which are those of its own mean
         probabilities: its bias is free."""

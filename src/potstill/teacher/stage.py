@@ -47,7 +47,7 @@ from potstill.run.layout import member_folders, networks_of, unlike_path
 from potstill.run.trained import Trained
 from potstill.shards import write_in_shards
 from potstill.teacher.external import ExternalTeacher
-from potstill.teacher.finetune import FineTuned, FineTuning
+from potstill.teacher.finetune import FineTuned, FineTuning, remove_tuned
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
 from potstill.teacher.probe import Probe, save_out_of_fold
@@ -138,7 +138,7 @@ class _Probed:
     from_all: bool
     """Whether the photos without labels took part."""
     shares: np.ndarray
-    """(C,) of the classes in what it learned from."""
+    """(C,) of the classes in what it learned from, and fine-tuned networks after it."""
 
 
 @dataclass(frozen=True)
@@ -232,14 +232,16 @@ class _Member:
             probed = self._probe(measured)
         self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
         tuned = self._fine_tune(probed, measured)
-        method, val_logits, shares = self._choose(probed, tuned)
+        method, val_logits = self._choose(probed, tuned)
         accuracy = self._require_learned(val_logits)
         if "probe" in method:
             self._save_probe(probed, measured)
-        if "finetune" in method and tuned:
+        if tuned and "finetune" in method:
             self._save_out_of_fold(tuned)
+        else:
+            remove_tuned(self.folder)
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        facts = {"class_shares": shares.tolist()} if _chosen_by(self.plan) else {}
+        facts = {"class_shares": probed.shares.tolist()} if _chosen_by(self.plan) else {}
         return {
             **facts,
             "method": method,
@@ -362,40 +364,52 @@ class _Member:
         if config.train == "probe" or (config.train == "auto" and few_errors):
             return None
         to_beat = np.inf if config.train == "finetune" else CLEARLY * self._loss(probe_logits, probed.shares)
+        positions = self._tuned_on(probed)
         tuning = FineTuning(
-            self.name, self.plan.finetune_size(self.model.info.size), self.folder, self.plan, self.context, self.store,
-            measured, self.log,
-        )  # fmt: skip
+            name=self.name,
+            size=self.plan.finetune_size(self.model.info.size),
+            folder=self.folder,
+            plan=self.plan,
+            context=self.context,
+            store=self.store,
+            photos=self.photos[positions],
+            beliefs=probed.probe.beliefs(self.model.head)[positions],
+            measured=measured,
+            log=self.log,
+        )
 
         def worthwhile(val_logits: np.ndarray) -> bool:
             self._report(f"{self._on_val(val_logits)} (fine-tuned, first network)")
             both = self.kind.mean_logits([probe_logits, val_logits])
-            tuned, mean = self._loss(val_logits, self.label_shares), self._loss(both, self._mean_shares(probed))
-            return min(tuned, mean) < to_beat
+            return min(self._loss(logits, probed.shares) for logits in (val_logits, both)) < to_beat
 
         tuned = tuning.run(worthwhile)
         if tuned is None:
             self._report("fine-tuning does not help; the linear probe is used")
-            tuning.remove()
         return tuned
 
-    def _mean_shares(self, probed: _Probed) -> np.ndarray:
-        """(C,) of the classes in what probe and fine-tuned networks learned from."""
-        return (probed.shares + self.label_shares) / 2
+    def _tuned_on(self, probed: _Probed) -> np.ndarray:
+        """(n,) positions of the photos to fine-tune on: those with labels and, where the probe learned from the others,
+        as many of these as the plan allows."""
+        known = probed.probe.known
+        others = np.flatnonzero(~known) if probed.from_all else np.empty(0, int)
+        count = self.plan.finetune_unlabeled(int(known.sum()), len(others))
+        drawn = np.random.default_rng(0).permutation(others)[:count]
+        return np.sort(np.concatenate([np.flatnonzero(known), drawn]))
 
-    def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray, np.ndarray]:
-        """The way of training with the lowest loss on val, its val logits, and the shares of the classes in what it
-        learned from. The mean of both is a third candidate: probe and fine-tuned networks err on different photos."""
+    def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray]:
+        """The way of training with the lowest loss on val, and its val logits. The mean of both is a third candidate:
+        probe and fine-tuned networks err on different photos."""
         if tuned is None:
-            return "probe", probed.val_logits, probed.shares
+            return "probe", probed.val_logits
         both = self.kind.mean_logits([probed.val_logits, tuned.val_logits])
-        ways = {"finetune": (tuned.val_logits, self.label_shares)}
+        ways = {"finetune": tuned.val_logits}
         if self.config.train == "auto":
-            ways |= {"probe+finetune": (both, self._mean_shares(probed)), "probe": (probed.val_logits, probed.shares)}
-        for way, (logits, _) in ways.items():
+            ways |= {"probe+finetune": both, "probe": probed.val_logits}
+        for way, logits in ways.items():
             self._report(f"{self._on_val(logits)} ({TITLES[way]})")
-        best = min(ways, key=lambda way: self._loss(*ways[way]))
-        return best, *ways[best]
+        best = min(ways, key=lambda way: self._loss(ways[way], probed.shares))
+        return best, ways[best]
 
     def _on_val(self, logits: np.ndarray) -> str:
         return _on_val(logits, self.val_labels, self.kind)
