@@ -12,7 +12,7 @@ from potstill.config.load import from_mapping
 from potstill.config.schema import ImagesConfig
 from potstill.data.folds import fold_of
 from potstill.data.pixels import PHOTO, PixelStore
-from potstill.data.splits import in_share
+from potstill.data.splits import SPLITS, in_share
 from potstill.errors import ConfigError, DataError
 from potstill.images.source import open_photos
 
@@ -80,6 +80,17 @@ def test_the_groups_of_a_class_are_dealt_to_the_folds_in_turn(seed: int) -> None
     fold = fold_of(store, train, 2)
     for label in range(4):
         assert set(fold[store.index["label"][train] == label].tolist()) == {0, 1}
+
+
+def test_groups_without_labels_are_in_all_folds_and_each_in_one() -> None:
+    store = object.__new__(PixelStore)
+    store.index = np.zeros(64, PHOTO)
+    store.index["label"] = np.where(np.arange(64) < 4, 0, -1)
+    store.index["split"] = np.where(np.arange(64) < 4, SPLITS.index("train"), SPLITS.index("unlabeled"))
+    store.groups = np.arange(64, dtype=np.uint64) // 4 + 7  # four photos each, the labeled ones in the first
+    fold = fold_of(store, np.arange(64), 2)
+    assert all(len(set(four)) == 1 for four in fold.reshape(-1, 4).tolist())
+    assert set(fold[4:].tolist()) == {0, 1}
 
 
 def test_without_groups_nothing_changes(photos: Path, tmp_path: Path, packer) -> None:

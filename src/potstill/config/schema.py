@@ -217,12 +217,13 @@ class TeacherConfig:
     half as long as at 224."""
     finetune_folds: Annotated[int, Range(1)] = 3
     """Number of networks to fine-tune, each without one fold of the training photos. Each labels its own fold, and
-    their mean labels the unlabeled photos. 1: a single network learns from all photos, labels them itself, and is
-    overconfident on them."""
+    their mean labels the photos that none of them learned from. 1: a single network learns from all photos, labels them
+    itself, and is overconfident on them."""
     unlabeled: Literal["propagate", "ignore"] = "propagate"
     """How to use unlabeled photos. "propagate": give them soft labels by label propagation from similar photos, train
-    a second head on all photos, and keep it if its validation loss is lower. "ignore": train the head on labeled photos
-    only, as is always done with several labels per photo."""
+    a second head on all photos, and keep it if its validation loss is lower; fine-tuning, if any, then uses its
+    predictions as labels for unlabeled photos, up to 3,000 photos in all. "ignore": train on labeled photos only, as is
+    always done with several labels per photo."""
     unlike: Literal["leave_out", "keep"] = "leave_out"
     """What to do with unlabeled photos that resemble none of the labeled photos in the teacher's feature space.
     "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
