@@ -62,8 +62,15 @@ DIFFERENCES = (
 and copies."""
 
 
-WITHOUT_EFFECT = (("external",), ("update",), ("images", "labels_per_photo"), ("images", "without_label"))
-"""Sections and settings that no run of these regimes uses; they came later than rows that they leave as they are."""
+WITHOUT_EFFECT = (
+    ("external",),
+    ("update",),
+    ("images", "labels_per_photo"),
+    ("images", "without_label"),
+    ("teacher", "wrong_labels"),
+)
+"""Sections and settings that came later than rows that they leave as they are: no run of these regimes uses them, but
+for wrong_labels, of which no row of a regime with wrong labels is older."""
 
 
 def defaults_digest(config: Config) -> str:

@@ -177,10 +177,13 @@ def _teacher_parts(plan: Plan, machine: Machine) -> Iterator[Part]:
             yield Part("unlike photos", "2_teacher", photos / speed)
         yield Part("features", "2_teacher", views / in_shards)
         head = _head_steps(plan) * feature_widths(info)[0] * HEAD_STEP_SECONDS
+        checked = teacher.checks_labels(plan.labeled_photos)
+        if checked:
+            yield Part("fold heads", "2_teacher", config.folds * head)
         yield Part("head", "2_teacher", head)
         if config.train != "probe":
             yield Part(FINE_TUNING, "2_teacher", _fine_tuning_seconds(plan, machine, name, size))
-        if config.folds > 1:
+        if config.folds > 1 and (plan.has_unlabeled or not checked):
             yield Part("fold heads", "2_teacher", config.folds * head)
     left = (
         max(plan.soft_labels.num_views - config.probe_views, 0)

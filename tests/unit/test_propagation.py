@@ -19,7 +19,7 @@ from potstill.metrics import softmax
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
 from potstill.teacher import propagation
-from potstill.teacher.probe import Probe
+from potstill.teacher.probe import FoldHeads, Probe
 from potstill.teacher.propagation import Graph, joined
 
 
@@ -159,8 +159,8 @@ def test_no_out_of_fold_head_learns_from_photos_of_its_fold(
         learned[name] = allowed.copy()
         return fit(self, name, belief, allowed, *others)
 
-    def both_ways(self: Probe, reporter: Reporter, *, from_all: bool) -> None:
-        learn_folds(self, reporter, from_all=True)
+    def both_ways(self: Probe, reporter: Reporter, *, from_all: bool) -> FoldHeads:
+        return learn_folds(self, reporter, from_all=True)
 
     monkeypatch.setattr(Probe, "_fit", recording)
     monkeypatch.setattr(Probe, "learn_folds", both_ways)

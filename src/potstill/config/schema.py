@@ -227,6 +227,11 @@ class TeacherConfig:
     unlike: Literal["leave_out", "keep"] = "leave_out"
     """What to do with unlabeled photos that resemble none of the labeled photos in the teacher's feature space.
     "leave_out": use them neither for the teacher nor for the students. "keep": use them like the others."""
+    wrong_labels: Literal["correct", "keep"] = "correct"
+    """What to do if an estimated 7 % or more of the training labels are wrong. "correct": replace those that are
+    probably wrong by out-of-fold predictions, from heads with up to 25 times head_l2, and keep the result if its
+    validation loss is lower. Needs one label per photo, at least 300 labeled photos, and folds. "keep": learn from the
+    labels as they are."""
     folds: Annotated[int, Range(0)] = 5
     """Number of folds for out-of-fold soft labels: each fold is labeled by a head trained on the other folds. 0 or 1:
     one head labels all photos, and is overconfident on the photos it was trained on."""

@@ -21,7 +21,10 @@ from potstill.run.folder import Run
 FILE = "out_of_fold.npz"
 
 MIN_PHOTOS = 100
-"""That the share of wrong labels is estimated from."""
+"""That the share of wrong labels is estimated from: the surest third."""
+
+NOISY = 0.07
+"""From this estimated share of wrong labels on, teachers and students do not rely on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ def check_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     return order, likely[order]
 
 
+def can_estimate_noise(photos: int) -> bool:
+    """Whether so many labeled photos are enough for `label_noise`."""
+    return photos // 3 >= MIN_PHOTOS
+
+
 def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The share of wrong labels: how often the label is another class among the third of the photos that the teacher is
     most certain of.
@@ -74,9 +82,9 @@ def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         0 with fewer than `MIN_PHOTOS` of these photos, among which a few errors would look like many.
     """
-    certain = np.argsort(-probabilities.max(axis=1), kind="stable")[: len(labels) // 3]
-    if len(certain) < MIN_PHOTOS:
+    if not can_estimate_noise(len(labels)):
         return 0.0
+    certain = np.argsort(-probabilities.max(axis=1), kind="stable")[: len(labels) // 3]
     return float(np.mean(probabilities[certain].argmax(axis=1) != labels[certain]))
 
 

@@ -5,10 +5,8 @@ Left open is what needs a trained teacher (`SoftLabelFacts`) or a measurement of
 
 from dataclasses import dataclass, replace
 
+from potstill.data.label_errors import NOISY
 from potstill.students.recipe import Recipe
-
-NOISY = 0.07
-"""Share of wrong labels from which the student no longer learns from them, only from the teacher."""
 
 LAST_EPOCHS = 6
 """Of the last stage on labeled photos, where there are others."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from potstill.config.schema import TeacherConfig, ViewsConfig
+from potstill.data.label_errors import can_estimate_noise
 from potstill.teacher.external import ExternalTeacher
 
 FINETUNE_VIEWS = 12_000
@@ -30,6 +31,10 @@ class TeacherPlan:
     class_balance: str = "auto"
     external: ExternalTeacher | None = None
     """A file that is the teacher; None where it is trained."""
+
+    def checks_labels(self, labeled: int) -> bool:
+        """Whether it is estimated how many labels are wrong, with so many labeled photos of one label each."""
+        return self.config.wrong_labels == "correct" and self.config.folds > 1 and can_estimate_noise(labeled)
 
     def finetune_epochs(self, photos: int) -> int:
         """Epochs of one network that learns from so many photos."""

@@ -1,10 +1,11 @@
 """The linear probe: heads of a frozen backbone, learned on the stored features of all views.
 
-`learn` uses the labeled photos. Where there are photos without labels, `learn_from_all` goes on from there: they get
-the classes that photos like them have (`potstill.teacher.propagation`), and a new head learns from all.
+`learn` uses the labeled photos, `learn_folds` each time without a fold of them; `corrected` is a probe without the
+labels that then turn out to be wrong. Where there are photos without labels, `learn_from_all` goes on from there: they
+get the classes that photos like them have (`potstill.teacher.propagation`), and a new head learns from all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader, save_arrays
 from potstill.data.folds import fold_of
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
+from potstill.data.label_errors import check_labels
 from potstill.data.pixels import PixelStore
 from potstill.data.views import blended, one_hot
 from potstill.metrics.classification import Classification
@@ -46,6 +48,16 @@ def save_out_of_fold(folder: Path, row: np.ndarray, logits: np.ndarray, labels: 
     save_arrays(folder / OUT_OF_FOLD, row=row, logits=logits, labels=labels)
 
 
+@dataclass(frozen=True, slots=True)
+class FoldHeads:
+    """Heads that were each trained without one fold of the labeled photos."""
+
+    tensors: dict[str, Tensor]
+    """`FOLD.LAYER.weight` and `FOLD.LAYER.bias`."""
+    logits: np.ndarray
+    """(n, C) of the plain labeled photos, each by the head that was trained without it."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """What the heads of one model learn from."""
@@ -60,7 +72,21 @@ class Probe:
     """(N, 1 + P, D): the plain view first."""
     views: np.ndarray
     """(N, P) of VIEW: the others."""
+    targets: np.ndarray
+    """(N, C) what is learned of the labeled photos: their labels or, where these are suspect, what was predicted."""
+    suspect: np.ndarray
+    """(N,) bool: the photos whose label is probably wrong."""
     log: list[dict[str, Any]]
+
+    def corrected(self, logits: np.ndarray) -> "Probe":
+        """A probe that learns what is predicted out of fold, `logits` (n, C) of the labeled photos, where it says that
+        the label is wrong."""
+        probabilities = metrics.softmax(logits)
+        found, _ = check_labels(probabilities, self.labels[self.known])
+        positions = np.flatnonzero(self.known)[found]
+        targets, suspect = self.targets.copy(), np.zeros(len(self.photos), bool)
+        targets[positions], suspect[positions] = probabilities[found], True
+        return replace(self, targets=targets, suspect=suspect)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -78,14 +104,14 @@ class Probe:
 
     def learn(self, name: str, known: np.ndarray) -> nn.Module:
         """A head from the labels of the photos `known` (N,) bool."""
-        return self._fit(name, self.store.targets(self.photos, self.classes), known)
+        return self._fit(name, self.targets, known)
 
     def learn_from_all(self, name: str, known: np.ndarray, head: nn.Module) -> nn.Module:
         """A head from those labels, and from the beliefs about other photos that the graph and a first `head` give.
 
         Twice: the second time with the better head's beliefs.
         """
-        labels = np.where(known, self.labels, -1)
+        labels = np.where(known & ~self.suspect, self.labels, -1)
         graph = self._graph.propagate(labels[self._in_graph], self.classes)
         unknown = labels[self._in_graph] < 0
         others = np.zeros(len(self.photos), bool)
@@ -98,8 +124,8 @@ class Probe:
         return head
 
     def beliefs(self, head: nn.Module) -> np.ndarray:
-        """(N, C) float32: the labels of the photos that have some, and the probabilities of a head for the others."""
-        found = self.store.targets(self.photos, self.classes)
+        """(N, C) float32: what is learned of the labeled photos, and the probabilities of a head for the others."""
+        found = self.targets.copy()
         others = np.flatnonzero(~self.known)
         found[others] = metrics.softmax(self._logits(head, others))
         return found
@@ -110,11 +136,11 @@ class Probe:
         found = metrics.softmax(self._logits(head, np.arange(len(self.photos)))).sum(0)
         return np.maximum(found, 0.5) / np.maximum(found, 0.5).sum()
 
-    def learn_folds(self, reporter: Reporter, *, from_all: bool) -> None:
-        """`fold_heads.safetensors` (`FOLD.LAYER.weight`) and `out_of_fold.npz`: their logits for the plain photos."""
-        rows, folds = self.photos[self.known], self.config.folds
+    def learn_folds(self, reporter: Reporter, *, from_all: bool = False) -> FoldHeads:
+        """A head for each fold of the labeled photos, trained without it."""
+        folds = self.config.folds
         fold = np.full(len(self.photos), -1)
-        fold[self.known] = fold_of(self.store, rows, folds)
+        fold[self.known] = fold_of(self.store, self.photos[self.known], folds)
         logits = np.zeros((len(self.photos), self.classes), np.float32)
         tensors: dict[str, Tensor] = {}
         label = f"Teacher: training {folds} more heads, each to label the photos that it has not seen"
@@ -130,14 +156,18 @@ class Probe:
                     f"{number}.{n}.{k}": t for n, layer in enumerate(linear) for k, t in layer.state_dict().items()
                 }
                 update(number + 1)
+        return FoldHeads(tensors, logits[self.known])
+
+    def save_folds(self, heads: FoldHeads, reporter: Reporter) -> None:
+        """`fold_heads.safetensors` and `out_of_fold.npz`: their logits for the plain photos."""
         with replacing(self.folder / "fold_heads.safetensors") as temporary:
-            save_file(tensors, temporary)
-        logits, labels = logits[self.known], self.labels[self.known]
+            save_file(heads.tensors, temporary)
+        rows, labels = self.photos[self.known], self.labels[self.known]
         kind = Classification.of(self.store.several_labels)
         if not kind.several_labels:  # likely wrong labels are found for photos with one each
-            save_out_of_fold(self.folder, row=rows, logits=logits, labels=labels)
+            save_out_of_fold(self.folder, row=rows, logits=heads.logits, labels=labels)
         reporter.info(
-            f"Teacher, out of fold: {kind.score_title} {kind.score(logits, labels):.1%} on "
+            f"Teacher, out of fold: {kind.score_title} {kind.score(heads.logits, labels):.1%} on "
             f"{counted(len(rows), 'train photo')}"
         )
 

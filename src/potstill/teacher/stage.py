@@ -7,7 +7,7 @@ one fold of the photos, to label that fold: a head is far too confident on photo
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from potstill.config.schema import TeacherConfig
 from potstill.context import Context
 from potstill.data.arrays import RowReader, RowWriter, open_arrays, save_array
 from potstill.data.label_errors import FILE as OUT_OF_FOLD
+from potstill.data.label_errors import NOISY, label_noise
 from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
 from potstill.data.unlike import used_rows
@@ -50,7 +51,7 @@ from potstill.teacher.external import ExternalTeacher
 from potstill.teacher.finetune import FineTuned, FineTuning, remove_tuned
 from potstill.teacher.heads import apply_head, put_head
 from potstill.teacher.plan import TeacherPlan
-from potstill.teacher.probe import Probe, save_out_of_fold
+from potstill.teacher.probe import FoldHeads, Probe, save_out_of_fold
 from potstill.teacher.unlike import leave_out_unlike
 from potstill.wording import counted
 
@@ -60,6 +61,9 @@ FEW_ERRORS = 0.03
 CLEARLY = 0.97
 """Share of the probe's val NLL that the first fine-tuned network, alone or together with the probe, must stay below for
 the others to be trained."""
+
+MORE_L2 = 5, 25
+"""Factors of `head_l2` that are tried where many labels are wrong: a head that fits them is too free."""
 
 TITLES = {"probe": "linear probe", "finetune": "fine-tuned", "probe+finetune": "both together"}
 
@@ -130,10 +134,24 @@ def _chosen_by(plan: TeacherPlan) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Checked:
+    """A probe whose labels were checked."""
+
+    probe: Probe
+    folds: FoldHeads | None = None
+    """Its heads of labels alone, each trained without a fold, if that was needed."""
+    noise: float = 0.0
+    """Estimated share of wrong labels, where they were corrected."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Probed:
     """A trained probe."""
 
     probe: Probe
+    folds: FoldHeads | None
+    """As in `_Checked`."""
+    noise: float
     val_logits: np.ndarray
     from_all: bool
     """Whether the photos without labels took part."""
@@ -280,10 +298,51 @@ class _Member:
         backbone = inference_model(self.model, precision, self.folder, threads=threads)
         features = self._stored_features(backbone, drawn, precision)
         val_features, _ = plain_outputs(backbone, self.store, self.store.rows("val"), precision, threads=threads)
-        probe = Probe(self.model, self.folder, self.config, self.store, self.photos, features, drawn, self.log)
-        head, val_logits, from_all = self._train_head(probe, val_features)
+        probe = Probe(
+            model=self.model,
+            folder=self.folder,
+            config=self.config,
+            store=self.store,
+            photos=self.photos,
+            features=features,
+            views=drawn,
+            targets=self.store.targets(self.photos, len(self.model.info.classes)),
+            suspect=np.zeros(len(self.photos), bool),
+            log=self.log,
+        )
+        checked = self._checked(probe, val_features)
+        head, val_logits, from_all = self._train_head(checked.probe, val_features)
         put_head(self.model, head)
-        return _Probed(probe, val_logits, from_all, probe.shares(head) if from_all else self.label_shares)
+        shares = checked.probe.shares(head) if from_all else self.label_shares
+        return _Probed(checked.probe, checked.folds, checked.noise, val_logits, from_all, shares)
+
+    def _checked(self, probe: Probe, val_features: np.ndarray) -> _Checked:
+        """The probe or, where many labels seem to be wrong, one with corrected labels, if that lowers val's loss."""
+        if self.store.several_labels or not self.plan.checks_labels(int(probe.known.sum())):
+            return _Checked(probe)
+        reporter, given = self.context.reporter, probe.labels[probe.known]
+        folds = probe.learn_folds(reporter)
+        noise = label_noise(metrics.softmax(folds.logits), given)
+        if noise < NOISY:
+            return _Checked(probe, folds)
+        tried = [(probe, folds)]
+        for factor in MORE_L2:
+            regular = replace(probe, config=replace(self.config, head_l2=factor * self.config.head_l2))
+            tried.append((regular, regular.learn_folds(reporter)))
+        best, found = min(tried, key=lambda pair: self.metric.loss(pair[1].logits, given))
+        corrected = best.corrected(found.logits)
+        before, after = (
+            self._loss(apply_head(each.learn("head", each.known), val_features), self.label_shares)
+            for each in (probe, corrected)
+        )
+        helps = after < before
+        self._report(
+            f"About {noise:.0%} of the labels seem to be wrong. Replacing "
+            f"{counted(int(corrected.suspect.sum()), 'label')} by out-of-fold predictions "
+            f"{'helps' if helps else 'does not help'}: val {self.metric.loss_title} {after:.3f} with them, "
+            f"{before:.3f} without"
+        )
+        return _Checked(corrected, noise=noise) if helps else _Checked(probe, folds)
 
     def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
         """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
@@ -360,7 +419,8 @@ class _Member:
     def _fine_tune(self, probed: _Probed, measured: Measured) -> FineTuned | None:
         """Fine-tuned networks; None where there is no need for them, or the first one shows that they do not help."""
         config, labels, probe_logits = self.config, self.val_labels, probed.val_logits
-        few_errors = self.metric.value(self._adjusted(probe_logits, probed.shares), labels) >= 1 - FEW_ERRORS
+        right = self.metric.value(self._adjusted(probe_logits, probed.shares), labels)
+        few_errors = right >= 1 - FEW_ERRORS - probed.noise  # wrong labels are errors of val, too
         if config.train == "probe" or (config.train == "auto" and few_errors):
             return None
         to_beat = np.inf if config.train == "finetune" else CLEARLY * self._loss(probe_logits, probed.shares)
@@ -427,7 +487,9 @@ class _Member:
 
     def _save_probe(self, probed: _Probed, measured: Measured) -> None:
         if self.config.folds > 1:
-            probed.probe.learn_folds(self.context.reporter, from_all=probed.from_all)
+            probe, reporter = probed.probe, self.context.reporter
+            known = None if probed.from_all else probed.folds
+            probe.save_folds(known or probe.learn_folds(reporter, from_all=probed.from_all), reporter)
         facts = Trained(
             role="teacher",
             method="probe",
