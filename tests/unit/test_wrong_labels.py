@@ -100,9 +100,7 @@ def test_fine_tuning_does_not_see_them_and_is_not_asked_for_because_of_them(
     given = noisy.labels(tuning.photos)
     wrong = given != truth
     assert 0.2 < wrong.mean() < 0.3
-    believed = tuning.beliefs.argmax(-1)
-    assert (believed[wrong] == truth[wrong]).mean() > 0.8, "most are found"
-    assert (believed[~wrong] == truth[~wrong]).mean() > 0.95
+    assert (tuning.beliefs.argmax(-1) != truth).mean() < 0.5 * wrong.mean()
 
 
 @pytest.mark.parametrize(
