@@ -140,8 +140,6 @@ class _Checked:
     probe: Probe
     folds: FoldHeads | None = None
     """Its heads of labels alone, each trained without a fold, if that was needed."""
-    noise: float = 0.0
-    """Estimated share of wrong labels, where they were corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,6 @@ class _Probed:
     probe: Probe
     folds: FoldHeads | None
     """As in `_Checked`."""
-    noise: float
     val_logits: np.ndarray
     from_all: bool
     """Whether the photos without labels took part."""
@@ -314,7 +311,7 @@ class _Member:
         head, val_logits, from_all = self._train_head(checked.probe, val_features)
         put_head(self.model, head)
         shares = checked.probe.shares(head) if from_all else self.label_shares
-        return _Probed(checked.probe, checked.folds, checked.noise, val_logits, from_all, shares)
+        return _Probed(checked.probe, checked.folds, val_logits, from_all, shares)
 
     def _checked(self, probe: Probe, val_features: np.ndarray) -> _Checked:
         """The probe or, where many labels seem to be wrong, one with corrected labels, if that lowers val's loss."""
@@ -342,7 +339,7 @@ class _Member:
             f"{'helps' if helps else 'does not help'}: val {self.metric.loss_title} {after:.3f} with them, "
             f"{before:.3f} without"
         )
-        return _Checked(corrected, noise=noise) if helps else _Checked(probe, folds)
+        return _Checked(corrected) if helps else _Checked(probe, folds)
 
     def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
         """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
@@ -420,7 +417,9 @@ class _Member:
         """Fine-tuned networks; None where there is no need for them, or the first one shows that they do not help."""
         config, labels, probe_logits = self.config, self.val_labels, probed.val_logits
         right = self.metric.value(self._adjusted(probe_logits, probed.shares), labels)
-        few_errors = right >= 1 - FEW_ERRORS - probed.noise  # wrong labels are errors of val, too
+        # Where train has wrong labels, val may have as many, and they are no errors of the probe.
+        wrong = label_noise(metrics.softmax(probe_logits), labels) if probed.probe.suspect.any() else 0.0
+        few_errors = right >= 1 - FEW_ERRORS - wrong
         if config.train == "probe" or (config.train == "auto" and few_errors):
             return None
         to_beat = np.inf if config.train == "finetune" else CLEARLY * self._loss(probe_logits, probed.shares)
