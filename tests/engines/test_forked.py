@@ -19,6 +19,7 @@ from potstill.engines.local import LocalEngine
 from potstill.engines.opening import open_engine
 from potstill.errors import ExportError
 from potstill.processes.child import Child, ChildCrashError, ChildStoppedError
+from potstill.processes.forkserver import ForkServer
 from potstill.run.files import write_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks a process that has loaded libraries")
@@ -189,6 +190,15 @@ def test_no_task_begins_once_its_client_was_killed(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "the server lives on"
         time.sleep(0.02)
     assert not (tmp_path / "wait/pid").exists()
+
+
+def test_a_server_that_is_busy_with_imports_ends_with_its_client(tmp_path: Path) -> None:
+    (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(60)\n", "utf-8")
+    server = ForkServer({**os.environ, "PYTHONPATH": str(tmp_path)}, "tests")
+    server.start("slow_import", tmp_path / "job.json", tmp_path / "output.txt")
+    time.sleep(2)
+    server._connection.close()  # as where this process was killed; `close` would kill the server
+    assert server._process.wait(20) == 1
 
 
 def test_closing_ends_what_is_at_work(tmp_path: Path) -> None:

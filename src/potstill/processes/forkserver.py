@@ -28,6 +28,7 @@ from potstill.processes import child
 
 _PACKET = 1 << 16
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.5
 
 EXTRA = ("timm", "torch._dynamo")
 """Imported beside the module of the first task: what trainings import when they are under way."""
@@ -159,8 +160,8 @@ def serve(connection: socket.socket) -> None:
             if "signal" in message:
                 _signal(tasks, message)
                 continue
-            _import(message["module"])
-            if any(event & select.POLLHUP for _, event in poll.poll(0)):
+            _import(message["module"], poll)
+            if _is_alone(poll):
                 return  # the client was killed meanwhile, and nothing that it asked for may begin
             pid = os.fork()
             if pid == 0:
@@ -185,11 +186,23 @@ def _reply(connection: socket.socket, message: dict[str, int]) -> None:
         connection.send(json.dumps(message).encode())
 
 
-def _import(module: str) -> None:
-    """Import a module, and what its work will need. Where it cannot be imported, the fork says why."""
+def _is_alone(poll: select.poll) -> bool:
+    """Whether the client is gone."""
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _import(module: str, poll: select.poll) -> None:
+    """Import a module, and what its work will need. Where it cannot be imported, the fork says why.
+
+    Imports take many seconds on a busy machine. A timer looks for the client meanwhile: a thread would be in the way of
+    the forks.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1) if _is_alone(poll) else None)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
     for name in (module, *EXTRA):
         with suppress(Exception):
             importlib.import_module(name)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     gc.freeze()  # what is there stays, and shared with the forks
 
 
