@@ -199,13 +199,17 @@ class Probe:
             parts.append(apply_head(head, self.features(block, np.zeros(len(block), int))))
         return np.concatenate(parts)
 
+    def sample(self, most: int) -> np.ndarray:
+        """(n,) positions of the labeled photos, and of others, drawn where all together are more than `most`."""
+        others = np.flatnonzero(~self.known)
+        room = max(most - int(self.known.sum()), 0)
+        kept = others if len(others) <= room else np.random.default_rng(0).choice(others, room, replace=False)
+        return np.sort(np.concatenate([np.flatnonzero(self.known), kept]))
+
     @cached_property
     def _in_graph(self) -> np.ndarray:
         """Positions of the labeled photos and, where there are very many others, of a sample of these."""
-        others = np.flatnonzero(~self.known)
-        room = max(MAX_NODES - int(self.known.sum()), 0)
-        kept = others if len(others) <= room else np.random.default_rng(0).choice(others, room, replace=False)
-        return np.sort(np.concatenate([np.flatnonzero(self.known), kept]))
+        return self.sample(MAX_NODES)
 
     @cached_property
     def _graph(self) -> Graph:

@@ -140,6 +140,8 @@ class _Checked:
     probe: Probe
     folds: FoldHeads | None = None
     """Its heads of labels alone, each trained without a fold, if that was needed."""
+    head: nn.Module | None = None
+    """Its head of labels alone, if that was needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class _Probed:
 
     probe: Probe
     folds: FoldHeads | None
-    """As in `_Checked`."""
+    """As in `_Checked`; None where they are not those that label, since all photos took part."""
     val_logits: np.ndarray
     from_all: bool
     """Whether the photos without labels took part."""
@@ -308,10 +310,10 @@ class _Member:
             log=self.log,
         )
         checked = self._checked(probe, val_features)
-        head, val_logits, from_all = self._train_head(checked.probe, val_features)
+        head, val_logits, from_all = self._train_head(checked, val_features)
         put_head(self.model, head)
         shares = checked.probe.shares(head) if from_all else self.label_shares
-        return _Probed(checked.probe, checked.folds, val_logits, from_all, shares)
+        return _Probed(checked.probe, None if from_all else checked.folds, val_logits, from_all, shares)
 
     def _checked(self, probe: Probe, val_features: np.ndarray) -> _Checked:
         """The probe or, where many labels seem to be wrong, one with corrected labels, if that lowers val's loss."""
@@ -328,10 +330,8 @@ class _Member:
             tried.append((regular, regular.learn_folds(reporter)))
         best, found = min(tried, key=lambda pair: self.metric.loss(pair[1].logits, given))
         corrected = best.corrected(found.logits)
-        before, after = (
-            self._loss(apply_head(each.learn("head", each.known), val_features), self.label_shares)
-            for each in (probe, corrected)
-        )
+        heads = [each.learn("head", each.known) for each in (probe, corrected)]
+        before, after = (self._loss(apply_head(head, val_features), self.label_shares) for head in heads)
         helps = after < before
         self._report(
             f"About {noise:.0%} of the labels seem to be wrong. Replacing "
@@ -339,7 +339,7 @@ class _Member:
             f"{'helps' if helps else 'does not help'}: val {self.metric.loss_title} {after:.3f} with them, "
             f"{before:.3f} without"
         )
-        return _Checked(corrected) if helps else _Checked(probe, folds)
+        return _Checked(corrected, head=heads[1]) if helps else _Checked(probe, folds, heads[0])
 
     def _stored_features(self, backbone: Classifier, drawn: np.ndarray, precision: Precision) -> RowReader:
         """`features.npy` (N, 1 + probe_views, D) float16: the plain view first."""
@@ -378,10 +378,11 @@ class _Member:
         )
         shutil.rmtree(folder)
 
-    def _train_head(self, probe: Probe, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
+    def _train_head(self, checked: _Checked, val_features: np.ndarray) -> tuple[nn.Module, np.ndarray, bool]:
         """The head, its logits on val, and whether photos without labels took part: where they lower val's loss."""
         self.context.reporter.begin("head", f"Teacher: training a head for {self.name} on your classes")
-        head = probe.learn("head", probe.known)
+        probe = checked.probe
+        head = checked.head or probe.learn("head", probe.known)
         logits = apply_head(head, val_features)
         if probe.known.all():
             return head, logits, False
@@ -450,11 +451,9 @@ class _Member:
     def _tuned_on(self, probed: _Probed) -> np.ndarray:
         """(n,) positions of the photos to fine-tune on: those with labels and, where the probe learned from the others,
         as many of these as the plan allows."""
-        known = probed.probe.known
-        others = np.flatnonzero(~known) if probed.from_all else np.empty(0, int)
-        count = self.plan.finetune_unlabeled(int(known.sum()), len(others))
-        drawn = np.random.default_rng(0).permutation(others)[:count]
-        return np.sort(np.concatenate([np.flatnonzero(known), drawn]))
+        known = int(probed.probe.known.sum())
+        others = len(self.photos) - known if probed.from_all else 0
+        return probed.probe.sample(known + self.plan.finetune_unlabeled(known, others))
 
     def _choose(self, probed: _Probed, tuned: FineTuned | None) -> tuple[str, np.ndarray]:
         """The way of training with the lowest loss on val, and its val logits. The mean of both is a third candidate:
@@ -487,8 +486,7 @@ class _Member:
     def _save_probe(self, probed: _Probed, measured: Measured) -> None:
         if self.config.folds > 1:
             probe, reporter = probed.probe, self.context.reporter
-            known = None if probed.from_all else probed.folds
-            probe.save_folds(known or probe.learn_folds(reporter, from_all=probed.from_all), reporter)
+            probe.save_folds(probed.folds or probe.learn_folds(reporter, from_all=probed.from_all), reporter)
         facts = Trained(
             role="teacher",
             method="probe",
