@@ -112,7 +112,8 @@ def train(folder: Path, dtype: str) -> float:
     from potstill.data.soft_labels import SoftLabels
     from potstill.models.classifier import build, describe
     from potstill.run.folder import Run
-    from potstill.students import job as student_job
+    from potstill.students.batches import batches
+    from potstill.students.loss import loss_of
     from potstill.students.recipe import Job, Recipe
     from potstill.training.loop import Callbacks, Schedule, Task, fit
 
@@ -136,11 +137,11 @@ def train(folder: Path, dtype: str) -> float:
     projector = torch.nn.Linear(model.num_features, soft.features.shape[-1])
     trained = torch.nn.ModuleDict({"model": model, "projector": projector})
     precision = Precision(torch.device("cpu"), getattr(torch, dtype))
-    batch = student_job.batches(Job(run.path, STUDENT, SIZE, "none", 0, recipe), run, store, soft)
+    batch = batches(Job(run.path, STUDENT, SIZE, "none", 0, recipe), run, store, soft)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained)),
+            Task(trained=trained, batch=batch, loss=lambda data: loss_of(data, recipe, trained)),
             Schedule(steps=STEPS, lr=1e-3, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

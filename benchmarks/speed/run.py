@@ -46,7 +46,8 @@ from potstill.images.stage import collect_images
 from potstill.models.classifier import build, describe
 from potstill.monitoring.progress import Reporter
 from potstill.run.folder import Run
-from potstill.students import job as student_job
+from potstill.students.batches import batches
+from potstill.students.loss import loss_of
 from potstill.students.recipe import Job, Recipe
 from potstill.training.loop import Schedule, Task, fit
 
@@ -102,8 +103,8 @@ def training_rows(run: Run, name: str, size: int, steps: int, loop_goal: str = "
         if recipe.feature_weight:
             trained["projector"] = nn.Linear(model.num_features, soft.features.shape[-1])
         job = Job(run.path, name, size, "none", 0, recipe)
-        batch = student_job.batches(job, run, store, soft)
-        return trained, batch, lambda data: student_job.loss_of(data, recipe, trained)
+        batch = batches(job, run, store, soft)
+        return trained, batch, lambda data: loss_of(data, recipe, trained)
 
     def loop(recipe: Recipe, *, resident: bool) -> Callable[[], float]:
         trained, batch, loss = side(recipe)
@@ -267,13 +268,13 @@ def train_and_tell(folder: Path) -> None:
     run = Run(folder)
     recipe = replace(STUDENT, soft_labels="")
     job = Job(folder / "job", "mobilenetv1_025", 64, "none", 0, recipe)
-    batch = student_job.batches(job, run, PixelStore(run.images), SoftLabels.open(run))
+    batch = batches(job, run, PixelStore(run.images), SoftLabels.open(run))
     model = build(describe(job.model, run.classes(), size=64))
     trained = nn.ModuleDict({"model": model, "projector": nn.Linear(model.num_features, 64)})
     precision = Precision(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as temporary:
         fit(
-            Task(trained=trained, batch=batch, loss=lambda data: student_job.loss_of(data, recipe, trained)),
+            Task(trained=trained, batch=batch, loss=lambda data: loss_of(data, recipe, trained)),
             Schedule(steps=20, lr=1e-4, weight_decay=0.02, ema=0.998),
             precision,
             checkpoint=Path(temporary) / "checkpoint.safetensors",

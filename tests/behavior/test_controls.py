@@ -26,7 +26,8 @@ from potstill.run.folder import Run
 from potstill.run.layout import control_folder, controls_path, model_folder
 from potstill.run.results import Controls, read_controls
 from potstill.students import runner as job_runner
-from potstill.students.job import batches, learned_from, train_job
+from potstill.students.batches import batches, learned_from
+from potstill.students.job import train_job
 from potstill.students.recipe import Job
 
 NAME = "mobilenetv1_025-32px"

@@ -13,7 +13,8 @@ from potstill.data.soft_labels import SoftLabels
 from potstill.metrics.choice import Metric
 from potstill.run.folder import Run
 from potstill.students import job as student_job
-from potstill.students.job import LAST_CHECKPOINT, LabeledViews, train_job
+from potstill.students.batches import LabeledViews
+from potstill.students.job import LAST_CHECKPOINT, train_job
 from potstill.training.loop import Schedule, Task, fit
 
 PLAIN = replace(DISTILLED, epochs=2)

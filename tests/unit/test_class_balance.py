@@ -13,7 +13,7 @@ from potstill.errors import ConfigError
 from potstill.images.folder import Folder, PhotoFile
 from potstill.models.classifier import describe
 from potstill.planning import make_plan
-from potstill.students.job import Shares, _balanced_distill, balanced_task_loss
+from potstill.students.loss import Shares, _balanced_distill, balanced_task_loss
 from potstill.students.recipe import Job
 from potstill.training import losses
 

@@ -11,7 +11,7 @@ from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
 from potstill.data.views import VIEW
 from potstill.run.layout import model_folder
-from potstill.students.job import batches
+from potstill.students.batches import batches
 from potstill.students.recipe import Job
 from potstill.students.subset import draw_photos, views_within
 

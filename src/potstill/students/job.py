@@ -4,26 +4,24 @@ Every term of the loss is logged by name in `metrics.jsonl`: `loss/distillation`
 weighted, so that they sum to `loss`.
 """
 
-import functools
 import json
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill import metrics
 from potstill.compute.inference import BATCH, leaves_cores_free, outputs, plain_outputs
 from potstill.compute.precision import Precision
-from potstill.data.arrays import RowReader, save_arrays
+from potstill.data.arrays import save_arrays
 from potstill.data.pixels import PixelStore
 from potstill.data.soft_labels import SoftLabels
-from potstill.data.views import Renderer, mixed_labels, plain_pixels
+from potstill.data.views import plain_pixels
 from potstill.errors import ModelError, PotstillError
 from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric
@@ -31,17 +29,14 @@ from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, ModelInfo, build, describe, load, normalize, save
 from potstill.run.files import read_json, replacing, write_json, write_text
 from potstill.run.folder import Run, Stage
-from potstill.run.layout import views_path
 from potstill.run.trained import Trained
+from potstill.students.batches import Batch, LabeledViews, batches, learned_from, photos_per_step, pixels_of
+from potstill.students.loss import Forward, Shares, balanced_task_loss, loss_terms, total
 from potstill.students.operating_point import operating_point_of
-from potstill.students.recipe import Job, Recipe
-from potstill.students.subset import draw_photos, views_within
+from potstill.students.recipe import Job
 from potstill.training import losses
 from potstill.training.loop import Callbacks, Schedule, Task, fit
 from potstill.training.ranks import ALONE, Part, Ranks
-
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Pixels (B, 3, S, S) → features (B, D) and logits (B, C)."""
 
 EVALUATIONS = 10
 """Times that val is measured while a student trains."""
@@ -56,52 +51,6 @@ LAST_CHECKPOINT = "last-checkpoint.safetensors"
 
 UNSURE_SHARE = 0.05
 """The threshold of "not one of these classes" is the top probability that this share of val photos falls below."""
-
-
-class Batch(NamedTuple):
-    """What one step of student or twin is trained on."""
-
-    pixels: Tensor
-    """(B, S, S, 3) uint8."""
-    targets: Tensor
-    """(B, C), see `PixelStore.targets`: zero rows, or NaN, for unlabeled photos."""
-    teacher_logits: Tensor
-    """(B, C)."""
-    teacher_features: Tensor
-    """(B, D) standardized; empty without feature loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """The shares of the classes in what a model learns from, (C,) each, above 0."""
-
-    labels: Tensor
-    teacher: Tensor
-    """In the teacher's probabilities."""
-
-    @classmethod
-    def of(cls, job: Job, soft: SoftLabels, labels: np.ndarray) -> "Shares":
-        """Of the photos that the job learns from.
-
-        Args:
-            labels: (N,) of all photos of the soft labels; -1 for those without.
-        """
-        learned = np.flatnonzero(shown_views(job, soft, labels)[:, 0] >= 0)
-        classes = soft.logits.shape[-1]
-        given = labels[learned]
-        counts = np.bincount(given[given >= 0], minlength=classes)
-        first = soft.logits(learned, np.zeros(len(learned), int)).astype(np.float32)
-        return cls(*(_shares(sums) for sums in (counts, metrics.softmax(first).sum(0))))
-
-    def to(self, device: torch.device) -> "Shares":
-        """The same on a device."""
-        return Shares(self.labels.to(device), self.teacher.to(device))
-
-
-def _shares(sums: np.ndarray) -> Tensor:
-    """(C,) of sum 1; a class without any counts as half a photo."""
-    sums = np.maximum(sums, 0.5)
-    return torch.from_numpy((sums / sums.sum()).astype(np.float32))
 
 
 def train_job(job: Job, run: Run, device: str, update: Callable[[int], None], ranks: Ranks = ALONE) -> None:
@@ -131,16 +80,6 @@ def train_job(job: Job, run: Run, device: str, update: Callable[[int], None], ra
     for leftover in ("checkpoint.safetensors", LAST_CHECKPOINT, "step.txt"):
         (job.folder / leftover).unlink(missing_ok=True)
     Stage(job.folder, job.folder.name).finish(**facts, seconds=round(time.monotonic() - started, 1))
-
-
-def learned_from(job: Job, run: Run) -> tuple[PixelStore, SoftLabels]:
-    """The photos with their labels and the soft labels that the job learns from: the run's, or the job's own."""
-    store, folder = PixelStore(run.images), run.path / job.targets
-    if not job.targets:
-        return store, SoftLabels.open(run)
-    if (folder / "labels.npy").is_file():
-        return store.relabeled(np.load(folder / "labels.npy", allow_pickle=False)), SoftLabels.open(run)
-    return store, SoftLabels.open(run, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +177,7 @@ class _Training:
         def loss(data: Batch) -> Tensor:
             terms = loss_terms(data, recipe, self.trained, forward, self.shares, part)
             log.count(terms)
-            return _total(terms)
+            return total(terms)
 
         def after_step(step: int, loss: float) -> None:
             log.losses.append(loss)
@@ -392,36 +331,6 @@ def _starting_model(job: Job, info: ModelInfo) -> Classifier:
     return model.train()
 
 
-@dataclass(frozen=True, slots=True)
-class LabeledViews:
-    """The stored views of labeled photos that are not blended with another photo."""
-
-    photo: np.ndarray
-    """(M,) positions."""
-    view: np.ndarray
-    """(M,) the view of each."""
-    label: np.ndarray
-    """(M,), or (M, C) where a photo may have several."""
-    photos: int
-    """How many photos they are of; an epoch has one view of each."""
-    seed: int
-
-    @classmethod
-    def of(cls, job: Job, soft: SoftLabels, store: PixelStore) -> "LabeledViews":
-        labels = store.labels(soft.photos)
-        learned = (shown_views(job, soft, labels)[:, 0] >= 0) & store.is_labeled(soft.photos)
-        photo, view = np.nonzero(learned[:, None] & (soft.views["partner"] < 0))
-        return cls(photo, view, labels[photo], len(np.unique(photo)), job.seed)
-
-    def __len__(self) -> int:
-        return self.photos
-
-    def of_step(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Photos, views and labels (B,) of a step."""
-        drawn = np.random.default_rng([self.seed, 7, step]).integers(len(self.photo), size=min(batch_size, self.photos))
-        return self.photo[drawn], self.view[drawn], self.label[drawn]
-
-
 def copy_job(first: Job, job: Job) -> None:
     """Write what training the job would write: `first` is finished, and is the same training."""
     for name in ("model.safetensors", "metrics.jsonl", "val_predictions.npz"):
@@ -433,176 +342,6 @@ def copy_job(first: Job, job: Job) -> None:
     facts = Stage(first.folder, first.folder.name).facts()
     del facts["inputs"], facts["files"]
     Stage(job.folder, job.folder.name).finish(**facts)
-
-
-Pixels = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Photos (B,) by position and the view of each (B,) → (B, S, S, 3) uint8."""
-
-
-def pixels_of(job: Job, run: Run, store: PixelStore, soft: SoftLabels, threads: int = 1) -> Pixels:
-    """The stored views at the student's size: rendered before, or now, by so many threads."""
-    size = describe(job.model, run.classes(), size=job.size).size
-    rendered = views_path(run, size)
-    if rendered.is_file():
-        return RowReader(rendered, leading=2)
-    return Renderer(store, soft.photos, soft.views, size, threads=threads)
-
-
-def shown_views(job: Job, soft: SoftLabels, labels: np.ndarray) -> np.ndarray:
-    """(N, V) which view of each photo is shown in each epoch, in turn; -1 for photos that it does not learn from."""
-    if job.learns_from_all:
-        return np.broadcast_to(np.arange(soft.views.shape[1]), soft.views.shape)
-    chosen = draw_photos(labels, job.labeled_share, job.unlabeled_share, job.seed)
-    return views_within(soft.views, soft.photos, chosen)
-
-
-def _learned_photos(job: Job, store: PixelStore, shown: np.ndarray, photos: np.ndarray) -> np.ndarray:
-    """(n,) positions of the photos that it learns from, among the `photos` of the soft labels."""
-    # The twin has labels only. Where there are unlabeled photos, it gets more passes over the labeled ones instead.
-    return np.flatnonzero((shown[:, 0] >= 0) & ((job.recipe.arm == "distilled") | store.is_labeled(photos)))
-
-
-def photos_per_step(job: Job, store: PixelStore, soft: SoftLabels) -> int:
-    """Photos in every batch of a training."""
-    shown = shown_views(job, soft, store.labels(soft.photos))
-    return min(job.recipe.batch_size, len(_learned_photos(job, store, shown, soft.photos)))
-
-
-def batches(
-    job: Job, run: Run, store: PixelStore, soft: SoftLabels, *, threads: int = 1, rows: slice = slice(None)
-) -> Callable[[int], Batch]:
-    """The batch of each step. The order of photos depends on seed and epoch only, so student and twin share it.
-
-    Args:
-        threads: that render views.
-        rows: of each batch, to make these only.
-    """
-    recipe = job.recipe
-    count = soft.views.shape[1]
-    labels = store.labels(soft.photos)
-    shown = shown_views(job, soft, labels)
-    mine = _learned_photos(job, store, shown, soft.photos)
-    per_epoch = max(1, len(mine) // recipe.batch_size)
-    pixels = pixels_of(job, run, store, soft, threads)
-    classes = soft.logits.shape[-1]
-    mean, std = soft.feature_mean, soft.feature_std
-
-    @functools.lru_cache(maxsize=1)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([job.seed, epoch]).permutation(mine)
-
-    def batch(step: int) -> Batch:
-        epoch, position = divmod(step, per_epoch)
-        photo = order(epoch)[position * recipe.batch_size :][: recipe.batch_size][rows]
-        view = shown[photo, epoch % count]
-        features = np.empty((len(photo), 0), np.float32)
-        if recipe.feature_weight:
-            features = (soft.features(photo, view).astype(np.float32) - mean) / std
-        targets = mixed_labels(store, soft.photos[photo], np.asarray(soft.views[photo, view])[:, None], classes)[:, 0]
-        return Batch(
-            torch.from_numpy(pixels(photo, view)),
-            torch.from_numpy(targets.astype(np.float32)),
-            torch.from_numpy(soft.logits(photo, view).astype(np.float32)),
-            torch.from_numpy(features),
-        )
-
-    return batch
-
-
-def loss_terms(
-    batch: Batch,
-    recipe: Recipe,
-    trained: nn.ModuleDict,
-    forward: Forward,
-    shares: Shares | None = None,
-    part: Part | None = None,
-) -> dict[str, Tensor]:
-    """The weighted terms of the loss by name, (B,) each: labels, distillation, features; those with weight 0 are not
-    computed.
-
-    Args:
-        batch: on the device.
-        trained: `model`, and `projector` where there is a feature loss.
-        forward: the model's `both`, perhaps compiled.
-        shares: of the classes, unless `recipe.class_balance` is "none".
-        part: of which the batch is, where other processes have the rest.
-    """
-    model = trained["model"]
-    assert isinstance(model, Classifier)
-    features, logits = forward(normalize(batch.pixels, model.info))
-    logits = logits.float()
-    terms: dict[str, Tensor] = {}
-    if recipe.task_weight:
-        if shares is None:
-            task_loss = losses.task_loss_of(model.info.several_labels)
-            task = task_loss(logits, batch.targets, label_smoothing=recipe.label_smoothing)
-        else:
-            task = balanced_task_loss(logits, batch.targets, recipe, shares.labels)
-        terms["labels"] = recipe.task_weight * task
-    if recipe.distill_weight:
-        distill = functools.partial(_distillation, recipe, model.info.several_labels, shares)
-        if part is not None and losses.find_method(recipe.method).needs_whole_batch:
-            logits, teacher_logits, targets = map(part.whole, (logits, batch.teacher_logits, batch.targets))
-            distilled = distill(logits, teacher_logits, targets)[part.rows]
-        else:
-            distilled = distill(logits, batch.teacher_logits, batch.targets)
-        terms["distillation"] = recipe.distill_weight * distilled
-    if recipe.feature_weight:
-        projected = trained["projector"](features).float()
-        terms["features"] = recipe.feature_weight * losses.feature_loss(projected, batch.teacher_features)
-    return terms
-
-
-def loss_of(batch: Batch, recipe: Recipe, trained: nn.ModuleDict) -> Tensor:
-    """(B,) the weighted sum of the loss terms."""
-    model = trained["model"]
-    assert isinstance(model, Classifier)
-    return _total(loss_terms(batch, recipe, trained, model.both))
-
-
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    return functools.reduce(torch.add, terms.values())
-
-
-def _distillation(
-    recipe: Recipe,
-    several_labels: bool,
-    shares: Shares | None,
-    logits: Tensor,
-    teacher_logits: Tensor,
-    targets: Tensor,
-) -> Tensor:
-    """(B,) the distillation loss that the recipe names, for the kind of labels that there are."""
-    if several_labels:
-        several = losses.find_method(recipe.method).several_labels
-        assert several is not None
-        return several(logits, teacher_logits, recipe.temperature)
-    if shares is None:
-        return _distill(recipe, logits, teacher_logits, targets)
-    return _balanced_distill(recipe, logits, teacher_logits, targets, shares.teacher)
-
-
-def _distill(recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    labels = torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1)
-    return losses.find_method(recipe.method).loss(logits, teacher_logits, labels, recipe.temperature)
-
-
-def balanced_task_loss(logits: Tensor, targets: Tensor, recipe: Recipe, shares: Tensor) -> Tensor:
-    """(B,) the task loss as `recipe.class_balance` says, for labels with these shares (C,) of the classes."""
-    smoothing = recipe.label_smoothing
-    if recipe.class_balance == "logit-adjusted":
-        return losses.task_loss(losses.adjusted(logits, shares), targets, label_smoothing=smoothing)
-    return losses.weights_of(targets, shares) * losses.task_loss(logits, targets, label_smoothing=smoothing)
-
-
-def _balanced_distill(
-    recipe: Recipe, logits: Tensor, teacher_logits: Tensor, targets: Tensor, shares: Tensor
-) -> Tensor:
-    """The same for distillation: the teacher's probabilities, at the shares that the classes have, are the targets."""
-    if recipe.class_balance == "logit-adjusted":
-        return _distill(recipe, losses.adjusted(logits, shares), teacher_logits, targets)
-    weights = losses.weights_of(teacher_logits.softmax(-1), shares)
-    return weights * _distill(recipe, logits, teacher_logits, targets)
 
 
 class _Log:

@@ -31,7 +31,7 @@ from potstill.run.forecast import Curve, FittedPoint, Forecast, Gain, Point, for
 from potstill.run.integrity import require_whole
 from potstill.run.layout import ARMS, comparison_path, model_folder
 from potstill.run.results import Comparison, read_comparison, read_training
-from potstill.students.job import shown_views
+from potstill.students.batches import shown_views
 from potstill.students.recipe import Job
 from potstill.students.runner import JobRunner
 from potstill.students.stage import render_views
