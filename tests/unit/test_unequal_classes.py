@@ -9,8 +9,9 @@ from potstill import metrics
 from potstill.config.schema import TeacherConfig
 from potstill.data.arrays import RowReader
 from potstill.errors import TeacherError
+from potstill.metrics.classification import MULTI_CLASS
 from potstill.teacher.heads import HeadData, apply_head, fit_head
-from potstill.teacher.stage import _require_learned as require_learned
+from potstill.teacher.learned import require_learned
 
 
 def features(counts: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,13 +44,13 @@ def test_a_head_of_unequal_classes_predicts_the_rare_one_as_well(tmp_path: Path)
     values, labels = features((300, 12), 1)
     logits = apply_head(head, values)
     assert metrics.accuracy(logits, labels) >= 300 / 312
-    assert require_learned("x", logits, labels, TeacherConfig()) == metrics.accuracy(logits, labels)
+    assert require_learned("x", logits, labels, MULTI_CLASS, TeacherConfig()) == metrics.accuracy(logits, labels)
 
 
 def test_a_good_ranking_passes_where_the_rare_class_is_never_predicted() -> None:
     labels = np.repeat([0, 1], [300, 12])
     logits = np.stack([np.where(labels, 1.0, 8.0), np.zeros(312)], 1)
-    assert require_learned("x", logits, labels, TeacherConfig()) == 300 / 312
+    assert require_learned("x", logits, labels, MULTI_CLASS, TeacherConfig()) == 300 / 312
 
 
 @pytest.mark.parametrize("counts", [(300, 12), (50, 50), (200, 50, 5)])
@@ -59,11 +60,11 @@ def test_a_teacher_that_only_knows_the_shares_is_refused(counts: tuple[int, ...]
         0, 1e-3, (len(labels), len(counts))
     )
     with pytest.raises(TeacherError, match=r"mean accuracy of .* It has learned nothing"):
-        require_learned("x", logits, labels, TeacherConfig())
-    assert require_learned("x", logits, labels, TeacherConfig(min_gain=0)) < 1
+        require_learned("x", logits, labels, MULTI_CLASS, TeacherConfig())
+    assert require_learned("x", logits, labels, MULTI_CLASS, TeacherConfig(min_gain=0)) < 1
 
 
 def test_a_limit_of_zero_never_stops() -> None:
     labels = np.repeat([0, 1], [300, 12])
     wrong = np.stack([np.where(labels, 9.0, -9.0), np.zeros(312)], 1)
-    assert require_learned("x", wrong, labels, TeacherConfig(min_gain=0)) == 0
+    assert require_learned("x", wrong, labels, MULTI_CLASS, TeacherConfig(min_gain=0)) == 0

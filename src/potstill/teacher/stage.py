@@ -38,10 +38,8 @@ from potstill.data.pixels import PixelStore
 from potstill.data.splits import Split
 from potstill.data.unlike import used_rows
 from potstill.data.views import Renderer, draw_views, plain_views
-from potstill.errors import TeacherError
-from potstill.metrics import multilabel
 from potstill.metrics.choice import Metric, adjustment, class_balances
-from potstill.metrics.classification import MULTI_CLASS, MULTI_LABEL, Classification
+from potstill.metrics.classification import Classification
 from potstill.models.classifier import Classifier, build, describe, save
 from potstill.run.files import check_space, is_sealed, read_json, remove_sealed, write_json, write_text
 from potstill.run.layout import member_folders, networks_of, unlike_path
@@ -50,6 +48,7 @@ from potstill.shards import write_in_shards
 from potstill.teacher.external import ExternalTeacher
 from potstill.teacher.finetune import FineTuned, FineTuning, remove_tuned
 from potstill.teacher.heads import apply_head, put_head
+from potstill.teacher.learned import require_learned, score_on_val
 from potstill.teacher.plan import TeacherPlan
 from potstill.teacher.probe import FoldHeads, Probe, save_out_of_fold
 from potstill.teacher.unlike import leave_out_unlike
@@ -66,12 +65,6 @@ MORE_L2 = 5, 25
 """Factors of `head_l2` that are tried where many labels are wrong: a head that fits them is too free."""
 
 TITLES = {"probe": "linear probe", "finetune": "fine-tuned", "probe+finetune": "both together"}
-
-_HINTS = {
-    False: "Do the weights belong to the model (--teacher.weights)?",
-    True: "Are its classes in the order of the run's (--class-map), and its inputs as it knows them ([external])?",
-}
-"""What else may be wrong with a teacher, by whether it is a file."""
 
 AGREEMENT_PHOTOS = 256
 """Val photos on which faster arithmetic must agree with float32."""
@@ -119,9 +112,8 @@ def _take(teacher: ExternalTeacher, config: TeacherConfig, context: Context) -> 
     labels = store.labels(store.rows("val"))
     logits, facts = teacher.take(context)
     kind = Classification.of(store.several_labels)
-    context.reporter.info(f"Teacher {teacher.name}: {_on_val(logits, labels, kind)}")
-    require = _require_labels_learned if store.several_labels else _require_learned
-    facts["val_accuracy"] = require(teacher.name, logits, labels, config)
+    context.reporter.info(f"Teacher {teacher.name}: {score_on_val(logits, labels, kind)}")
+    facts["val_accuracy"] = require_learned(teacher.name, logits, labels, kind, config)
     facts["val_temperature"] = kind.fit_temperature(logits, labels)
     stage.finish(models=[teacher.name], **{teacher.name: facts})
 
@@ -250,7 +242,7 @@ class _Member:
         self._report(f"{self._on_val(probed.val_logits)} (linear probe)")
         tuned = self._fine_tune(probed, measured)
         method, val_logits = self._choose(probed, tuned)
-        accuracy = self._require_learned(val_logits)
+        accuracy = require_learned(self.name, val_logits, self.val_labels, self.kind, self.config)
         if "probe" in method:
             self._save_probe(probed, measured)
         if tuned and "finetune" in method:
@@ -470,7 +462,7 @@ class _Member:
         return best, ways[best]
 
     def _on_val(self, logits: np.ndarray) -> str:
-        return _on_val(logits, self.val_labels, self.kind)
+        return score_on_val(logits, self.val_labels, self.kind)
 
     def _save_out_of_fold(self, tuned: FineTuned) -> None:
         """What is predicted for the train photos out of fold, together with the probe where it takes part, too."""
@@ -498,68 +490,5 @@ class _Member:
         )
         save(self.model, self.folder, facts)
 
-    def _require_learned(self, logits: np.ndarray) -> float:
-        """The val accuracy. Raises TeacherError where the teacher has not learned."""
-        if not self.store.several_labels:
-            return _require_learned(self.name, logits, self.val_labels, self.config)
-        return _require_labels_learned(self.name, logits, self.val_labels, self.config)
-
     def _report(self, text: str) -> None:
         self.context.reporter.info(f"Teacher {self.name}: {text}")
-
-
-def _on_val(logits: np.ndarray, labels: np.ndarray, kind: Classification = MULTI_CLASS) -> str:
-    return (
-        f"val {kind.score_title} {kind.score(logits, labels):.1%}, NLL {kind.nll_scaled(logits, labels):.3f} "
-        f"on {counted(len(labels), 'photo')}"
-    )
-
-
-def _require_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
-    """The val accuracy; TeacherError when the outputs say hardly more of the classes than their shares do.
-
-    Plain accuracy would not do: among very unequal classes, always predicting the largest has nearly all of it. The
-    mean accuracy of the classes counts each alike, and the NLL sees a good ranking where no rare class is predicted.
-    """
-    accuracy = metrics.accuracy(logits, labels)
-    counts = np.bincount(labels)
-    shares = counts[counts > 0] / len(labels)
-    balanced = metrics.balanced_accuracy(logits, labels)
-    guess = 1 / len(shares)
-    nll, blind = metrics.nll_scaled(logits, labels), float(-(shares * np.log(shares)).sum())
-    by_accuracy = (balanced - guess) / max(1 - guess, 1e-9)
-    by_nll = 1 - nll / max(blind, 1e-9)
-    if config.min_gain and max(by_accuracy, by_nll) < config.min_gain:
-        raise TeacherError(
-            f"The teacher {name} has a mean accuracy of {balanced:.1%} over {counted(len(shares), 'class')} on "
-            f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f}, where the "
-            f"shares of the classes alone have {blind:.3f}. It has learned nothing that could be distilled.\n"
-            f"  Are the photos in the right class folders (potstill check)? {_HINTS[config.external is not None]}\n"
-            f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
-        )
-    return accuracy
-
-
-def _require_labels_learned(name: str, logits: np.ndarray, labels: np.ndarray, config: TeacherConfig) -> float:
-    """The same for photos with several labels, by mAP, which by guessing is the mean share of photos with a class, and
-    by the NLL of all decisions."""
-    shares = labels.mean(0)
-    ranked = shares[(shares > 0) & (shares < 1)]
-    if not len(ranked):
-        raise TeacherError(
-            "No class has val photos with and without it, so nothing can be chosen on val. Set more photos aside "
-            "(--images.val-share), or add some to val."
-        )
-    score, guess = multilabel.mean_average_precision(logits, labels), float(ranked.mean())
-    nll = MULTI_LABEL.nll_scaled(logits, labels)
-    blind = float(-(ranked * np.log(ranked) + (1 - ranked) * np.log1p(-ranked)).sum() / len(shares))
-    if config.min_gain and max((score - guess) / (1 - guess), 1 - nll / max(blind, 1e-9)) < config.min_gain:
-        raise TeacherError(
-            f"The teacher {name} has an mAP of {score:.1%} over {counted(len(ranked), 'class')} on "
-            f"{counted(len(labels), 'val photo')}, where guessing has {guess:.1%}, and an NLL of {nll:.3f} per "
-            f"decision, where the shares of the classes alone have {blind:.3f}. It has learned nothing that could be "
-            "distilled.\n"
-            f"  Are the labels in the table right? {_HINTS[config.external is not None]}\n"
-            f"  --teacher.min-gain sets this limit ({config.min_gain:g}); 0 turns it off."
-        )
-    return MULTI_LABEL.accuracy(logits, labels)
