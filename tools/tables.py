@@ -53,6 +53,7 @@ def results(name: str) -> list[str]:
 SETS = {
     "solar": "Solar cells, functional or defective: 50 labeled photos of each, 1,500 without labels (`potstill demo`)",
     "flowers-20": "Five kinds of flowers: 20 labeled photos of each, 1,954 without labels",
+    "animals-20": "Five kinds of animals: 20 labeled photos of each, 2,038 without labels",
     "birds": "51 kinds of birds: 26 photos of each, all labeled",
     "animals-pool": "Cats, dogs and birds: every training photo labeled, and 5,517 others without labels",
 }
