@@ -294,7 +294,9 @@ def _percent(share: str) -> str:
 
 
 def _points(value: str, low: str, high: str) -> str:
-    return f"{100 * float(value):+.1f} ({100 * float(low):+.1f} to {100 * float(high):+.1f})" if value else "–"
+    if not value:
+        return "–"
+    return f"{100 * float(value):+.1f} ({100 * float(low):+.1f} to {100 * float(high):+.1f})".replace("-", "−")
 
 
 def filled(text: str) -> str:
