@@ -386,7 +386,7 @@ class TwinConfig:
 
     label_smoothing: Annotated[tuple[float, ...], Range(0, 0.9)] = (0.0, 0.1)
     """Label smoothing values to try."""
-    length_shares: Annotated[tuple[float, ...], Range(0, 1, open_low=True)] = (1.0, 0.33, 0.11)
+    length_shares: Annotated[tuple[float, ...], Range(0, 1, open_low=True)] = (1.0, 0.33, 0.11, 0.04, 0.01)
     """Training lengths to try, as shares of the student's steps; the best on the validation photos is used. Each gets
     a full learning rate schedule. With a single length, nothing is tried."""
 
