@@ -55,6 +55,7 @@ SETS = {
     "flowers-20": "Five kinds of flowers: 20 labeled photos of each, 1,954 without labels",
     "animals-20": "Five kinds of animals: 20 labeled photos of each, 2,038 without labels",
     "birds": "51 kinds of birds: 26 photos of each, all labeled",
+    "animals-wrong-20": "Cats, dogs and birds: one in five labels of the training and validation photos is wrong",
     "animals-pool": "Cats, dogs and birds: every training photo labeled, and 5,517 others without labels",
 }
 """What the runs in docs/results are."""

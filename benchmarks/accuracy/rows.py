@@ -72,16 +72,27 @@ WITHOUT_EFFECT = (
 """Sections and settings that came later than rows that they leave as they are: no run of these regimes uses them, but
 for wrong_labels, of which no row of a regime with wrong labels is older."""
 
+SAME_RESULT: Mapping[tuple[str, ...], Any] = {("twin", "length_shares"): [1.0, 0.33, 0.11]}
+"""Settings whose default has changed since, where val chose the same in all older rows that are kept, and the default
+that they were measured with. Shorter lengths of the twin: docs/LOG.md, 2026-11-28."""
+
 
 def defaults_digest(config: Config) -> str:
     """Eight letters that stand for all settings but those of the machine and those without effect here."""
     settings = tomllib.loads(to_toml(replace(config, machine=MachineConfig())))
     for *sections, name in WITHOUT_EFFECT:
-        section = settings
-        for outer in sections:
-            section = section[outer]
-        del section[name]
+        del _section(settings, sections)[name]
+    for (*sections, name), earlier in SAME_RESULT.items():
+        section = _section(settings, sections)
+        if section[name] == _section(tomllib.loads(to_toml(Config())), sections)[name]:
+            section[name] = earlier
     return hashlib.sha256(tomli_w.dumps(settings).encode()).hexdigest()[:8]
+
+
+def _section(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    for name in names:
+        settings = settings[name]
+    return settings
 
 
 def commit(root: Path) -> str:
