@@ -73,8 +73,8 @@ WITHOUT_EFFECT = (
 for wrong_labels, of which no row of a regime with wrong labels is older."""
 
 SAME_RESULT: Mapping[tuple[str, ...], Any] = {("twin", "length_shares"): [1.0, 0.33, 0.11]}
-"""Settings whose default has changed since, where val chose the same in all older rows that are kept, and the default
-that they were measured with. Shorter lengths of the twin: docs/LOG.md, 2026-11-28."""
+"""Settings whose default has changed without an effect on the rows that are kept, and the default that these were
+measured with. The twin's shorter lengths were no better in them: docs/LOG.md, 2026-11-28."""
 
 
 def defaults_digest(config: Config) -> str:
