@@ -224,5 +224,5 @@ def test_the_lines_say_what_each_stage_does() -> None:
     assert soft_labels == "Soft labels: 24 views of each photo"
     assert student == (
         "Student: mobilenetv1_025 at 128 px, from scratch, 200 epochs in batches of 10, 6 pilots, then trained with 3 "
-        "seeds, distilled and alone (alone for 200, 66 or 22 epochs, chosen on val)"
+        "seeds, distilled and alone (alone for 200, 66, 22, 8 or 2 epochs, chosen on val)"
     )
