@@ -12,15 +12,15 @@ import datetime
 import hashlib
 import io
 import subprocess
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from potstill.config.load import to_toml
+from potstill.config.load import from_mapping, to_mapping
 from potstill.config.schema import Config, MachineConfig
 from potstill.run.files import write_text
 
@@ -72,27 +72,23 @@ WITHOUT_EFFECT = (
 """Sections and settings that came later than rows that they leave as they are: no run of these regimes uses them, but
 for wrong_labels, of which no row of a regime with wrong labels is older."""
 
-SAME_RESULT: Mapping[tuple[str, ...], Any] = {("twin", "length_shares"): [1.0, 0.33, 0.11]}
+SAME_RESULT: Mapping[str, Any] = {"twin.length_shares": (1.0, 0.33, 0.11)}
 """Settings whose default has changed without an effect on the rows that are kept, and the default that these were
-measured with. The twin's shorter lengths were no better in them: docs/LOG.md, 2026-11-28."""
+measured with. The twin's shorter lengths: where val had chosen the shortest, they were no better (docs/LOG.md,
+2026-11-28)."""
 
 
 def defaults_digest(config: Config) -> str:
     """Eight letters that stand for all settings but those of the machine and those without effect here."""
-    settings = tomllib.loads(to_toml(replace(config, machine=MachineConfig())))
+    default = Config()
+    same = {n: value for n, value in SAME_RESULT.items() if attrgetter(n)(config) == attrgetter(n)(default)}
+    settings = to_mapping(from_mapping(same, base=replace(config, machine=MachineConfig())))
     for *sections, name in WITHOUT_EFFECT:
-        del _section(settings, sections)[name]
-    for (*sections, name), earlier in SAME_RESULT.items():
-        section = _section(settings, sections)
-        if section[name] == _section(tomllib.loads(to_toml(Config())), sections)[name]:
-            section[name] = earlier
+        section = settings
+        for outer in sections:
+            section = section[outer]
+        del section[name]
     return hashlib.sha256(tomli_w.dumps(settings).encode()).hexdigest()[:8]
-
-
-def _section(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    for name in names:
-        settings = settings[name]
-    return settings
 
 
 def commit(root: Path) -> str:
